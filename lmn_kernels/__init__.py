@@ -1,0 +1,1 @@
+"""Fused product-key memory ops for PyTorch."""

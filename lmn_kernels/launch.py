@@ -1,0 +1,52 @@
+"""The one door through which every Triton kernel is launched.
+
+It counts launches, so that a test can prove that a kernel ran and a benchmark can say how many launches an op costs,
+and it can record them instead of running them, so that the offline audit compiles each kernel with exactly the
+arguments and the configuration that the launchers choose. It imports nothing of Triton.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+
+class Launch(NamedTuple):
+    """One kernel launch: the jitted function, its grid, its runtime arguments in order, and constexprs plus options."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    args: tuple[Any, ...]
+    meta: dict[str, Any]
+
+
+launch_counts: Counter[str] = Counter()
+_recorders: list[list[Launch]] = []
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
+    """Launch ``kernel`` on ``grid``, or hand the launch to the innermost active recorder."""
+    if _recorders:
+        _recorders[-1].append(Launch(kernel, grid, args, meta))
+        return
+    launch_counts[kernel.__name__] += 1
+    kernel[grid](*args, **meta)
+
+
+@contextmanager
+def record_launches() -> Iterator[list[Launch]]:
+    """Record launches instead of running them; outputs stay unwritten, so meta tensors will do.
+
+    >>> with record_launches() as launches:
+    ...     pass
+    >>> launches
+    []
+    """
+    recorded: list[Launch] = []
+    _recorders.append(recorded)
+    try:
+        yield recorded
+    finally:
+        _recorders.remove(recorded)
