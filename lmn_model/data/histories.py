@@ -1,0 +1,85 @@
+"""What each user did before a moment: flat arrays and windows that see only strictly earlier events.
+
+Events lie in one flat array by user, then by time. A history is a slice of it, so every sample of a user shares the
+same memory and a window of T events is one gather. "Earlier" is strict: the events of one basket carry one timestamp
+and never see each other, or the label of one would be written in the history of the next.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Histories:
+    """Histories of all users.
+
+    Args:
+        users: integer [E], row of the user of each event, in [0, user_count).
+        items: integer [E], row of the item of each event.
+        timestamps: int64 [E]; equal timestamps keep the order of the arrays.
+        user_count: number of users; a user without events has an empty history.
+        padding_item: row that stands for no event.
+    """
+
+    def __init__(
+        self,
+        users: NDArray[np.integer],
+        items: NDArray[np.integer],
+        timestamps: NDArray[np.int64],
+        *,
+        user_count: int,
+        padding_item: int,
+    ) -> None:
+        order = np.lexsort((timestamps, users))
+        self._times = np.unique(timestamps)
+        self._keys = self._key(users[order], np.searchsorted(self._times, timestamps[order]))
+        # One more element, the padding item, is what every position before a user's first event points at.
+        self._items = np.append(items[order], padding_item).astype(np.int32)
+        self._starts = np.zeros(user_count + 1, dtype=np.int64)
+        np.cumsum(np.bincount(users, minlength=user_count), out=self._starts[1:])
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def _key(self, users: NDArray[np.integer], time_ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        # User and time in one sortable integer, so that one binary search finds a place inside a user's events.
+        return users.astype(np.int64) * (len(self._times) + 1) + time_ranks
+
+    def ends(self, users: NDArray[np.integer], timestamps: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where each history ends in the flat array.
+
+        Args:
+            users: integer [S].
+            timestamps: int64 [S].
+
+        Returns:
+            int64 [S]: the position after the last event of the user with a timestamp strictly below the sample's.
+        """
+        return np.searchsorted(self._keys, self._key(users, np.searchsorted(self._times, timestamps)))
+
+    def full_ends(self, users: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Where the histories end that hold every event of the user, whenever it came: int64 [S]."""
+        return self._starts[users.astype(np.int64) + 1]
+
+    def lengths(self, users: NDArray[np.integer], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Events in each history, with no regard to a window: int64 [S]."""
+        return ends - self._starts[users]
+
+    def windows(
+        self, users: NDArray[np.integer], ends: NDArray[np.int64], window: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """The newest ``window`` events of each history, oldest first.
+
+        Args:
+            users: integer [B].
+            ends: int64 [B], from ``ends`` or ``full_ends``.
+            window: T.
+
+        Returns:
+            int32 [B, T] of item rows, with the padding item in front where the history is shorter, and bool [B, T],
+            True where the item is real.
+        """
+        positions = ends[:, None] + np.arange(-window, 0)  # [B, T]
+        mask = positions >= self._starts[users][:, None]
+        return self._items[np.where(mask, positions, len(self._keys))], mask

@@ -1,0 +1,85 @@
+"""Which column of an event table plays which part.
+
+A table of events is all that training needs. A ``Schema`` names its columns, and every check of a table reports a
+``DataError`` that names the column, so that a mistake in a file is found by its owner and not in a stack trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+
+class DataError(ValueError):
+    """A table, a column or a data option cannot be used; the message is one line and says which and why."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Names of the columns of an event table.
+
+    Args:
+        user: column of user ids, text or integers.
+        item: column of item ids, text or integers.
+        timestamp: column of event times: datetimes, dates or integers of any unit.
+        label: column of 0/1 labels, or None when every event is a positive and negatives are to be sampled. An event
+            whose label is null is no sample, yet it enters histories.
+        user_features: columns that describe the user. One value a user is kept: the last of the training part.
+        item_features: columns that describe the item, kept in the same way.
+        context_features: columns that describe the event itself, such as the hour or the device.
+
+    Feature columns of float or decimal type are numeric; every other type is categorical.
+
+    Raises:
+        DataError: if a column plays two parts, or a name is empty.
+    """
+
+    user: str = "user_id"
+    item: str = "item_id"
+    timestamp: str = "timestamp"
+    label: str | None = None
+    user_features: tuple[str, ...] = ()
+    item_features: tuple[str, ...] = ()
+    context_features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("user_features", "item_features", "context_features"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise DataError(f"schema: {name} must be a list of column names, got the text {value!r}")
+            object.__setattr__(self, name, tuple(value))
+        seen: set[str] = set()
+        for column in self.columns:
+            if not isinstance(column, str) or not column:
+                raise DataError(f"schema: a column name must be a text that is not empty, got {column!r}")
+            if column in seen:
+                raise DataError(f"schema: column {column!r} is named twice; a column plays one part")
+            seen.add(column)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All named columns: user, item, timestamp, label if there is one, then the features."""
+        label = () if self.label is None else (self.label,)
+        return (self.user, self.item, self.timestamp, *label, *self.features)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Feature columns in the order user, item, context."""
+        return (*self.user_features, *self.item_features, *self.context_features)
+
+    def to_dict(self) -> dict[str, object]:
+        """The schema as plain values for json."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> Schema:
+        """Rebuild a schema from ``to_dict``.
+
+        Raises:
+            DataError: if a key is no field of the schema.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise DataError(f"schema: unknown field {name!r}; the fields are {', '.join(known)}")
+        return cls(**dict(values))  # type: ignore[arg-type]

@@ -1,0 +1,102 @@
+"""Samples of one part of the data, kept as row numbers into shared tables until a batch is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmn_model.data.batches import Batch
+from lmn_model.data.histories import Histories
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """Features of the users, the items or the events, one row each.
+
+    Args:
+        ids: int64 [R, F], vocabulary ids.
+        numbers: float32 [R, X], standardised.
+    """
+
+    ids: NDArray[np.int64]
+    numbers: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class SampleTables:
+    """What the splits of one data set share.
+
+    Args:
+        users: one row a user.
+        items: one row an item, then one row of zeros, which padding points at.
+        events: context features, one row an event.
+        histories: what each user did, as rows of ``items``.
+        window: T, the events of a history that a batch shows.
+    """
+
+    users: FeatureTable
+    items: FeatureTable
+    events: FeatureTable
+    histories: Histories
+    window: int
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """S samples in the order of time (of the file, for pairs to predict). S may be 0.
+
+    Args:
+        tables: shared tables.
+        users: int32 [S], row of the user.
+        items: int32 [S], row of the candidate.
+        events: int32 [S], row of the event whose context the sample has; a negative has that of its positive.
+        history_ends: int64 [S], see ``Histories.ends``.
+        labels: float32 [S], 0 or 1; NaN for pairs to predict.
+        timestamps: int64 [S], microseconds since 1970 or the integers of the column.
+    """
+
+    tables: SampleTables
+    users: NDArray[np.int32]
+    items: NDArray[np.int32]
+    events: NDArray[np.int32]
+    history_ends: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    timestamps: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """int64 [S], row of the user, which tells apart the users that training has not seen."""
+        return self.users.astype(np.int64)
+
+    def batch(self, rows: NDArray[np.integer]) -> Batch:
+        """The samples at ``rows`` as tensors.
+
+        Args:
+            rows: integer [B], each in [0, S), in any order.
+
+        Returns:
+            The batch, B rows in the order of ``rows``.
+
+        Raises:
+            IndexError: if a row is out of range.
+        """
+        tables = self.tables
+        users, items, events = self.users[rows], self.items[rows], self.events[rows]  # [B]
+        history, mask = tables.histories.windows(users, self.history_ends[rows], tables.window)  # [B, T]
+        numbers = (tables.users.numbers[users], tables.items.numbers[items], tables.events.numbers[events])
+        return Batch(
+            user=torch.from_numpy(tables.users.ids[users]),  # [B, F_u]
+            item=torch.from_numpy(tables.items.ids[items]),  # [B, F_i]
+            context=torch.from_numpy(tables.events.ids[events]),  # [B, F_c]
+            numeric=torch.from_numpy(np.concatenate(numbers, axis=1)),  # [B, X]
+            history=torch.from_numpy(tables.items.ids.take(history, axis=0)),  # [B, T, F_i]
+            history_mask=torch.from_numpy(mask),
+            label=torch.from_numpy(self.labels[rows]),
+            group=torch.from_numpy(users.astype(np.int64)),
+        )
