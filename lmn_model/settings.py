@@ -1,0 +1,164 @@
+"""The settings of a run: one frozen dataclass, read from TOML and overridden by flags of the command line.
+
+Every field is declared once, with its type, default and help text; the TOML reader, the flags and the checks all follow
+from that declaration. A name that is not known or a value of the wrong type is an error, never ignored: a typo in a
+settings file must not become a night of training with the default.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from lmn_model.ctr_model import ModelSettings
+from lmn_model.files import replacing
+from lmn_model.setting_types import (
+    SettingsError,
+    build,
+    check_range,
+    convert,
+    declared_settings,
+    did_you_mean,
+    override,
+    setting,
+    without_none,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["DataSettings", "Settings", "SettingsError", "TrainingSettings"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which events to read and how to make samples of them."""
+
+    dataset: Literal["complete-journey", "kuairand", "events"] = setting(
+        "complete-journey", "where the events come from; 'events' is a table of your own"
+    )
+    path: str | None = setting(None, "file of the events (CSV or parquet), or folder of the dataset")
+    user_col: str = setting("user_id", "column of the user")
+    item_col: str = setting("item_id", "column of the item")
+    time_col: str = setting("timestamp", "column of the time")
+    label_col: str | None = setting(None, "column of the 0/1 label; without it negatives are sampled")
+    user_features: tuple[str, ...] = setting((), "columns that belong to the user")
+    item_features: tuple[str, ...] = setting((), "columns that belong to the item")
+    context_features: tuple[str, ...] = setting((), "columns that belong to the event")
+    window: int = setting(50, "newest events of the history that the model sees")
+    valid_fraction: float = setting(0.1, "share of the events, by time, for validation")
+    test_fraction: float = setting(0.1, "share of the events, the latest, for the test")
+    valid_from: int | str | None = setting(None, "first time of the validation part, instead of a fraction")
+    test_from: int | str | None = setting(None, "first time of the test part, instead of a fraction")
+    negatives: int = setting(1, "sampled negatives for each positive, where there is no label")
+    history: Literal["positive", "all"] = setting("positive", "labelled events that enter histories")
+    min_item_count: int = setting(1, "items rarer than this in the training part share one id")
+    max_train_rows: int | None = setting(None, "cap on the positives of the training part, drawn by the seed")
+    max_eval_rows: int | None = setting(None, "cap on the positives of each evaluation part, drawn by the seed")
+    sampling_seed: int = setting(0, "seed of negatives and caps")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value out of range."""
+        for name in ("window", "negatives", "min_item_count", "max_train_rows", "max_eval_rows"):
+            check_range(self, name, low=1)
+        for name in ("valid_fraction", "test_fraction"):
+            check_range(self, name, above=0.0, below=1.0)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the model is trained."""
+
+    epochs: int = setting(1, "passes over the training part")
+    batch_size: int = setting(1024, "rows of a step")
+    order: Literal["time", "shuffle"] = setting("time", "order of the training rows")
+    learning_rate: float = setting(1e-3, "learning rate of the dense parameters (Adam)")
+    memory_learning_rate: float = setting(1e-3, "learning rate of the memory's value rows")
+    memory_optimizer: Literal["sparse_adam", "adagrad"] = setting("sparse_adam", "optimiser of the memory's value rows")
+    weight_decay: float = setting(0.0, "decoupled decay of weight matrices; not of embeddings, biases or the memory")
+    clip_norm: float | None = setting(None, "largest norm of the whole gradient")
+    eval_every: int | None = setting(None, "steps between evaluations within an epoch; always at its end")
+    patience: int | None = setting(None, "evaluations without a better validation AUC before training stops")
+    checkpoint_minutes: float = setting(5.0, "minutes between checkpoints")
+    checkpoint_steps: int | None = setting(None, "steps between checkpoints, besides the minutes")
+    seed: int = setting(0, "seed of the weights, the order and the dropout")
+    threads: int | None = setting(None, "CPU threads; all cores if not set")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value out of range."""
+        for name in ("epochs", "batch_size", "eval_every", "patience", "checkpoint_steps", "threads"):
+            check_range(self, name, low=1)
+        for name in ("learning_rate", "memory_learning_rate", "clip_norm", "checkpoint_minutes"):
+            check_range(self, name, above=0.0)
+        check_range(self, "weight_decay", low=0.0)
+        check_range(self, "seed", low=0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run: the sections ``[data]``, ``[model]`` and ``[training]`` of a TOML file."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    @classmethod
+    def load(cls, path: Path) -> Settings:
+        """Read a TOML file; what it does not name keeps its default.
+
+        Raises:
+            SettingsError: the file is missing or no TOML, or holds an unknown or wrong setting.
+        """
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{path}: the settings cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: not a TOML file: {error}") from error
+        return cls.from_dict(table, source=str(path))
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], source: str = "settings") -> Settings:
+        """Build settings from nested tables as TOML gives them.
+
+        Raises:
+            SettingsError: an unknown or wrong setting, named with ``source``.
+        """
+        settings: Settings = build(cls, table, source)
+        return settings
+
+    def to_dict(self) -> dict[str, Any]:
+        """The nested tables of the TOML file. TOML has no null: a setting that is None is left out."""
+        tables: dict[str, Any] = without_none(asdict(self))
+        return tables
+
+    def save(self, path: Path) -> None:
+        """Write every setting as TOML, replacing the file as a whole.
+
+        Raises:
+            OSError: the folder is missing, not writable or full.
+        """
+        with replacing(path) as temporary:
+            temporary.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
+
+    def override(self, values: Mapping[str, Any], source: str = "command line") -> Settings:
+        """A copy with settings replaced by name, without their sections; names are unique across sections.
+
+        Raises:
+            SettingsError: an unknown or wrong setting, named with ``source``.
+        """
+        declared = {each.name: each for each in declared_settings(type(self))}
+        for name in values:
+            if name not in declared:
+                raise SettingsError(f"{source}: there is no setting {name!r}{did_you_mean(name, declared)}")
+        checked = {name: convert(values[name], declared[name].kind, f"{source}: {name}") for name in values}
+        settings: Settings = override(self, checked, source)
+        return settings
