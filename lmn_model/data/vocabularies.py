@@ -17,7 +17,7 @@ import polars as pl
 
 from lmn_model.data.entities import Entities
 from lmn_model.data.events import Clock, Events, Kind
-from lmn_model.data.features import FIRST_KNOWN, CategoricalFeature, FeatureSpec
+from lmn_model.data.features import CategoricalFeature, FeatureSpec
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.vocabulary import Encoder, Scale, Vocabulary
 
