@@ -2,8 +2,10 @@
 
 from lmn_model.data.batches import Batch, BatchLoader
 from lmn_model.data.dataset import Dataset, load_dataset
+from lmn_model.data.events import read_table
 from lmn_model.data.features import CategoricalFeature, FeatureSpec
 from lmn_model.data.options import DataOptions
+from lmn_model.data.pairs import prepare_pairs
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.sources import load_source
 from lmn_model.data.splits import Split
@@ -22,4 +24,6 @@ __all__ = [
     "Vocabularies",
     "load_dataset",
     "load_source",
+    "prepare_pairs",
+    "read_table",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lmn_model.data.entities import Entities
 from lmn_model.data.events import Clock, Events, check_events, format_time, parse_time
 from lmn_model.data.features import FeatureSpec
 from lmn_model.data.histories import Histories
@@ -98,22 +99,31 @@ def load_dataset(
     items = vocabularies.items.rows(events.frame[schema.item])
     times = events.times(schema)
     ends = tables.histories.ends(users, times)
-    sampler = NegativeSampler(items[: cuts[1]], len(vocabularies.items)) if schema.label is None else None
-    splits = []
+    known_labels = None if schema.label is None else events.frame[schema.label].to_numpy()
+    splits: dict[str, Split] = {}
     for part, name in enumerate(PARTS):
         rows = sample_rows[slice(*np.searchsorted(sample_rows, cuts[part : part + 2]))]
         rows = _capped(rows, options.max_train_rows if name == "train" else options.max_eval_rows, options.seed, part)
-        if sampler is None:
-            candidates, labels = items[rows], events.frame[schema.label].gather(rows).to_numpy()
+        if known_labels is not None:
+            candidates, labels = items[rows], known_labels[rows]
         else:
+            sampler = NegativeSampler(items[: cuts[1]], len(vocabularies.items))
             rng = np.random.default_rng([options.seed, part, 1])
             negatives = sampler.draw(items[rows], options.negatives, rng)
             candidates = np.column_stack([items[rows], negatives]).ravel()
             labels = np.tile(np.eye(1, options.negatives + 1, dtype=np.float32)[0], len(rows))
             rows = np.repeat(rows, options.negatives + 1)
         _refuse_one_class(labels, name)
-        splits.append(Split(tables, users[rows], candidates, rows.astype(np.int32), ends[rows], labels, times[rows]))
-    return Dataset(vocabularies, *splits, event_count=events.frame.height)
+        splits[name] = Split(
+            tables,
+            users=users[rows],
+            items=candidates,
+            events=rows.astype(np.int32),
+            history_ends=ends[rows],
+            labels=labels,
+            timestamps=times[rows],
+        )
+    return Dataset(vocabularies, **splits, event_count=events.frame.height)
 
 
 def sample_tables(
@@ -141,7 +151,7 @@ def sample_tables(
     )
     return SampleTables(
         users=FeatureTable(users.ids, users.numbers),
-        items=FeatureTable(_with_padding(items.ids), _with_padding(items.numbers)),
+        items=_with_padding(items),
         events=FeatureTable(*vocabularies.encoder.encode(contexts, schema.context_features)),
         histories=histories,
         window=window,
@@ -184,8 +194,9 @@ def _refuse_one_class(labels: NDArray[np.float32], part: str) -> None:
         raise DataError(f"{part} part: all {len(labels)} labels are {only}; a part needs both classes")
 
 
-def _with_padding(table: NDArray[np.generic]) -> NDArray[np.generic]:
-    return np.concatenate([table, np.zeros_like(table, shape=(1, table.shape[1]))])
+def _with_padding(entities: Entities) -> FeatureTable:
+    ids, numbers = (np.pad(table, ((0, 1), (0, 0))) for table in (entities.ids, entities.numbers))
+    return FeatureTable(ids, numbers)
 
 
 def _describe(split: Split, clock: Clock) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ Kind = Literal["categorical", "numeric"]
 Clock = Literal["datetime", "integer"]
 
 _READABLE = (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,12 +135,14 @@ def check_times(column: pl.Series) -> tuple[Clock, pl.Series]:
     """Times as int64 and what they were. Raises DataError for null and for types that are no time."""
     _refuse_nulls(column, "timestamps")
     if column.dtype.is_integer():
-        if column.dtype == pl.UInt64 and int(column.max()) > np.iinfo(np.int64).max:  # type: ignore[arg-type]
-            raise DataError(f"column {column.name!r}: timestamps must fit in 64 bits with a sign, got {column.max()}")
-        return "integer", column.cast(pl.Int64)
-    if isinstance(column.dtype, (pl.Date, pl.Datetime)):
-        unit = column if isinstance(column.dtype, pl.Date) else column.dt.cast_time_unit("us")
-        return "datetime", unit.cast(pl.Datetime("us")).to_physical()
+        whole = column.cast(pl.Int64, strict=False)
+        if count := whole.null_count():
+            raise DataError(f"column {column.name!r}: timestamps must fit in 64 bits with a sign, {count} do not")
+        return "integer", whole
+    if isinstance(column.dtype, pl.Date):
+        return "datetime", column.cast(pl.Datetime("us")).to_physical()
+    if isinstance(column.dtype, pl.Datetime):
+        return "datetime", column.dt.cast_time_unit("us").to_physical()
     raise DataError(
         f"column {column.name!r}: timestamps must be datetimes, dates, integers or ISO text in a CSV, "
         f"got {column.dtype} such as {column[0]!r}"
@@ -219,15 +222,14 @@ def parse_time(value: str | int, clock: Clock, name: str) -> int:
         message = f"{name}: the timestamps are datetimes, so it must be ISO text such as 2022-05-01, got {value!r}"
         raise DataError(message) from None
     zoned = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
-    since = zoned - datetime(1970, 1, 1, tzinfo=timezone.utc)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return (zoned - _EPOCH) // timedelta(microseconds=1)
 
 
 def format_time(value: int, clock: Clock) -> str | int:
     """A moment for people: ISO text, or the integer that it is."""
     if clock == "integer":
         return value
-    return str(pl.Series([value], dtype=pl.Int64).cast(pl.Datetime("us")).dt.to_string("iso:strict")[0])
+    return (_EPOCH + timedelta(microseconds=value)).replace(tzinfo=None).isoformat()
 
 
 def _refuse_nulls(column: pl.Series, what: str) -> None:

@@ -58,14 +58,6 @@ class Histories:
         """
         return np.searchsorted(self._keys, self._key(users, np.searchsorted(self._times, timestamps)))
 
-    def full_ends(self, users: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Where the histories end that hold every event of the user, whenever it came: int64 [S]."""
-        return self._starts[users.astype(np.int64) + 1]
-
-    def lengths(self, users: NDArray[np.integer], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Events in each history, with no regard to a window: int64 [S]."""
-        return ends - self._starts[users]
-
     def windows(
         self, users: NDArray[np.integer], ends: NDArray[np.int64], window: int
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
@@ -73,7 +65,7 @@ class Histories:
 
         Args:
             users: integer [B].
-            ends: int64 [B], from ``ends`` or ``full_ends``.
+            ends: int64 [B], from ``ends``.
             window: T.
 
         Returns:

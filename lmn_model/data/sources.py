@@ -78,10 +78,71 @@ def _complete_journey(path: Path | None, overrides: Mapping[str, object]) -> tup
     return frame, _overridden(schema, overrides)
 
 
+def _kuairand(path: Path | None, overrides: Mapping[str, object]) -> tuple[pl.DataFrame, Schema]:
+    """Exposures of short videos with click labels, from KuaiRand-Pure (CC BY-SA 4.0), as four parquet files.
+
+    Each exposure is a labelled event; exact repeats in the log count once. Histories begin with ``long_watch_seq``, the
+    last videos that a user watched for long before the first exposure: clicks are what histories hold later on, and
+    ``watch_seq`` lists what was merely shown. These lists carry no times, so their events get made-up ones, a
+    millisecond apart, that end at ``last_time_ms`` and in any case before the user's first exposure. They have no label
+    and so are no samples.
+
+    User features are a snapshot that the data set took once, not values of the moment.
+    """
+    if path is None:
+        raise DataError("kuairand: path must name the folder that holds impressions.parquet")
+    impressions, lists, videos, users = (
+        read_table(path / f"{table}.parquet") for table in ("impressions", "histories", "videos", "users")
+    )
+    shown = impressions.select(
+        pl.col("user_id", "video_id").cast(pl.Int64),
+        "time_ms",
+        "is_click",
+        "tab",
+        (pl.col("hourmin") // 100).alias("hour"),
+    ).unique(maintain_order=True)
+    first_shown = shown.group_by("user_id").agg(pl.col("time_ms").min().alias("first_ms"))
+    watched = (
+        lists.select("user_id", pl.col("long_watch_seq").alias("video_id"), "last_time_ms")
+        .filter(pl.col("video_id").list.len() > 0)
+        .join(first_shown, on="user_id", how="left")
+        .with_columns(pl.min_horizontal("last_time_ms", pl.col("first_ms") - 1).alias("last_ms"))
+        .with_columns((pl.col("last_ms") - pl.int_ranges(pl.col("video_id").list.len() - 1, -1, -1)).alias("time_ms"))
+        .explode("video_id", "time_ms")
+        .select("user_id", "video_id", "time_ms")
+    )
+    videos = videos.select("video_id", "author_id", pl.col("tag").str.split(",").list.first().alias("first_tag"))
+    schema = Schema(
+        user="user_id",
+        item="video_id",
+        timestamp="time_ms",
+        label="is_click",
+        user_features=("user_active_degree", "register_days_range", "follow_user_num_range", "fans_user_num_range"),
+        item_features=("author_id", "first_tag"),
+        context_features=("tab", "hour"),
+    )
+    frame = (
+        pl.concat([watched, shown], how="diagonal")
+        .join(videos, on="video_id", how="left")
+        .join(users, on="user_id", how="left")
+    )
+    return frame, _overridden(schema, overrides)
+
+
+def _events(path: Path | None, overrides: Mapping[str, object]) -> tuple[pl.DataFrame, Schema]:
+    """The user's own table, under the default names of ``Schema`` where no others are given."""
+    if path is None:
+        raise DataError("events: path must name a parquet or CSV file")
+    schema = _overridden(Schema(), overrides)
+    return read_table(path, text_columns=(schema.user, schema.item)), schema
+
+
 def _overridden(schema: Schema, overrides: Mapping[str, object]) -> Schema:
     return Schema.from_dict({**schema.to_dict(), **overrides})
 
 
 _SOURCES: dict[str, Callable[[Path | None, Mapping[str, object]], tuple[pl.DataFrame, Schema]]] = {
     "complete-journey": _complete_journey,
+    "kuairand": _kuairand,
+    "events": _events,
 }

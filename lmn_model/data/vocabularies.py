@@ -119,6 +119,10 @@ class Vocabularies:
             items=self.items.extended(frame, items, self.encoder),
         )
 
+    def with_unknown(self, users: pl.Series, items: pl.Series) -> Vocabularies:
+        """The same ids, with rows for the users and items of two text columns that nothing is known of."""
+        return replace(self, users=self.users.with_unknown(users), items=self.items.with_unknown(items))
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for json."""
         return {
