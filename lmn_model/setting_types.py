@@ -101,10 +101,10 @@ def _accept(value: Any, kind: Any) -> tuple[bool, Any]:
 
 
 def _readings(text: str, kind: Any) -> Iterator[Any]:
-    """What ``text`` may mean, the narrowest type first."""
+    """What ``text`` may mean, the narrowest type first: None, then the others, then a text, which anything is."""
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        for each in sorted(args, key=lambda each: each is str):
+        for each in sorted(args, key=lambda each: (each is str) - (each is type(None))):
             yield from _readings(text, each)
     elif origin is tuple:
         parts = [part.strip() for part in text.split(",") if part.strip()]

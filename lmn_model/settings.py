@@ -16,6 +16,7 @@ from typing import Any, Literal
 import tomli_w
 
 from lmn_model.ctr_model import ModelSettings
+from lmn_model.data import DataOptions
 from lmn_model.files import replacing
 from lmn_model.setting_types import (
     SettingsError,
@@ -45,13 +46,13 @@ class DataSettings:
         "complete-journey", "where the events come from; 'events' is a table of your own"
     )
     path: str | None = setting(None, "file of the events (CSV or parquet), or folder of the dataset")
-    user_col: str = setting("user_id", "column of the user")
-    item_col: str = setting("item_id", "column of the item")
-    time_col: str = setting("timestamp", "column of the time")
+    user_col: str | None = setting(None, "column of the user; user_id if not set")
+    item_col: str | None = setting(None, "column of the item; item_id if not set")
+    time_col: str | None = setting(None, "column of the time; timestamp if not set")
     label_col: str | None = setting(None, "column of the 0/1 label; without it negatives are sampled")
-    user_features: tuple[str, ...] = setting((), "columns that belong to the user")
-    item_features: tuple[str, ...] = setting((), "columns that belong to the item")
-    context_features: tuple[str, ...] = setting((), "columns that belong to the event")
+    user_features: tuple[str, ...] | None = setting(None, "columns that belong to the user")
+    item_features: tuple[str, ...] | None = setting(None, "columns that belong to the item")
+    context_features: tuple[str, ...] | None = setting(None, "columns that belong to the event")
     window: int = setting(50, "newest events of the history that the model sees")
     valid_fraction: float = setting(0.1, "share of the events, by time, for validation")
     test_fraction: float = setting(0.1, "share of the events, the latest, for the test")
@@ -65,11 +66,40 @@ class DataSettings:
     sampling_seed: int = setting(0, "seed of negatives and caps")
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a value out of range."""
-        for name in ("window", "negatives", "min_item_count", "max_train_rows", "max_eval_rows"):
-            check_range(self, name, low=1)
-        for name in ("valid_fraction", "test_fraction"):
-            check_range(self, name, above=0.0, below=1.0)
+        """Raise DataError for a value out of range."""
+        self.options()
+
+    def columns(self) -> dict[str, str | tuple[str, ...] | None]:
+        """The fields of ``Schema`` that these settings name; None leaves the dataset's own."""
+        return {
+            "user": self.user_col,
+            "item": self.item_col,
+            "timestamp": self.time_col,
+            "label": self.label_col,
+            "user_features": self.user_features,
+            "item_features": self.item_features,
+            "context_features": self.context_features,
+        }
+
+    def options(self) -> DataOptions:
+        """How samples are made of the events.
+
+        Raises:
+            DataError: an option is out of range.
+        """
+        return DataOptions(
+            window=self.window,
+            valid_fraction=self.valid_fraction,
+            test_fraction=self.test_fraction,
+            valid_from=self.valid_from,
+            test_from=self.test_from,
+            negatives=self.negatives,
+            max_train_rows=self.max_train_rows,
+            max_eval_rows=self.max_eval_rows,
+            min_item_count=self.min_item_count,
+            history=self.history,
+            seed=self.sampling_seed,
+        )
 
 
 @dataclass(frozen=True)

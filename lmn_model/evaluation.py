@@ -1,0 +1,119 @@
+"""Scoring a split with a model, and opening the model and the data of a finished run."""
+
+from __future__ import annotations
+
+import zlib
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lmn_model.ctr_model import CTRModel
+from lmn_model.data import BatchLoader, Dataset, Split, Vocabularies, load_dataset, load_source
+from lmn_model.metrics import click_metrics
+from lmn_model.run_folder import RunFolder
+from lmn_model.run_state import load_model
+from lmn_model.settings import DataSettings, Settings, SettingsError
+
+
+class LoadedRun(NamedTuple):
+    """A trained model with all that is needed to score new rows."""
+
+    settings: Settings
+    model: CTRModel
+    vocabularies: Vocabularies
+    device: torch.device
+
+
+def predict_logits(model: CTRModel, split: Split, batch_size: int, device: torch.device) -> npt.NDArray[np.float32]:
+    """Logits of every row of ``split`` in its own order, float32 ``[R]``; the model's mode is restored afterwards."""
+    logits = np.empty(len(split), dtype=np.float32)
+    training, first = model.training, 0
+    model.eval()
+    try:
+        with torch.no_grad(), closing(iter(BatchLoader(split, batch_size))) as batches:
+            for batch in batches:
+                rows = len(batch)
+                logits[first : first + rows] = model(batch.to(device)).logits.float().cpu().numpy()
+                first += rows
+    finally:
+        model.train(training)
+    return logits
+
+
+def evaluate_split(model: CTRModel, split: Split, batch_size: int, device: torch.device) -> dict[str, float | None]:
+    """AUC, GAUC and log loss of ``model`` on ``split``.
+
+    Raises:
+        MetricError: the split has one class only, or a logit is not finite.
+    """
+    return click_metrics(split.labels, predict_logits(model, split, batch_size, device), split.groups)
+
+
+def open_dataset(data: DataSettings, vocabularies: Vocabularies | None = None) -> Dataset:
+    """Read the events that the settings name and make samples of them.
+
+    Args:
+        data: where the events are and how samples are made.
+        vocabularies: ids of an earlier run, to score other events under them.
+
+    Raises:
+        DataError: the file is missing, or a check of the table fails.
+    """
+    frame, schema = load_source(data.dataset, data.path, **data.columns())
+    return load_dataset(frame, schema, data.options(), vocabularies=vocabularies)
+
+
+def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """What identifies the samples of a dataset: rows and a CRC-32 of labels, users and times of each part."""
+    parts = {}
+    for name in ("train", "valid", "test"):
+        split: Split = getattr(dataset, name)
+        checksum = 0
+        for column in (split.labels, split.groups, split.timestamps):
+            checksum = zlib.crc32(np.ascontiguousarray(column), checksum)
+        parts[name] = [len(split), checksum]
+    return parts
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that the setting ``device`` means; ``auto`` is CUDA where there is one.
+
+    Raises:
+        SettingsError: the name is no device, or asks for CUDA where there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SettingsError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SettingsError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def load_run(root: Path | str, device: str | None = None) -> LoadedRun:
+    """The best model of a run and its vocabularies, ready to score.
+
+    Args:
+        root: the run folder.
+        device: as the setting; None takes the run's own.
+
+    Raises:
+        RunFolderError: no run is here.
+        CheckpointError: the run has no model yet, or its file is damaged or of another shape.
+        DataError: the vocabularies are missing or damaged.
+    """
+    folder = RunFolder(root)
+    settings = folder.load_settings()
+    target = choose_device(device or settings.training.device)
+    vocabularies = Vocabularies.load(folder.root)
+    model = CTRModel(vocabularies.features, settings.model)
+    load_model(folder.best, model)
+    return LoadedRun(settings, model.to(target), vocabularies, target)

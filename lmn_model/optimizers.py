@@ -1,0 +1,120 @@
+"""The two optimisers of a model and their state: Adam for what is dense, a row optimiser for the memory's values.
+
+A memory of a million slots is touched in a few thousand rows a step. Its gradient is sparse, and its optimiser reads
+and writes the touched rows only, so that a step costs what it touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmn_model.ctr_model import CTRModel
+from lmn_model.settings import TrainingSettings
+
+
+class Optimizers:
+    """AdamW for the dense parameters and, if the model has a memory, a sparse optimiser for its value rows.
+
+    Weight decay touches matrices of linear layers alone: decaying an embedding would shrink the rows of rare ids, which
+    see no gradient to hold against it.
+
+    Args:
+        model: on its final device.
+        settings: learning rates, decay, clipping and the choice of the sparse optimiser.
+    """
+
+    def __init__(self, model: CTRModel, settings: TrainingSettings) -> None:
+        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        self._clip_norm = settings.clip_norm
+        sparse = list(model.sparse_parameters())
+        rows = {id(parameter) for parameter in sparse}
+        matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+        dense = [parameter for parameter in self._names if id(parameter) not in rows]
+        groups = [
+            {
+                "params": [parameter for parameter in dense if id(parameter) in matrices],
+                "weight_decay": settings.weight_decay,
+            },
+            {"params": [parameter for parameter in dense if id(parameter) not in matrices], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        self._optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0, fused=True)
+        ]
+        if sparse and settings.memory_optimizer == "sparse_adam":
+            self._optimizers.append(torch.optim.SparseAdam(sparse, lr=settings.memory_learning_rate))
+        elif sparse:
+            self._optimizers.append(torch.optim.Adagrad(sparse, lr=settings.memory_learning_rate))
+
+    def step(self) -> None:
+        """Clip if asked, update all parameters from their gradients, and clear the gradients."""
+        if self._clip_norm is not None:
+            clip_gradients(self._names, self._clip_norm)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def reset(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Forget the moments of parameters that were initialised anew: all-zero state is a fresh start for each."""
+        for parameter in parameters:
+            for optimizer in self._optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    optimizer.state[parameter][key] = torch.zeros_like(value) if isinstance(value, Tensor) else 0
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """State tensors and plain numbers, both keyed by ``"<parameter name>/<state key>"``."""
+        tensors: dict[str, Tensor] = {}
+        numbers: dict[str, float] = {}
+        for optimizer in self._optimizers:
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    name = f"{self._names[parameter]}/{key}"
+                    if isinstance(value, Tensor):
+                        tensors[name] = value
+                    else:
+                        numbers[name] = value
+        return tensors, numbers
+
+    def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]) -> None:
+        """Take over what :meth:`state` gave, for a model with the same parameters."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, value in {**tensors, **numbers}.items():
+            parameter, key = name.rsplit("/", 1)
+            found.setdefault(parameter, {})[key] = value
+        for optimizer in self._optimizers:
+            packed = optimizer.state_dict()
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            packed["state"] = {
+                index: found[self._names[parameter]]
+                for index, parameter in enumerate(parameters)
+                if self._names[parameter] in found
+            }
+            optimizer.load_state_dict(packed)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale all gradients, dense and sparse, so that their joint norm is at most ``max_norm``.
+
+    A sparse gradient is coalesced first: the norm of rows that are added up later is not the norm of their sum.
+
+    Returns:
+        The joint norm before scaling, a scalar tensor.
+    """
+    parts = []
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        if gradient.is_sparse:
+            gradient = parameter.grad = gradient.coalesce()
+            gradient = gradient.values()
+        parts.append(gradient)
+    norm = torch.nn.utils.get_total_norm(parts)
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for part in parts:
+        part.mul_(scale)
+    return norm

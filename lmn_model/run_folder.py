@@ -1,0 +1,142 @@
+"""The folder of a run: which files it holds, and the rule that a run is never overwritten.
+
+======================  ==============================================================
+``settings.toml``       all settings; written first, so that it marks the folder as a run
+``vocabularies.json``   ids and standardisation, to make the same batches at prediction
+``last.safetensors``    everything needed to go on: model, optimisers, position, curve
+``best.safetensors``    the model with the best validation AUC
+``metrics.json``        results, timing and environment, rewritten at each evaluation
+``learning_curves.png`` loss and AUC over the steps
+``train.log``           what was printed
+======================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lmn_model.files import remove_leftovers, replacing
+from lmn_model.settings import Settings
+
+
+class RunFolderError(ValueError):
+    """The run folder cannot be used as asked; the message names it."""
+
+
+class RunFolder:
+    """Paths of a run's files.
+
+    Args:
+        root: the folder; it need not exist yet.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.settings = self.root / "settings.toml"
+        self.vocabularies = self.root / "vocabularies.json"
+        self.last = self.root / "last.safetensors"
+        self.best = self.root / "best.safetensors"
+        self.metrics = self.root / "metrics.json"
+        self.curves = self.root / "learning_curves.png"
+        self.log = self.root / "train.log"
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        return self.settings.exists()
+
+    def create(self) -> None:
+        """Make the folder and prove that it can be written, before hours go into what is to be stored there.
+
+        Raises:
+            RunFolderError: the folder holds a run or files with a run's names, or cannot be written.
+        """
+        files = (self.settings, self.vocabularies, self.last, self.best, self.metrics, self.curves, self.log)
+        taken = [path.name for path in files if path.exists()]
+        if self.holds_run():
+            raise RunFolderError(
+                f"{self} already holds a run; go on with it (lmn train --resume {self}) or choose another --out"
+            )
+        if taken:
+            raise RunFolderError(
+                f"{self} already holds {', '.join(taken)}, which a run would replace; choose another --out"
+            )
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"{self}: the run folder cannot be made: {error.strerror}") from error
+        self._prove_writable()
+
+    def open(self) -> None:
+        """Check that a run is here and that the folder can be written; sweep what a killed process left.
+
+        Raises:
+            RunFolderError: no run is here, or the folder cannot be written.
+        """
+        self.require_run()
+        self._prove_writable()
+        remove_leftovers(self.root)
+
+    def require_run(self) -> None:
+        """Raise RunFolderError unless a run was started here."""
+        if not self.holds_run():
+            raise RunFolderError(f"{self}: there is no run here (no {self.settings.name})")
+
+    def load_settings(self) -> Settings:
+        """The settings of the run.
+
+        Raises:
+            RunFolderError: no run is here.
+            SettingsError: the file was edited into something wrong.
+        """
+        self.require_run()
+        return Settings.load(self.settings)
+
+    def load_metrics(self) -> dict[str, Any] | None:
+        """What ``metrics.json`` holds, or None before the first evaluation.
+
+        Raises:
+            RunFolderError: the file is no JSON object.
+        """
+        if not self.metrics.exists():
+            return None
+        try:
+            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunFolderError(f"{self.metrics}: not a JSON file: {error}") from error
+        if not isinstance(metrics, dict):
+            raise RunFolderError(f"{self.metrics}: must hold a JSON object, got {type(metrics).__name__}")
+        return metrics
+
+    @contextmanager
+    def logging_to_file(self, logger: logging.Logger) -> Iterator[None]:
+        """Append what ``logger`` says to the run's log file while the block runs."""
+        handler = _LogFile(self.log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+
+    def _prove_writable(self) -> None:
+        try:
+            with replacing(self.root / ".probe") as temporary:
+                temporary.write_bytes(bytes(4096))
+            (self.root / ".probe").unlink()
+        except OSError as error:
+            raise RunFolderError(f"{self}: the run folder cannot be written: {error.strerror}") from error
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> NoReturn:
+        # The default prints a traceback and goes on; a full disk has to stop the run with its one line.
+        raise

@@ -1,0 +1,116 @@
+"""The part of a training run that a checkpoint holds: everything that the next step depends on.
+
+A checkpoint of the state lets a run go on; a checkpoint of the model alone, without optimisers, is what scoring needs
+and a third of the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmn_model.checkpoint import CheckpointError, check_tensors, load_checkpoint, save_checkpoint
+from lmn_model.ctr_model import CTRModel
+from lmn_model.optimizers import Optimizers
+from lmn_model.progress import Progress
+
+MODEL, OPTIMIZER = "model.", "optimizer."
+
+
+@dataclass
+class RunState:
+    """Model, optimisers, position and running sums of a run.
+
+    Args:
+        model: on ``device``.
+        optimizers: of the model.
+        device: where the model runs.
+        progress: position and curve.
+        sums: float64 ``[3]`` on ``device``: click loss, memory loss and rows since the last evaluation.
+        recent: logits ``[B]`` and labels ``[B]`` of the steps since the last point of the curve.
+    """
+
+    model: CTRModel
+    optimizers: Optimizers
+    device: torch.device
+    progress: Progress = field(default_factory=Progress)
+    sums: Tensor = field(init=False)
+    recent: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+
+    def save(self, path: Path, identity: Mapping[str, Any]) -> None:
+        """Write the whole state; ``identity`` says which run it is, as plain values.
+
+        Raises:
+            CheckpointError: the file cannot be written; the old one is then unchanged.
+        """
+        tensors = {MODEL + name: value for name, value in self.model.state_dict().items()}
+        optimizer, numbers = self.optimizers.state()
+        tensors.update({OPTIMIZER + name: value for name, value in optimizer.items()})
+        tensors["sums"] = self.sums
+        for index, name in enumerate(("recent.logits", "recent.labels")):
+            parts = [pair[index] for pair in self.recent]
+            tensors[name] = torch.cat(parts) if parts else torch.zeros(0)
+        tensors["generator.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["generator.cuda"] = torch.cuda.get_rng_state(self.device)
+        metadata = {"kind": "state", **identity, "progress": self.progress.to_dict(), "optimizer_numbers": numbers}
+        save_checkpoint(path, tensors, metadata)
+
+    def load(self, path: Path, identity: Mapping[str, Any]) -> None:
+        """Take over a state that :meth:`save` wrote for the same run.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, of another model, or its identity is another.
+        """
+        tensors, metadata = load_checkpoint(path)
+        if metadata.get("kind") != "state":
+            raise CheckpointError(f"{path}: holds no state of a training run")
+        for key, value in identity.items():
+            if metadata.get(key) != value:
+                raise CheckpointError(f"{path}: the {key} differ from those that the run was started with")
+        model = _part(tensors, MODEL)
+        check_tensors(path, model, self.model.state_dict())
+        self.model.load_state_dict(model)
+        self.optimizers.load_state(_part(tensors, OPTIMIZER), metadata["optimizer_numbers"])
+        self.progress = Progress.from_dict(metadata["progress"])
+        self.sums.copy_(tensors["sums"])
+        logits, labels = tensors["recent.logits"].to(self.device), tensors["recent.labels"].to(self.device)
+        self.recent = [(logits, labels)] if len(logits) else []
+        torch.set_rng_state(tensors["generator.cpu"])
+        if self.device.type == "cuda" and "generator.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
+
+
+def save_model(path: Path, model: CTRModel, metadata: Mapping[str, Any]) -> None:
+    """Write the weights of ``model`` alone, for scoring.
+
+    Raises:
+        CheckpointError: the file cannot be written; the old one is then unchanged.
+    """
+    tensors = {MODEL + name: value for name, value in model.state_dict().items()}
+    save_checkpoint(path, tensors, {"kind": "model", **metadata})
+
+
+def load_model(path: Path, model: CTRModel) -> dict[str, Any]:
+    """Fill ``model`` from a checkpoint of either kind and return the checkpoint's metadata.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another model.
+    """
+    tensors, metadata = load_checkpoint(path)
+    weights = _part(tensors, MODEL)
+    check_tensors(path, weights, model.state_dict())
+    model.load_state_dict(weights)
+    return metadata
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

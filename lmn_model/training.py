@@ -1,0 +1,321 @@
+"""Training a CTR model, so that a run which was interrupted goes on to the same result, to the last digit on the CPU.
+
+Everything that the next step depends on is either a pure function of the settings (the order of the rows is one of seed
+and epoch) or in the checkpoint: weights, optimiser state, the generator's state, the position and the running sums.
+What does not repeat, such as seconds and memory, is kept apart from the results in ``metrics.json``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from lmn_model.ctr_model import CTRModel
+from lmn_model.data import Batch, BatchLoader, Dataset
+from lmn_model.environment import describe_environment, peak_memory_mib
+from lmn_model.evaluation import choose_device, data_fingerprint, evaluate_split, open_dataset
+from lmn_model.files import write_json
+from lmn_model.metrics import MetricError, auc, log_loss
+from lmn_model.optimizers import Optimizers
+from lmn_model.plots import plot_learning_curves
+from lmn_model.reproducible import reproducible, stop_requests
+from lmn_model.run_folder import RunFolder, RunFolderError
+from lmn_model.run_state import RunState, load_model, save_model
+from lmn_model.settings import Settings
+
+CURVE_POINTS = 20
+"""Points of the training curve in an epoch."""
+CUDA_CHECK_STEPS = 16
+"""On CUDA the loss is read every so many steps, for reading it waits for the device; on the CPU after each step."""
+
+logger = logging.getLogger("lmn")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what is kept."""
+
+
+class TrainingInterrupted(Exception):
+    """A signal asked to stop; the state is saved, and the message says how to go on."""
+
+
+def train(
+    settings: Settings, run_folder: Path | str, *, resume: bool = False, dataset: Dataset | None = None
+) -> dict[str, Any]:
+    """Train a model and evaluate the best one on the test part.
+
+    Args:
+        settings: of the run; to resume, those that the folder holds.
+        run_folder: where the run is kept, see :mod:`lmn_model.run_folder`.
+        resume: go on with the run in the folder from its last checkpoint; a run that is finished is not touched.
+        dataset: the data that the settings name, if they are loaded already.
+
+    Returns:
+        What ``metrics.json`` holds. ``["results"]`` is equal for equal settings and data on one machine, however often
+        the run was interrupted.
+
+    Raises:
+        RunFolderError: the folder holds a run already, or none to resume, or cannot be written.
+        SettingsError: the device is not there.
+        DataError: the events cannot be read or used.
+        CheckpointError: the checkpoint to resume from is damaged, or the next cannot be written.
+        TrainingError: the loss or the weights became NaN or infinite; the last good checkpoint is kept.
+        TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    folder = RunFolder(run_folder)
+    device = choose_device(settings.training.device)
+    if resume:
+        folder.open()
+        if folder.load_settings() != settings:
+            raise RunFolderError(f"{folder}: the settings differ from those of the run; resume with {folder.settings}")
+        finished = folder.load_metrics()
+        if finished is not None and finished["status"] == "finished":
+            logger.info("%s: the run is finished already", folder)
+            return finished
+    else:
+        folder.create()
+    with reproducible(settings.training.seed, settings.training.threads, device):
+        if dataset is None:
+            dataset = open_dataset(settings.data)
+        trainer = Trainer(settings, dataset, folder, device)
+        if not resume:
+            settings.save(folder.settings)
+        with folder.logging_to_file(logger):
+            if folder.last.exists():
+                trainer.restore()
+            else:
+                dataset.vocabularies.save(folder.root)
+            return trainer.run()
+
+
+class Trainer:
+    """One run: model, optimisers and position, and the loop over the epochs.
+
+    Args:
+        settings: of the run.
+        dataset: the samples.
+        folder: open for writing.
+        device: where the model runs.
+    """
+
+    def __init__(self, settings: Settings, dataset: Dataset, folder: RunFolder, device: torch.device) -> None:
+        self.settings = settings
+        self.dataset = dataset
+        self.folder = folder
+        self.device = device
+        self.identity = {"features": dataset.features.to_dict(), "data": data_fingerprint(dataset)}
+        model = CTRModel(dataset.features, settings.model).to(device)
+        self.state = RunState(model, Optimizers(model, settings.training), device)
+        self.steps_per_epoch = -(-len(dataset.train) // settings.training.batch_size)
+        self._saved_at = time.monotonic()
+        self._clock = time.perf_counter()
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another model or other data.
+        """
+        self.state.load(self.folder.last, self.identity)
+        progress = self.state.progress
+        logger.info("resumed at epoch %d, step %d of it", progress.epoch + 1, progress.epoch_step)
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, then evaluate the best model on the test part; see :func:`train`."""
+        logger.info("data %s", self.dataset.describe())
+        logger.info("parameters %s", self.state.model.parameter_counts())
+        with stop_requests() as stop, logging_redirect_tqdm([logger]):
+            while not self._is_done():
+                self._run_epoch(stop)
+        best = self.state.progress.evaluations[self.state.progress.best]
+        load_model(self.folder.best, self.state.model)
+        test = evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
+        logger.info("best at step %d: test %s", best["step"], _in_words(test))
+        metrics = self._write_metrics("finished", {"best": best, "test": test})
+        plot_learning_curves(metrics["results"], self.folder.curves)
+        return metrics
+
+    def _run_epoch(self, stop: threading.Event) -> None:
+        progress, training = self.state.progress, self.settings.training
+        if progress.epoch_step == 0:
+            self.state.optimizers.reset(self.state.model.begin_epoch(progress.epoch))
+        loader = BatchLoader(
+            self.dataset.train,
+            training.batch_size,
+            order=training.order,
+            seed=training.seed,
+            epoch=progress.epoch,
+            start=progress.epoch_step,
+        )
+        self.state.model.train()
+        bar = tqdm(
+            total=self.steps_per_epoch,
+            initial=progress.epoch_step,
+            desc=f"epoch {progress.epoch + 1}/{training.epochs}",
+            unit="step",
+            disable=None,
+            leave=False,
+        )
+        self._clock = time.perf_counter()
+        with bar, closing(iter(loader)) as batches:
+            for batch in batches:
+                self._step(batch.to(self.device))
+                bar.update()
+                if self._after_step(stop, bar):
+                    return
+
+    def _step(self, batch: Batch) -> None:
+        out = self.state.model(batch)
+        click_loss = binary_cross_entropy_with_logits(out.logits, batch.label)
+        loss, memory_loss = click_loss, torch.zeros_like(click_loss)
+        if out.memory_loss is not None:
+            memory_loss = out.memory_loss
+            loss = loss + self.settings.model.memory.loss_weight * memory_loss
+        loss.backward()
+        self.state.optimizers.step()
+        rows = len(batch)
+        self.state.sums += (
+            torch.stack((click_loss.detach(), memory_loss.detach(), torch.ones_like(click_loss))).double() * rows
+        )
+        self.state.recent.append((out.logits.detach(), batch.label))
+        self.state.progress.epoch_step += 1
+        self.state.progress.step += 1
+        self.state.progress.train_rows += rows
+
+    def _after_step(self, stop: threading.Event, bar: tqdm[Any]) -> bool:
+        """Check, record, evaluate and save as is due; whether the epoch is over."""
+        progress, training = self.state.progress, self.settings.training
+        ends = progress.epoch_step == self.steps_per_epoch
+        evaluates = ends or (training.eval_every is not None and progress.step % training.eval_every == 0)
+        saves = evaluates or stop.is_set() or self._checkpoint_due()
+        records = ends or progress.epoch_step % max(1, self.steps_per_epoch // CURVE_POINTS) == 0
+        if saves:
+            self._check_weights()
+        if saves or records or self.device.type == "cpu" or progress.step % CUDA_CHECK_STEPS == 0:
+            self._check_loss()
+        if records:
+            self._record(bar)
+        if not saves:
+            return False
+        self._pause_clock()
+        if evaluates:
+            self._evaluate()
+        if ends:
+            progress.epoch, progress.epoch_step = progress.epoch + 1, 0
+        self.state.save(self.folder.last, self.identity)
+        self._saved_at = time.monotonic()
+        if evaluates:
+            self._write_metrics("running", {})
+        if stop.is_set() and not self._is_done():
+            metrics = self._write_metrics("interrupted", {})
+            plot_learning_curves(metrics["results"], self.folder.curves)
+            raise TrainingInterrupted(
+                f"stopped after step {progress.step}; go on with: lmn train --resume {self.folder}"
+            )
+        self._clock = time.perf_counter()
+        return ends or progress.stopped
+
+    def _is_done(self) -> bool:
+        return self.state.progress.stopped or self.state.progress.epoch >= self.settings.training.epochs
+
+    def _checkpoint_due(self) -> bool:
+        training = self.settings.training
+        if training.checkpoint_steps is not None and self.state.progress.step % training.checkpoint_steps == 0:
+            return True
+        return time.monotonic() - self._saved_at >= 60 * training.checkpoint_minutes
+
+    def _check_loss(self) -> None:
+        if not torch.isfinite(self.state.sums).all():
+            raise self._diverged("the loss")
+
+    def _check_weights(self) -> None:
+        # The loss of a step says nothing about the update after it: without this, NaN weights could be saved as good.
+        for name, weight in self.state.model.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise self._diverged(f"the weight {name!r}")
+
+    def _diverged(self, what: str) -> TrainingError:
+        last = self.folder.last
+        kept = f"the last good state is kept in {last}" if last.exists() else "no state was saved yet"
+        return TrainingError(
+            f"{what} became NaN or infinite at or shortly before step {self.state.progress.step}; {kept}; "
+            "a lower learning_rate or memory_learning_rate, or a clip_norm, may help in a new run"
+        )
+
+    def _record(self, bar: tqdm[Any]) -> None:
+        logits, labels = (torch.cat(parts).cpu().numpy() for parts in zip(*self.state.recent, strict=True))
+        self.state.recent.clear()
+        point = {"step": self.state.progress.step, "loss": log_loss(labels, logits), "auc": None}
+        if 0 < labels.sum() < len(labels):
+            point["auc"] = auc(labels, logits)
+        self.state.progress.curve.append(point)
+        bar.set_postfix(loss=f"{point['loss']:.4f}", auc="-" if point["auc"] is None else f"{point['auc']:.4f}")
+
+    def _evaluate(self) -> None:
+        progress, training = self.state.progress, self.settings.training
+        click_loss, memory_loss, rows = self.state.sums.tolist()
+        self.state.sums.zero_()
+        try:
+            valid = evaluate_split(self.state.model, self.dataset.valid, training.batch_size, self.device)
+        except MetricError as error:
+            raise TrainingError(f"the validation part cannot be scored after step {progress.step}: {error}") from error
+        evaluation = {
+            "step": progress.step,
+            "epoch": progress.epoch + 1,
+            "train_loss": click_loss / rows,
+            "memory_loss": memory_loss / rows,
+            **valid,
+        }
+        is_best = progress.add_evaluation(evaluation, training.patience)
+        logger.info(
+            "epoch %d step %d: train loss %.4f, memory loss %.4f, valid %s%s",
+            *(evaluation[key] for key in ("epoch", "step", "train_loss", "memory_loss")),
+            _in_words(valid),
+            " (best)" if is_best else "",
+        )
+        if is_best:
+            save_model(self.folder.best, self.state.model, {**self.identity, "evaluation": evaluation})
+
+    def _pause_clock(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.state.progress.train_seconds += time.perf_counter() - self._clock
+
+    def _write_metrics(self, status: str, final: dict[str, Any]) -> dict[str, Any]:
+        progress = self.state.progress
+        metrics = {
+            "status": status,
+            "results": {
+                **final,
+                "epochs": progress.epoch,
+                "steps": progress.step,
+                "train_rows": progress.train_rows,
+                "stopped_early": progress.stopped,
+                "parameters": self.state.model.parameter_counts(),
+                "data": self.dataset.describe(),
+                "evaluations": progress.evaluations,
+                "curve": progress.curve,
+            },
+            "timing": {
+                "train_seconds": round(progress.train_seconds, 3),
+                "samples_per_second": round(progress.train_rows / progress.train_seconds, 1),
+                "peak_memory_mib": peak_memory_mib(self.device),
+            },
+            "environment": describe_environment(self.device),
+            "settings": self.settings.to_dict(),
+        }
+        write_json(self.folder.metrics, metrics)
+        return metrics
+
+
+def _in_words(metrics: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {'-' if value is None else format(value, '.4f')}" for name, value in metrics.items())
