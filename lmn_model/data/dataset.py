@@ -195,8 +195,8 @@ def _refuse_one_class(labels: NDArray[np.float32], part: str) -> None:
 
 
 def _with_padding(entities: Entities) -> FeatureTable:
-    ids, numbers = (np.pad(table, ((0, 1), (0, 0))) for table in (entities.ids, entities.numbers))
-    return FeatureTable(ids, numbers)
+    one_row = ((0, 1), (0, 0))
+    return FeatureTable(np.pad(entities.ids, one_row), np.pad(entities.numbers, one_row))
 
 
 def _describe(split: Split, clock: Clock) -> dict[str, object]:

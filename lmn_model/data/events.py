@@ -187,7 +187,7 @@ def check_feature(
         if fractional:
             raise DataError(f"column {name!r}: it was categorical in training and is {dtype} here")
         return column.cast(pl.String), kind
-    if not dtype.is_numeric():
+    if not (dtype.is_numeric() or dtype == pl.Null):
         raise DataError(f"column {name!r}: it was numeric in training and is {dtype} here")
     numbers = column.cast(pl.Float64)
     wrong = ~numbers.is_finite().fill_null(False)

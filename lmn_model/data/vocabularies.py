@@ -62,8 +62,8 @@ class Vocabularies:
             DataError: if no item is that frequent.
         """
         train = events.frame.head(train_rows)
-        contexts = train.select(schema.context_features).filter(pl.Series(events.samples(schema)[:train_rows]))
-        learnt: dict[str, pl.Series] = {name: contexts[name] for name in schema.context_features}
+        samples = pl.Series(events.samples(schema)[:train_rows])
+        learnt = {name: train[name].filter(samples) for name in schema.context_features}
         tables: dict[str, pl.DataFrame] = {}
         for key, *features in _entity_columns(schema):
             known = train.select(key, *features).group_by(key).last()

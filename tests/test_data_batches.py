@@ -1,0 +1,262 @@
+"""The loader's order, resumption and thread, saved ids, and pairs to predict."""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from lmn_model.data import (
+    Batch,
+    BatchLoader,
+    DataError,
+    DataOptions,
+    Dataset,
+    Schema,
+    Vocabularies,
+    load_dataset,
+    prepare_pairs,
+)
+from tests.events_factory import make_events
+
+SCHEMA = Schema(user_features=("segment",), item_features=("category",), context_features=("hour", "price"))
+FIELDS = ("user", "item", "context", "numeric", "history", "history_mask", "label", "group")
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset(make_events(rows=600), SCHEMA, DataOptions(window=7))
+
+
+def same(left: Batch, right: Batch) -> bool:
+    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in FIELDS)
+
+
+def threads() -> int:
+    return sum(thread.name == "lmn-batches" for thread in threading.enumerate())
+
+
+def test_batches_have_the_types_and_shapes_of_the_interface(dataset: Dataset) -> None:
+    batch = next(iter(BatchLoader(dataset.train, 32)))
+    assert len(batch) == 32
+    assert {name: (getattr(batch, name).dtype, tuple(getattr(batch, name).shape)) for name in FIELDS} == {
+        "user": (torch.int64, (32, 2)),
+        "item": (torch.int64, (32, 2)),
+        "context": (torch.int64, (32, 1)),
+        "numeric": (torch.float32, (32, 1)),
+        "history": (torch.int64, (32, 7, 2)),
+        "history_mask": (torch.bool, (32, 7)),
+        "label": (torch.float32, (32,)),
+        "group": (torch.int64, (32,)),
+    }
+    moved = batch.to("meta")
+    assert all(getattr(moved, name).device.type == "meta" for name in FIELDS)
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+@pytest.mark.parametrize("order", ["time", "shuffle"])
+def test_an_epoch_holds_every_sample_once(dataset: Dataset, order: Any, prefetch: int) -> None:
+    loader = BatchLoader(dataset.train, 100, order=order, prefetch=prefetch)
+    batches = list(loader)
+    assert len(batches) == len(loader) == -(-len(dataset.train) // 100)
+    assert [len(batch) for batch in batches[:-1]] == [100] * (len(batches) - 1)
+    groups = torch.cat([batch.group for batch in batches]).numpy()
+    in_order = np.array_equal(groups, dataset.train.groups)
+    assert in_order == (order == "time")
+    np.testing.assert_array_equal(np.sort(groups), np.sort(dataset.train.groups))
+
+
+def test_the_shuffle_depends_on_seed_and_epoch_alone(dataset: Dataset) -> None:
+    def first(seed: int, epoch: int, prefetch: int = 2) -> Batch:
+        return next(iter(BatchLoader(dataset.train, 64, order="shuffle", seed=seed, epoch=epoch, prefetch=prefetch)))
+
+    assert same(first(3, 1), first(3, 1, prefetch=0))
+    assert not same(first(3, 1), first(3, 2))
+    assert not same(first(3, 1), first(4, 1))
+
+
+@pytest.mark.parametrize("order", ["time", "shuffle"])
+def test_a_loader_goes_on_where_another_stopped(dataset: Dataset, order: Any) -> None:
+    whole = list(BatchLoader(dataset.train, 50, order=order, seed=5, epoch=2))
+    rest = BatchLoader(dataset.train, 50, order=order, seed=5, epoch=2, start=7)
+    assert len(rest) == len(whole) - 7
+    assert all(same(left, right) for left, right in zip(rest, whole[7:], strict=True))
+    assert list(BatchLoader(dataset.train, 50, start=len(whole))) == []
+
+
+def test_the_thread_ends_when_the_consumer_stops(dataset: Dataset) -> None:
+    before = threads()
+    iterator = iter(BatchLoader(dataset.train, 8))
+    next(iterator)
+    assert threads() == before + 1
+    iterator.close()  # type: ignore[attr-defined]
+    assert threads() == before
+    abandoned = iter(BatchLoader(dataset.train, 8))
+    next(abandoned)
+    del abandoned
+    gc.collect()
+    assert threads() == before
+
+
+def test_the_thread_ends_when_the_consumer_fails(dataset: Dataset) -> None:
+    def train() -> None:
+        for _ in BatchLoader(dataset.train, 8):
+            raise RuntimeError("the step failed")
+
+    with pytest.raises(RuntimeError, match="the step failed"):
+        train()
+    gc.collect()
+    assert threads() == 0
+
+
+def test_an_error_in_the_thread_reaches_the_consumer(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(split: object, rows: np.ndarray[Any, Any]) -> Batch:
+        raise MemoryError("no room for a batch")
+
+    monkeypatch.setattr("lmn_model.data.splits.Split.batch", broken)
+    with pytest.raises(MemoryError, match="no room for a batch"):
+        next(iter(BatchLoader(dataset.train, 8)))
+    assert threads() == 0
+
+
+def test_a_program_ends_with_an_iterator_half_used() -> None:
+    program = (
+        "from lmn_model.data import *; from tests.events_factory import make_events\n"
+        "split = load_dataset(make_events(rows=300), Schema()).train\n"
+        "batches = iter(BatchLoader(split, 8)); next(batches); print('end')"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"order": "random"}, "order must be 'time' or 'shuffle', got 'random'"),
+        ({"start": 10_000}, r"start must be <= \d+, the number of batches, got 10000"),
+        ({"epoch": -1}, "epoch must be >= 0, got -1"),
+        ({"prefetch": -1}, "prefetch must be >= 0, got -1"),
+    ],
+)
+def test_bad_arguments_are_refused(dataset: Dataset, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BatchLoader(dataset.train, **{"batch_size": 8, **arguments})
+
+
+def test_saved_ids_are_read_back_whole(dataset: Dataset, tmp_path: Path) -> None:
+    path = dataset.vocabularies.save(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["vocabularies.json"]
+    loaded = Vocabularies.load(tmp_path)
+    assert loaded.to_dict() == dataset.vocabularies.to_dict()
+    assert loaded.features == dataset.features
+    again = load_dataset(make_events(rows=600), SCHEMA, DataOptions(window=7), vocabularies=loaded)
+    rows = np.arange(len(dataset.test))
+    assert same(again.test.batch(rows), dataset.test.batch(rows))
+    assert path == tmp_path / "vocabularies.json"
+
+
+def test_a_failed_save_leaves_the_old_file(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = dataset.vocabularies.save(tmp_path)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        dataset.vocabularies.save(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["vocabularies.json"]
+    assert path.read_bytes() == before
+
+
+def test_damaged_files_of_ids_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"vocabularies\.json: no such file"):
+        Vocabularies.load(tmp_path)
+    path = dataset.vocabularies.save(tmp_path)
+    whole = path.read_text()
+    plain = json.loads(whole)
+    for text in (whole[: len(whole) // 2], "[]", json.dumps({**plain, "users": None}), json.dumps({"format": 1})):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"vocabularies\.json: the file is damaged: "):
+            Vocabularies.load(tmp_path)
+    path.write_text(json.dumps({**plain, "format": 9}))
+    with pytest.raises(DataError, match=r"vocabularies\.json: format must be 1, got 9"):
+        Vocabularies.load(tmp_path)
+
+
+def test_pairs_equal_the_samples_of_training(dataset: Dataset, tmp_path: Path) -> None:
+    frame = make_events(rows=600)
+    dataset.vocabularies.save(tmp_path)
+    vocabularies = Vocabularies.load(tmp_path)
+    positives = np.flatnonzero(dataset.test.labels)
+    shuffled = np.random.default_rng(0).permutation(positives)
+    pairs = frame[dataset.test.events[shuffled].tolist()].select("price", "item_id", "hour", "timestamp", "user_id")
+    split = prepare_pairs(pairs, frame, SCHEMA, vocabularies, 7)
+    found, expected = split.batch(np.arange(len(pairs))), dataset.test.batch(shuffled)
+    for name in FIELDS:
+        if name != "label":
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert found.label.isnan().all()
+
+
+def test_pairs_without_a_time_see_every_event(dataset: Dataset) -> None:
+    frame = make_events(rows=600)
+    pairs = pl.DataFrame({"user_id": ["u3"], "item_id": [1005], "hour": [2], "price": [3.0]})
+    batch = prepare_pairs(pairs, frame, SCHEMA, dataset.vocabularies, 7).batch(np.array([0]))
+    values = dataset.vocabularies.encoder.vocabularies["item_id"].values.to_list()
+    newest = frame.filter(pl.col("user_id") == "u3")["item_id"].cast(pl.String).to_list()[-7:]
+    assert batch.history[0, :, 0].tolist() == [values.index(item) + 2 if item in values else 1 for item in newest]
+
+
+def test_pairs_of_users_and_items_nobody_knows(dataset: Dataset) -> None:
+    frame = make_events(rows=600)
+    fresh = frame.tail(3).with_columns(user_id=pl.lit("fresh"), item_id=pl.lit(7, dtype=pl.Int64))
+    events = pl.concat([frame, fresh])
+    pairs = pl.DataFrame({"user_id": ["u1", "nobody", "fresh"], "item_id": [5, 7, 1001], "hour": 2, "price": 3.0})
+    batch = prepare_pairs(pairs, events, SCHEMA, dataset.vocabularies, 7).batch(np.arange(3))
+    assert batch.item[0].tolist() == [1, 1]
+    assert batch.item[1, 0] == 1
+    assert batch.item[1, 1] >= 2, "an item that the events describe has its category"
+    assert batch.user[1].tolist() == [1, 1]
+    assert batch.user[2, 1] >= 2
+    assert batch.history_mask.sum(1).tolist() == [7, 0, 3]
+    assert len(batch.group.unique()) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drop": "hour"}, "pairs: no column 'hour'"),
+        ({"drop": "user_id"}, "pairs: no column 'user_id'"),
+        ({"timestamp": 5}, "pairs: column 'timestamp': it was datetime in training and is integer here"),
+        ({"price": None}, "pairs: column 'price': a numeric feature must be finite, .* in 1 rows"),
+        ({"price": "dear"}, "pairs: column 'price': it was numeric in training and is String here"),
+        ({"hour": 1.5}, "pairs: column 'hour': it was categorical in training and is Float64 here"),
+        ({"item_id": None}, "pairs: column 'item_id': ids must"),
+    ],
+)
+def test_bad_pairs_are_refused(dataset: Dataset, change: dict[str, Any], message: str) -> None:
+    row = {"user_id": "u1", "item_id": 1001, "hour": 2, "price": 3.0, **change}
+    row.pop(row.pop("drop", ""), None)
+    with pytest.raises(DataError, match=message):
+        prepare_pairs(pl.DataFrame([row]), make_events(rows=600), SCHEMA, dataset.vocabularies, 7)
+
+
+def test_another_schema_or_clock_than_in_training_is_refused(dataset: Dataset) -> None:
+    frame = make_events(rows=600)
+    with pytest.raises(DataError, match="schema: it must be that of training"):
+        load_dataset(frame, Schema(), vocabularies=dataset.vocabularies)
+    integers = frame.with_columns(pl.col("timestamp").dt.epoch("s"))
+    with pytest.raises(DataError, match="column 'timestamp': it was datetime in training and is integer here"):
+        load_dataset(integers, SCHEMA, vocabularies=dataset.vocabularies)
