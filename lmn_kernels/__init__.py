@@ -1,1 +1,12 @@
-"""Fused product-key memory ops for PyTorch."""
+"""Fused product-key memory ops for PyTorch, on Triton where there is a GPU and on plain torch where there is none.
+
+Letters, the same everywhere: B rows, H heads, C width of one query half, N sub-keys on each axis, M = N * N slots,
+K slots chosen for each row and head, D width of a value row, L slots of a bag.
+"""
+
+from .gather_aggregate import gather_aggregate
+from .memory_lookup import MemoryLookup, memory_lookup
+from .product_key_topk import ProductKeyTopK, product_key_topk
+
+__version__ = "0.1.0"
+__all__ = ["MemoryLookup", "ProductKeyTopK", "gather_aggregate", "memory_lookup", "product_key_topk"]

@@ -1,0 +1,192 @@
+"""``gather_aggregate``: the read-out of a memory, a weighted bag with gradients to values and weights.
+
+It is the only op that touches the values, so that a table may live elsewhere (sharded, on the host, quantised) without
+changing the rest. Measured against ``torch.nn.functional.embedding_bag``, which has no weights' gradient in bfloat16, no
+capturable backward and no sparse gradient under weights that need one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..backend import check_backend, use_triton
+from ..checks import check_same_device, check_tensor
+from ..library import register, register_backward
+from . import reference
+
+_OP = "gather_aggregate"
+
+
+def gather_aggregate(
+    values: Tensor, slots: Tensor, weights: Tensor, *, sparse_grad: bool = False, backend: str = "auto"
+) -> Tensor:
+    """Weighted sum of the value rows that each row of slots names.
+
+    ``output[b] = sum_l weights[b, l] * values[slots[b, l]]``
+
+    Args:
+        values: ``[M, D]``, float32, bfloat16, float16 or float64.
+        slots: ``[B, L]``, int32 or int64, each in [0, M). May repeat, within a row too.
+        weights: ``[B, L]``, any of the float types; it may differ from that of ``values``.
+        sparse_grad: give ``values`` a coalesced sparse gradient, one row for each touched slot in ascending order, so
+            that a step costs what it touches. The default is dense, as in torch.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+
+    Returns:
+        ``[B, D]`` in the type of ``values``; sums are kept in float32, or float64 if either input is float64.
+
+    Raises:
+        TypeError: an argument is no tensor or has a type that is not listed above.
+        ValueError: a shape or device does not fit, or ``backend`` is unknown.
+        IndexError: on the torch backend, a slot lies outside [0, M). The Triton backend does not wait for the GPU to
+            look: there such a slot reads nothing and makes its row of the output NaN.
+        RuntimeError: ``backend="triton"`` where Triton cannot run.
+
+    Notes:
+        Deterministic: each output row and each gradient row is summed in one fixed order, forward and backward.
+        Gradients flow to ``values`` and ``weights``, each computed only if it is needed, and once: there is no second
+        derivative. ``sparse_grad`` reads the number of touched slots on the host, which waits for the GPU.
+        Bytes moved, forward: B * L * D of values, B * L slots and weights, B * D of output.
+
+    Source: the value read-out of Lample et al. 2019, arXiv 1907.05242, section 3.1; the memory read of LMN, arXiv 2502.05558.
+
+    Example:
+        >>> values = torch.arange(8.0).view(4, 2)
+        >>> slots = torch.tensor([[0, 3], [1, 1]])
+        >>> weights = torch.tensor([[1.0, 0.5], [1.0, 1.0]])
+        >>> gather_aggregate(values, slots, weights)
+        tensor([[3.0000, 4.5000],
+                [4.0000, 6.0000]])
+    """
+    check_backend(_OP, backend)
+    check_tensor(_OP, "values", values, "[M, D]")
+    check_tensor(_OP, "slots", slots, "[B, L]", integers=True)
+    check_tensor(_OP, "weights", weights, "[B, L]")
+    if slots.shape != weights.shape:
+        raise ValueError(f"{_OP}: weights must have the shape of slots, {list(slots.shape)}, got {list(weights.shape)}")
+    check_same_device(_OP, values=values, slots=slots, weights=weights)
+    return _forward(values, slots, weights, sparse_grad, backend)  # type: ignore[no-any-return]
+
+
+def values_gradient(
+    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, sparse: bool, backend: str
+) -> Tensor:
+    """Gradient of the values ``[M, D]``, dense or coalesced sparse rows, through the dispatched ops."""
+    if not sparse:
+        return _values_backward(grad, slots, weights, M, dtype, backend)  # type: ignore[no-any-return]
+    rows, sums = _touched_rows(grad, slots, weights, M, dtype, backend)
+    return torch.sparse_coo_tensor(
+        rows.unsqueeze(0), sums, (M, grad.shape[1]), is_coalesced=True, check_invariants=False
+    )
+
+
+def weights_gradient(grad: Tensor, values: Tensor, slots: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
+    """Gradient of the weights ``[B, L]``, through the dispatched op."""
+    return _weights_backward(grad, values, slots, dtype, backend)  # type: ignore[no-any-return]
+
+
+def _forward_implementation(values: Tensor, slots: Tensor, weights: Tensor, sparse_grad: bool, backend: str) -> Tensor:
+    if use_triton(_OP, backend, values.device):
+        from .triton import launch_gather_aggregate
+
+        return launch_gather_aggregate(values, slots, weights)
+    return reference.gather_aggregate_reference(values, slots, weights)
+
+
+def _forward_fake(values: Tensor, slots: Tensor, weights: Tensor, sparse_grad: bool, backend: str) -> Tensor:
+    return values.new_empty(slots.shape[0], values.shape[1])
+
+
+def _weights_backward_implementation(
+    grad: Tensor, values: Tensor, slots: Tensor, dtype: torch.dtype, backend: str
+) -> Tensor:
+    if use_triton(_OP, backend, values.device):
+        from .triton import launch_weights_backward
+
+        return launch_weights_backward(grad, values, slots, dtype)
+    return reference.weights_backward_reference(grad, values, slots, dtype)
+
+
+def _weights_backward_fake(grad: Tensor, values: Tensor, slots: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
+    return grad.new_empty(slots.shape, dtype=dtype)
+
+
+def _values_backward_implementation(
+    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, backend: str
+) -> Tensor:
+    if use_triton(_OP, backend, grad.device):
+        from .triton import launch_values_backward
+
+        return launch_values_backward(grad, slots, weights, M, dtype)
+    return reference.values_backward_reference(grad, slots, weights, M, dtype)
+
+
+def _values_backward_fake(
+    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, backend: str
+) -> Tensor:
+    return grad.new_empty(M, grad.shape[1], dtype=dtype)
+
+
+def _touched_rows_implementation(
+    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, backend: str
+) -> tuple[Tensor, Tensor]:
+    if use_triton(_OP, backend, grad.device):
+        from .triton import launch_touched_rows
+
+        return launch_touched_rows(grad, slots, weights, dtype)
+    return reference.touched_rows_reference(grad, slots, weights, dtype)
+
+
+def _touched_rows_fake(
+    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, backend: str
+) -> tuple[Tensor, Tensor]:
+    touched = torch.library.get_ctx().new_dynamic_size()
+    return slots.new_empty(touched, dtype=torch.int64), grad.new_empty(touched, grad.shape[1], dtype=dtype)
+
+
+_forward = register(
+    "gather_aggregate(Tensor values, Tensor slots, Tensor weights, bool sparse_grad, str backend) -> Tensor",
+    _forward_implementation,
+    _forward_fake,
+)
+_weights_backward = register(
+    "gather_aggregate_weights_backward(Tensor grad, Tensor values, Tensor slots, ScalarType dtype, str backend) -> Tensor",
+    _weights_backward_implementation,
+    _weights_backward_fake,
+)
+_values_backward = register(
+    "gather_aggregate_values_backward(Tensor grad, Tensor slots, Tensor weights, SymInt M, ScalarType dtype, str backend) "
+    "-> Tensor",
+    _values_backward_implementation,
+    _values_backward_fake,
+)
+_touched_rows = register(
+    "gather_aggregate_touched_rows(Tensor grad, Tensor slots, Tensor weights, SymInt M, ScalarType dtype, str backend) "
+    "-> (Tensor, Tensor)",
+    _touched_rows_implementation,
+    _touched_rows_fake,
+)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    values, slots, weights, ctx.sparse_grad, ctx.backend = inputs
+    ctx.M, ctx.values_dtype, ctx.weights_dtype = values.shape[0], values.dtype, weights.dtype
+    ctx.save_for_backward(
+        values if ctx.needs_input_grad[2] else None, slots, weights if ctx.needs_input_grad[0] else None
+    )
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    values, slots, weights = ctx.saved_tensors
+    grad_values = grad_weights = None
+    if ctx.needs_input_grad[0]:
+        grad_values = values_gradient(grad, slots, weights, ctx.M, ctx.values_dtype, ctx.sparse_grad, ctx.backend)
+    if ctx.needs_input_grad[2]:
+        grad_weights = weights_gradient(grad, values, slots, ctx.weights_dtype, ctx.backend)
+    return grad_values, None, grad_weights, None, None
+
+
+register_backward(_OP, _setup, _backward)

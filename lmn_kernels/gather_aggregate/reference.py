@@ -1,0 +1,92 @@
+"""Weighted sum of value rows in plain torch: the CPU path, and what the Triton kernels are checked against.
+
+Forward and value backward are one operation: ``embedding_bag``. Forward, a bag is the L slots of a row; backward, with
+the entries sorted by slot, a bag is the run of gradient rows that one slot receives. So nothing of size ``[B, L, D]``
+is made in float32 and float64; narrower types are widened in chunks of rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..dtypes import accumulator
+from .runs import group_by_slot
+
+CHUNK_BYTES = 8 << 20
+
+
+def gather_aggregate_reference(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+    """``sum_l weights[b, l] * values[slots[b, l]]``, ``[B, D]``, in the type of ``values``."""
+    B, L = slots.shape
+    D = values.shape[1]
+    dtype = accumulator(values.dtype, weights.dtype)
+    _check_range(slots, values.shape[0])
+    if B * L * D == 0:
+        return values.new_zeros(B, D)
+    if values.dtype == dtype:
+        return F.embedding_bag(slots, values, mode="sum", per_sample_weights=weights.to(dtype))
+    out = values.new_empty(B, D)
+    for rows in _row_chunks(B, L * D * dtype.itemsize):
+        gathered = values[slots[rows].long()].to(dtype)  # [b, L, D]
+        out[rows] = torch.bmm(weights[rows].to(dtype).unsqueeze(1), gathered).squeeze(1).to(values.dtype)
+    return out
+
+
+def weights_backward_reference(grad: Tensor, values: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
+    """``grad[b] . values[slots[b, l]]``, ``[B, L]``, in ``dtype``."""
+    B, L = slots.shape
+    wide = accumulator(values.dtype, dtype)
+    out = grad.new_zeros(B, L, dtype=dtype)
+    if B * L * values.shape[1] == 0:
+        return out
+    for rows in _row_chunks(B, L * values.shape[1] * wide.itemsize):
+        gathered = values[slots[rows].long()].to(wide)  # [b, L, D]
+        out[rows] = torch.bmm(gathered, grad[rows].to(wide).unsqueeze(2)).squeeze(2).to(dtype)
+    return out
+
+
+def values_backward_reference(grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype) -> Tensor:
+    """Dense gradient of the values ``[M, D]``, in ``dtype``."""
+    rows, sums = touched_rows_reference(grad, slots, weights, dtype)
+    return grad.new_zeros(M, grad.shape[1], dtype=dtype).index_copy_(0, rows, sums)
+
+
+def touched_rows_reference(grad: Tensor, slots: Tensor, weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Touched slots ``[U]``, ascending, and their gradient rows ``[U, D]`` in ``dtype``."""
+    B, L = slots.shape
+    D = grad.shape[1]
+    if B * L == 0:
+        return slots.new_zeros(0, dtype=torch.int64), grad.new_zeros(0, D, dtype=dtype)
+    wide = accumulator(dtype, grad.dtype, weights.dtype)
+    order, starts, run_slots, count = group_by_slot(slots)
+    U = int(count)
+    if D == 0:
+        return run_slots[:U], grad.new_zeros(U, 0, dtype=dtype)
+    sums = F.embedding_bag(
+        torch.div(order, L, rounding_mode="floor"),
+        grad.to(wide),
+        starts[:U],
+        mode="sum",
+        per_sample_weights=weights.reshape(-1)[order].to(wide),
+    )
+    return run_slots[:U], sums.to(dtype)
+
+
+def scatter_rows_reference(ids: Tensor, weights: Tensor, source: Tensor, rows: int) -> Tensor:
+    """``out[r] = sum of weights[x, k] * source[x] over ids[x, k] == r``, ``[rows, C]``, in the type of ``weights``."""
+    return values_backward_reference(source, ids, weights, rows, weights.dtype)
+
+
+def _row_chunks(rows: int, bytes_per_row: int) -> list[slice]:
+    chunk = max(1, CHUNK_BYTES // bytes_per_row)
+    return [slice(start, start + chunk) for start in range(0, rows, chunk)]
+
+
+def _check_range(slots: Tensor, M: int) -> None:
+    if slots.numel() == 0:
+        return
+    low, high = (int(bound) for bound in slots.aminmax())
+    if low < 0 or high >= M:
+        raise IndexError(f"gather_aggregate: slots must lie in [0, {M}), got {low if low < 0 else high}")

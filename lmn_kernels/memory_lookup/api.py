@@ -1,0 +1,157 @@
+"""``memory_lookup``: the whole read of a product-key memory in as few launches as there are.
+
+It is ``product_key_topk``, an activation and ``gather_aggregate``, with the activation inside the router's last kernel and
+the scores never returned: the backward pass needs the weights alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..activation import ACTIVATIONS, activation_backward
+from ..backend import check_backend, use_triton
+from ..checks import check_choice, check_same_device, check_tensor
+from ..dtypes import accumulator, describe
+from ..gather_aggregate.api import values_gradient, weights_gradient
+from ..library import register, register_backward
+from ..product_key_topk.api import check_router_arguments, router_gradient
+from .reference import memory_lookup_reference
+
+_OP = "memory_lookup"
+
+
+class MemoryLookup(NamedTuple):
+    """What :func:`memory_lookup` returns.
+
+    Attributes:
+        output: ``[B, D]`` in the type of the values; the heads are summed.
+        slots: ``[B, H, K]`` int64 in [0, M), best first.
+        weights: ``[B, H, K]`` float32, or float64 for float64 queries.
+    """
+
+    output: Tensor
+    slots: Tensor
+    weights: Tensor
+
+
+def memory_lookup(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    k: int,
+    *,
+    metric: str = "dot",
+    activation: str = "softmax",
+    sparse_grad: bool = False,
+    backend: str = "auto",
+) -> MemoryLookup:
+    """Read a product-key memory: choose K slots for each query and head, weigh them, sum their values.
+
+    ``output[b] = sum_h sum_k weights[b, h, k] * values[slots[b, h, k]]`` with ``weights = activation(scores)`` and scores
+    and slots as :func:`lmn_kernels.product_key_topk` gives them.
+
+    Args:
+        queries: ``[B, H, 2, C]``, float32, bfloat16, float16 or float64.
+        keys: ``[H, 2, N, C]``, the same type.
+        values: ``[M, D]`` with M = N * N, any of the float types.
+        k: slots to read for each row and head, 1 to N.
+        metric: ``"dot"``, ``"cosine"`` or ``"l2"``.
+        activation: ``"softmax"`` over the K chosen scores, ``"sigmoid"`` or ``"relu"`` of each.
+        sparse_grad: give ``values`` a coalesced sparse gradient, one row for each touched slot.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+
+    Returns:
+        :class:`MemoryLookup`. Gradients flow from the output and from the weights to queries, keys and values.
+
+    Raises:
+        TypeError: an argument is no tensor or has a type that is not listed above; ``k`` is no int.
+        ValueError: a shape, type or device does not fit, ``k`` is out of range, or a choice is unknown.
+        RuntimeError: ``backend="triton"`` where Triton cannot run.
+
+    Notes:
+        Order of ties, NaN and infinities as in ``product_key_topk``; softmax gives equal scores equal shares, infinite
+        ones too, so a weight is never NaN. There is no second derivative.
+
+    Source: Lample et al. 2019, arXiv 1907.05242, equations 1-3; the memory read of LMN, arXiv 2502.05558. Sigmoid and relu
+    are this library's options.
+
+    Example:
+        >>> queries, keys = torch.ones(1, 1, 2, 1), torch.tensor([[[[0.0], [2.0]], [[1.0], [5.0]]]])
+        >>> values = torch.eye(4)
+        >>> read = memory_lookup(queries, keys, values, 2)
+        >>> read.slots, read.output
+        (tensor([[[3, 1]]]), tensor([[0.0000, 0.1192, 0.0000, 0.8808]]))
+    """
+    check_backend(_OP, backend)
+    check_router_arguments(_OP, queries, keys, k, metric)
+    check_tensor(_OP, "values", values, "[M, D]")
+    check_choice(_OP, "activation", activation, ACTIVATIONS)
+    N = keys.shape[2]
+    if values.shape[0] != N * N:
+        raise ValueError(
+            f"{_OP}: values must have M = N * N = {N * N} rows for N = {N} sub-keys, got {describe(values)}"
+        )
+    check_same_device(_OP, queries=queries, values=values)
+    return MemoryLookup(*_forward(queries, keys, values, k, metric, activation, sparse_grad, backend))
+
+
+def _forward_implementation(
+    queries: Tensor, keys: Tensor, values: Tensor, k: int, metric: str, activation: str, sparse_grad: bool, backend: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    if use_triton(_OP, backend, queries.device):
+        from .triton import launch_memory_lookup
+
+        return launch_memory_lookup(queries, keys, values, k, metric, activation)
+    return memory_lookup_reference(queries, keys, values, k, metric, activation)
+
+
+def _forward_fake(
+    queries: Tensor, keys: Tensor, values: Tensor, k: int, metric: str, activation: str, sparse_grad: bool, backend: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, H, _, _ = queries.shape
+    return (
+        values.new_empty(B, values.shape[1]),
+        queries.new_empty(B, H, k, dtype=torch.int64),
+        queries.new_empty(B, H, k, dtype=accumulator(queries.dtype)),
+    )
+
+
+_forward = register(
+    "memory_lookup(Tensor queries, Tensor keys, Tensor values, SymInt k, str metric, str activation, bool sparse_grad, "
+    "str backend) -> (Tensor, Tensor, Tensor)",
+    _forward_implementation,
+    _forward_fake,
+)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    queries, keys, values, _, ctx.metric, ctx.activation, ctx.sparse_grad, ctx.backend = inputs
+    _, slots, weights = output
+    ctx.mark_non_differentiable(slots)
+    ctx.M, ctx.values_dtype = values.shape[0], values.dtype
+    router = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+    ctx.save_for_backward(queries, keys, values if router else None, slots, weights)
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor, grad_weights: Tensor) -> tuple[Tensor | None, ...]:
+    queries, keys, values, slots, weights = ctx.saved_tensors
+    bag_slots, bag_weights = slots.flatten(1), weights.flatten(1)
+    needs_queries, needs_keys, needs_values = ctx.needs_input_grad[:3]
+    grad_queries = grad_keys = grad_values = None
+    if needs_values:
+        grad_values = values_gradient(
+            grad, bag_slots, bag_weights, ctx.M, ctx.values_dtype, ctx.sparse_grad, ctx.backend
+        )
+    if needs_queries or needs_keys:
+        from_output = weights_gradient(grad, values, bag_slots, weights.dtype, ctx.backend).view_as(weights)
+        grad_scores = activation_backward(from_output + grad_weights, weights, ctx.activation)
+        grad_queries, grad_keys = router_gradient(
+            grad_scores, queries, keys, slots, ctx.metric, (needs_queries, needs_keys), ctx.backend
+        )
+    return grad_queries, grad_keys, grad_values, None, None, None, None, None
+
+
+register_backward(_OP, _setup, _backward)

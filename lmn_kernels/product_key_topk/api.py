@@ -1,0 +1,186 @@
+"""``product_key_topk``: the router of a product-key memory, exact and with a sparse gradient.
+
+Scoring, both selections and the pair step run in two launches; peers write the two score matrices, two sorted top-ks and
+K x K pairs to memory. Ties have one defined order, on every backend (``torch.topk`` has none), so that equal scores mean
+equal slots.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..backend import check_backend, use_triton
+from ..checks import check_choice, check_same_device, check_tensor
+from ..dtypes import accumulator, describe
+from ..library import register, register_backward
+from . import reference
+from .metric import METRICS
+
+_OP = "product_key_topk"
+
+
+class ProductKeyTopK(NamedTuple):
+    """What :func:`product_key_topk` returns, best first.
+
+    Attributes:
+        scores: ``[B, H, K]`` float32, or float64 for float64 inputs; never NaN.
+        slots: ``[B, H, K]`` int64 in [0, N * N), different within a row and head.
+    """
+
+    scores: Tensor
+    slots: Tensor
+
+
+def product_key_topk(
+    queries: Tensor, keys: Tensor, k: int, *, metric: str = "dot", backend: str = "auto"
+) -> ProductKeyTopK:
+    """The K best of the N * N slots for each query, without scoring them all.
+
+    ``score(i * N + j) = s_0[i] + s_1[j]``, where ``s_a[n]`` compares ``queries[b, h, a]`` with ``keys[h, a, n]``.
+
+    Args:
+        queries: ``[B, H, 2, C]``, float32, bfloat16, float16 or float64.
+        keys: ``[H, 2, N, C]``, the same type.
+        k: slots to choose for each row and head, 1 to N.
+        metric: ``"dot"``; ``"cosine"``; or ``"l2"``, the negative squared distance.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+
+    Returns:
+        :class:`ProductKeyTopK`: scores and slots, best first. Gradients flow from the scores to queries and keys.
+
+    Raises:
+        TypeError: an argument is no tensor or has a type that is not listed above; ``k`` is no int.
+        ValueError: a shape, type or device does not fit, ``k`` is out of range, ``metric`` or ``backend`` is unknown.
+        RuntimeError: ``backend="triton"`` where Triton cannot run.
+
+    Notes:
+        Selection is exact and deterministic. On an axis a higher score comes first, then the lower sub-key; over pairs a
+        higher sum, then the lower rank on axis 0, then the lower rank on axis 1. A NaN score ranks below -inf, and if it
+        must be chosen all the same its score is given as -inf. -inf on one axis wins over +inf on the other.
+        Scores accumulate in float32 (float64 for float64). The gradient is sparse: K of the N scores on an axis have one.
+        There is no second derivative.
+        Bytes moved: B * H * 2 * C of queries, B * H * K * (12 + 16) of results and lists between the two launches; the
+        keys stay in the cache.
+
+    Source: Lample et al. 2019, arXiv 1907.05242, section 3.2; two-axis activation of LMN, arXiv 2502.05558.
+
+    Example:
+        >>> queries = torch.tensor([[[[1.0], [1.0]]]])                   # [B=1, H=1, 2, C=1]
+        >>> keys = torch.tensor([[[[0.0], [2.0]], [[1.0], [5.0]]]])      # [H=1, 2, N=2, C=1]
+        >>> product_key_topk(queries, keys, 2)
+        ProductKeyTopK(scores=tensor([[[7., 5.]]]), slots=tensor([[[3, 1]]]))
+    """
+    check_backend(_OP, backend)
+    check_router_arguments(_OP, queries, keys, k, metric)
+    return ProductKeyTopK(*_forward(queries, keys, k, metric, backend))
+
+
+def check_router_arguments(op: str, queries: Tensor, keys: Tensor, k: int, metric: str) -> None:
+    """The checks that :func:`product_key_topk` and ``memory_lookup`` share."""
+    check_tensor(op, "queries", queries, "[B, H, 2, C]")
+    check_tensor(op, "keys", keys, "[H, 2, N, C]")
+    check_choice(op, "metric", metric, METRICS)
+    if queries.shape[2] != 2:
+        raise ValueError(f"{op}: queries must have shape [B, H, 2, C], got {describe(queries)}")
+    if keys.shape[1] != 2 or keys.shape[0] != queries.shape[1] or keys.shape[3] != queries.shape[3]:
+        expected = f"[{queries.shape[1]}, 2, N, {queries.shape[3]}]"
+        raise ValueError(
+            f"{op}: keys must have shape {expected} to fit queries {describe(queries)}, got {describe(keys)}"
+        )
+    if keys.dtype != queries.dtype:
+        raise ValueError(f"{op}: keys must have the type of queries, {describe(queries)}, got {describe(keys)}")
+    if queries.shape[1] == 0 or queries.shape[3] == 0:
+        raise ValueError(f"{op}: queries must have H >= 1 and C >= 1, got {describe(queries)}")
+    if isinstance(k, bool) or not isinstance(k, (int, torch.SymInt)):
+        raise TypeError(f"{op}: k must be an int, got {type(k).__name__}")
+    if not 1 <= k <= keys.shape[2]:
+        raise ValueError(f"{op}: k must lie in [1, N] with N = {keys.shape[2]}, got {k}")
+    check_same_device(op, queries=queries, keys=keys)
+
+
+def router_gradient(
+    grad_scores: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    slots: Tensor,
+    metric: str,
+    needs: tuple[bool, bool],
+    backend: str,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of queries and keys, None where not needed, through the dispatched op."""
+    if not any(needs):
+        return None, None
+    grad_queries, grad_keys = _backward_op(grad_scores, queries, keys, slots, metric, list(needs), backend)
+    return grad_queries if needs[0] else None, grad_keys if needs[1] else None
+
+
+def _forward_implementation(queries: Tensor, keys: Tensor, k: int, metric: str, backend: str) -> tuple[Tensor, Tensor]:
+    if use_triton(_OP, backend, queries.device):
+        from .triton import launch_product_key_topk
+
+        return launch_product_key_topk(queries, keys, k, metric)
+    return reference.product_key_topk_reference(queries, keys, k, metric)
+
+
+def _forward_fake(queries: Tensor, keys: Tensor, k: int, metric: str, backend: str) -> tuple[Tensor, Tensor]:
+    B, H, _, _ = queries.shape
+    scores = queries.new_empty(B, H, k, dtype=accumulator(queries.dtype))
+    return scores, queries.new_empty(B, H, k, dtype=torch.int64)
+
+
+def _backward_implementation(
+    grad_scores: Tensor, queries: Tensor, keys: Tensor, slots: Tensor, metric: str, needs: list[bool], backend: str
+) -> tuple[Tensor, Tensor]:
+    arguments = (grad_scores, queries, keys, slots, metric, (needs[0], needs[1]))
+    if use_triton(_OP, backend, queries.device):
+        from .triton import launch_product_key_topk_backward
+
+        gradients = launch_product_key_topk_backward(*arguments)
+    else:
+        gradients = reference.product_key_topk_backward_reference(*arguments)
+    empty = queries.new_empty(0)
+    return (
+        empty if gradients[0] is None else gradients[0].contiguous(),
+        empty.clone() if gradients[1] is None else gradients[1].contiguous(),
+    )
+
+
+def _backward_fake(
+    grad_scores: Tensor, queries: Tensor, keys: Tensor, slots: Tensor, metric: str, needs: list[bool], backend: str
+) -> tuple[Tensor, Tensor]:
+    return (
+        queries.new_empty(queries.shape) if needs[0] else queries.new_empty(0),
+        keys.new_empty(keys.shape) if needs[1] else queries.new_empty(0),
+    )
+
+
+_forward = register(
+    "product_key_topk(Tensor queries, Tensor keys, SymInt k, str metric, str backend) -> (Tensor, Tensor)",
+    _forward_implementation,
+    _forward_fake,
+)
+_backward_op = register(
+    "product_key_topk_backward(Tensor grad_scores, Tensor queries, Tensor keys, Tensor slots, str metric, "
+    "bool[] needs, str backend) -> (Tensor, Tensor)",
+    _backward_implementation,
+    _backward_fake,
+)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    queries, keys, _, ctx.metric, ctx.backend = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(queries, keys, output[1])
+
+
+def _backward(ctx: Any, grad_scores: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    queries, keys, slots = ctx.saved_tensors
+    needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+    gradients = router_gradient(grad_scores, queries, keys, slots, ctx.metric, needs, ctx.backend)
+    return *gradients, None, None, None
+
+
+register_backward(_OP, _setup, _backward)
