@@ -1,0 +1,59 @@
+"""The kernel launches that the ops make for a problem size, recorded without running them and without a GPU.
+
+The launchers run on meta tensors, so no memory is needed either; what is recorded is what they would launch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import torch
+
+import lmn_kernels
+from lmn_kernels.gather_aggregate.triton import launch_touched_rows, launch_values_backward, launch_weights_backward
+from lmn_kernels.launch import Launch, record_launches
+from lmn_kernels.memory_lookup.triton import launch_memory_lookup
+from lmn_kernels.product_key_topk.triton import launch_product_key_topk, launch_product_key_topk_backward
+
+from .shapes import Shape
+
+SAMPLE_ROWS = 16
+
+
+def collect_launches(shape: Shape, dtype: torch.dtype, metric: str = "dot") -> list[Launch]:
+    """Record every launch of the forward and backward passes at ``shape``, all tensors but the scores in ``dtype``.
+
+    The router is taken alone and inside ``memory_lookup`` (softmax); values get their dense and their sparse gradient.
+    """
+    B, H, C, N, K, D = shape.B, shape.H, shape.C, shape.N, shape.K, shape.D
+    with torch.device("meta"):
+        queries = torch.empty(B, H, 2, C, dtype=dtype)
+        keys = torch.empty(H, 2, N, C, dtype=dtype)
+        values = torch.empty(shape.slots, D, dtype=dtype)
+        grad = torch.empty(B, D, dtype=dtype)
+    with record_launches() as launches:
+        scores, slots = launch_product_key_topk(queries, keys, K, metric)
+        launch_product_key_topk_backward(scores, queries, keys, slots, metric, (True, True))
+        _, slots, weights = launch_memory_lookup(queries, keys, values, K, metric, "softmax")
+        bag_slots, bag_weights = slots.flatten(1), weights.flatten(1)
+        launch_weights_backward(grad, values, bag_slots, weights.dtype)
+        launch_values_backward(grad, bag_slots, bag_weights, shape.slots, dtype)
+        # Touched rows are counted on the host, which a meta tensor cannot do; the configuration does not depend on B.
+        sample_slots = torch.arange(SAMPLE_ROWS * H * K).view(SAMPLE_ROWS, H * K)
+        sample_grad = torch.zeros(SAMPLE_ROWS, D, dtype=dtype)
+        launch_touched_rows(sample_grad, sample_slots, torch.zeros(SAMPLE_ROWS, H * K, dtype=weights.dtype), dtype)
+    return launches
+
+
+def kernel_names() -> list[str]:
+    """The names of all Triton kernels in ``lmn_kernels``: the audit must have compiled each of them."""
+    names = set()
+    for info in pkgutil.walk_packages(lmn_kernels.__path__, f"{lmn_kernels.__name__}."):
+        if info.name.endswith(".triton"):
+            names |= {name for name in vars(importlib.import_module(info.name)) if _is_kernel_name(name)}
+    return sorted(names)
+
+
+def _is_kernel_name(name: str) -> bool:
+    return name.startswith("_") and name.endswith("_kernel")
