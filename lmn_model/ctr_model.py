@@ -1,0 +1,150 @@
+"""The CTR model: embeddings, an interest part, a tower.
+
+The interest part is configured: ``"pooling"``, ``"din"``, or ``"lmn"``, which is DIN with the Large Memory Network beside
+it. Everything else is the same for all three, so that they can be compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .data import Batch, CategoricalFeature, FeatureSpec
+from .interest import DeepInterestAttention, MeanPooling
+from .large_memory_network import LargeMemoryNetwork
+
+INTERESTS = ("pooling", "din", "lmn")
+
+
+@dataclass(frozen=True)
+class MemorySettings:
+    """The memory block; the letters are those of ``lmn_kernels``."""
+
+    sub_keys: int = field(default=1024, metadata={"help": "N, sub-keys on each axis; the memory has N * N slots"})
+    top_k: int = field(default=32, metadata={"help": "K, slots read by each head"})
+    key_dim: int = field(default=32, metadata={"help": "C, width of one query half"})
+    heads: int = field(default=1, metadata={"help": "H, routers over the one value table"})
+    metric: str = field(default="dot", metadata={"help": "score of a sub-key: dot, cosine or l2"})
+    activation: str = field(default="softmax", metadata={"help": "weights of the slots: softmax, sigmoid or relu"})
+    loss_weight: float = field(default=1.0, metadata={"help": "lambda, weight of the memory loss"})
+    positions: int = field(default=8, metadata={"help": "history positions a row writes in one step; 0 for all"})
+    backend: str = field(default="auto", metadata={"help": "kernels: auto, triton or torch"})
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Shape of the CTR model."""
+
+    interest: str = field(default="lmn", metadata={"help": "interest part: pooling, din or lmn"})
+    embedding_dim: int = field(default=16, metadata={"help": "width of one feature's embedding"})
+    hidden: tuple[int, ...] = field(default=(200, 80), metadata={"help": "widths of the tower's hidden layers"})
+    dropout: float = field(default=0.0, metadata={"help": "dropout in the tower"})
+    memory: MemorySettings = field(default_factory=MemorySettings)
+
+
+class CTROutput(NamedTuple):
+    """Logits ``[B]`` float32, and the memory loss (a scalar, not yet weighed) where there is a memory."""
+
+    logits: Tensor
+    memory_loss: Tensor | None
+
+
+class FeatureEmbedding(nn.Module):
+    """One table for each categorical feature; concatenates their rows. Id 0, padding, is zeros."""
+
+    def __init__(self, features: tuple[CategoricalFeature, ...], width: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(feature.size, width, padding_idx=0) for feature in features)
+        self.width = width * len(features)
+        for table in self.tables:
+            nn.init.normal_(table.weight[1:], std=0.05)  # type: ignore[index]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``[..., F]`` ids to ``[..., F * width]``."""
+        if not self.tables:
+            return ids.new_zeros(*ids.shape[:-1], 0, dtype=torch.float32)
+        return torch.cat([table(ids[..., place]) for place, table in enumerate(self.tables)], dim=-1)
+
+
+class CTRModel(nn.Module):
+    """Probability that a user clicks (buys) an item.
+
+    Args:
+        features: what the data hold; see :class:`lmn_model.data.FeatureSpec`.
+        settings: see :class:`ModelSettings`.
+
+    Raises:
+        ValueError: ``settings.interest`` is unknown.
+    """
+
+    def __init__(self, features: FeatureSpec, settings: ModelSettings) -> None:
+        super().__init__()
+        if settings.interest not in INTERESTS:
+            choices = ", ".join(map(repr, INTERESTS))
+            raise ValueError(f"CTRModel: interest must be one of {choices}, got {settings.interest!r}")
+        self.settings = settings
+        self.user_embedding = FeatureEmbedding(features.user, settings.embedding_dim)
+        self.item_embedding = FeatureEmbedding(features.item, settings.embedding_dim)
+        self.context_embedding = FeatureEmbedding(features.context, settings.embedding_dim)
+        user_dim, item_dim = self.user_embedding.width, self.item_embedding.width
+        width = user_dim + 2 * item_dim + self.context_embedding.width + len(features.numeric)
+        self.interest = MeanPooling() if settings.interest == "pooling" else DeepInterestAttention(item_dim)
+        self.memory: LargeMemoryNetwork | None = None
+        if settings.interest == "lmn":
+            memory = asdict(settings.memory)
+            del memory["loss_weight"]
+            memory["positions"] = memory["positions"] or None
+            self.memory = LargeMemoryNetwork(item_dim, user_dim, **memory)
+            width += item_dim + user_dim + LargeMemoryNetwork.FAMILIARITY
+        self.tower = _tower(width, settings.hidden, settings.dropout)
+
+    def forward(self, batch: Batch) -> CTROutput:
+        """Score a :class:`lmn_model.data.Batch`. The memory loss is computed in training only."""
+        user = self.user_embedding(batch.user)
+        item = self.item_embedding(batch.item)
+        history = self.item_embedding(batch.history)
+        parts = [user, item, self.context_embedding(batch.context), batch.numeric]
+        parts.append(self.interest(item, history, batch.history_mask))
+        loss = None
+        if self.memory is not None:
+            parts += self.memory(item, user)
+            if self.training:
+                loss = self.memory.memory_loss(history, batch.history_mask, user)
+        return CTROutput(self.tower(torch.cat(parts, dim=-1)).squeeze(-1), loss)
+
+    def begin_epoch(self, epoch: int) -> list[nn.Parameter]:
+        """Empty the memory before an epoch; returns the parameters that were set anew, whose optimiser state is void.
+
+        An epoch replays time from its start. A memory that still held the last epoch would answer for events that lie
+        in the future of the samples it is asked about, and the tower would learn to trust it more than it may.
+        """
+        if self.memory is None:
+            return []
+        self.memory.memory.reset_values()
+        return [self.memory.memory.values]
+
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        """Parameters whose gradient is sparse rows: the values of the memory."""
+        return [] if self.memory is None else self.memory.memory.values_parameters()
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of parameters of each part, and in all."""
+        parts = {
+            "embeddings": [self.user_embedding, self.item_embedding, self.context_embedding],
+            "interest": [self.interest],
+            "memory": [] if self.memory is None else [self.memory],
+            "tower": [self.tower],
+        }
+        counts = {name: sum(p.numel() for part in of for p in part.parameters()) for name, of in parts.items()}
+        return counts | {"total": sum(counts.values())}
+
+
+def _tower(width: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for wide in hidden:
+        layers += [nn.Linear(width, wide), nn.ReLU(), nn.Dropout(dropout)]
+        width = wide
+    return nn.Sequential(*layers, nn.Linear(width, 1))

@@ -1,0 +1,95 @@
+"""The Large Memory Network: one global memory that all users write and read through a user-aware query.
+
+What it writes: for each position of a history the memory learns, by the Smooth L1 memory loss, to answer the query
+(item_t, user) with the embeddings [item_t ; user]. What it reads: the answer to (candidate, user). A pair that was written
+is answered with its own embedding, a pair that was not with what its neighbours wrote or with nothing, so the distance
+between the answer and the embedding of the pair tells how familiar the pair is, far beyond the history window.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .memory_layer import MemoryLayer
+
+
+class MemoryReadOut(NamedTuple):
+    """Answer of the memory to (item, user).
+
+    Attributes:
+        output: ``[B, item_dim + user_dim]``.
+        familiarity: ``[B, 6]``: for the item half and for the user half the cosine to the asked embedding, the projection
+            on it (1 = as written, 0 = nothing there) and the distance over its length.
+    """
+
+    output: Tensor
+    familiarity: Tensor
+
+
+class LargeMemoryNetwork(nn.Module):
+    """User-aware memory with its memory loss.
+
+    Args:
+        item_dim: width of an item embedding.
+        user_dim: width of a user embedding.
+        positions: history positions of each row that the memory loss looks at in one step, drawn at random; None for all.
+            The loss over a draw has the expectation of the loss over all and costs less.
+        **memory: settings of :class:`MemoryLayer`.
+
+    Source: Lu et al. 2025, arXiv 2502.05558 (user-aware query, global memory, Smooth L1 memory loss). Ours: the detached
+    target, the draw of positions, the familiarity signals.
+    """
+
+    FAMILIARITY = 6
+
+    def __init__(self, item_dim: int, user_dim: int, *, positions: int | None = None, **memory: object) -> None:
+        super().__init__()
+        self.item_dim, self.user_dim, self.positions = item_dim, user_dim, positions
+        self.memory = MemoryLayer(item_dim + user_dim, item_dim + user_dim, **memory)  # type: ignore[arg-type]
+
+    def forward(self, item: Tensor, user: Tensor) -> MemoryReadOut:
+        """Read the memory for items ``[B, item_dim]`` and users ``[B, user_dim]``."""
+        pair = torch.cat((item, user), dim=-1)
+        output = self.memory(pair)
+        signals: list[Tensor] = []
+        sizes = [self.item_dim, self.user_dim]
+        for answer, asked in zip(output.split(sizes, -1), pair.detach().split(sizes, -1), strict=True):
+            signals += _closeness(answer, asked)
+        return MemoryReadOut(output, torch.stack(signals, dim=-1))
+
+    def memory_loss(self, history: Tensor, mask: Tensor, user: Tensor) -> Tensor:
+        """Mean over the real positions of Smooth L1(answer to (item_t, user), [item_t ; user]).
+
+        Args:
+            history: ``[B, T, item_dim]`` item embeddings.
+            mask: ``[B, T]`` bool, True where real; padding has no part in the loss.
+            user: ``[B, user_dim]``.
+
+        Returns:
+            A scalar; 0 where no position is real.
+        """
+        rows, places = self._drawn(mask)
+        pair = torch.cat((history[rows, places], user[rows]), dim=-1)  # [P, item_dim + user_dim]
+        if pair.shape[0] == 0:
+            return pair.sum()
+        return F.smooth_l1_loss(self.memory(pair), pair.detach())
+
+    def _drawn(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and places of the positions to learn from: all real ones, or at most ``positions`` of each row."""
+        if self.positions is None or self.positions >= mask.shape[1]:
+            return mask.nonzero(as_tuple=True)  # type: ignore[return-value]
+        luck = torch.rand(mask.shape, device=mask.device).masked_fill_(~mask, -1.0)
+        places = luck.topk(self.positions, dim=1).indices  # [B, positions]
+        rows, columns = mask.gather(1, places).nonzero(as_tuple=True)
+        return rows, places[rows, columns]
+
+
+def _closeness(answer: Tensor, asked: Tensor) -> list[Tensor]:
+    length = torch.linalg.vector_norm(asked, dim=-1).clamp_min(1e-6)
+    projection = (answer * asked).sum(-1) / length.square()
+    distance = torch.linalg.vector_norm(answer - asked, dim=-1) / length
+    return [F.cosine_similarity(answer, asked, dim=-1, eps=1e-6), projection, distance]

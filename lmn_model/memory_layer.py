@@ -1,0 +1,127 @@
+"""A product-key memory as a layer: one line in any torch model.
+
+It owns the sub-keys and the values and makes the queries; everything else is ``lmn_kernels.memory_lookup``.
+"""
+
+from __future__ import annotations
+
+import torch
+from lmn_kernels import MemoryLookup, memory_lookup
+from torch import Tensor, nn
+
+
+class MemoryLayer(nn.Module):
+    """Read ``out_features`` numbers for each input from ``sub_keys ** 2`` learnable slots.
+
+    The query is a linear map of the input with a LayerNorm for each half and head; the read-out is the weighted sum of
+    the ``top_k`` best slots of each head. The values take a coalesced sparse gradient, so that a step costs what it
+    touches: give :meth:`values_parameters` to an optimiser for sparse gradients (``torch.optim.SparseAdam``,
+    ``torch.optim.Adagrad`` or ``torch.optim.SGD``), or pass ``sparse_grad=False`` and use any.
+
+    Args:
+        in_features: width of the input.
+        out_features: width D of the output.
+        sub_keys: N, sub-keys on each axis; the memory has M = N * N slots.
+        top_k: K, slots read by each head, 1 to N.
+        key_dim: C, width of one query half.
+        heads: H, independent routers over the one value table.
+        concat_heads: concatenate the heads' read-outs, each D / H wide, instead of adding them.
+        metric: ``"dot"``, ``"cosine"`` or ``"l2"``.
+        activation: ``"softmax"``, ``"sigmoid"`` or ``"relu"``.
+        value_std: standard deviation of the initial values; 0 makes a slot that nobody wrote read as zero.
+        sparse_grad: see above.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+
+    Raises:
+        ValueError: a size is out of range, or ``concat_heads`` and ``heads`` does not divide ``out_features``.
+
+    Source: Lample et al. 2019, arXiv 1907.05242; memory block of LMN, arXiv 2502.05558.
+
+    Example:
+        >>> layer = MemoryLayer(32, 16, sub_keys=64, top_k=8)
+        >>> layer(torch.randn(5, 10, 32)).shape
+        torch.Size([5, 10, 16])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        sub_keys: int = 1024,
+        top_k: int = 32,
+        key_dim: int = 64,
+        heads: int = 1,
+        concat_heads: bool = False,
+        metric: str = "dot",
+        activation: str = "softmax",
+        value_std: float = 0.0,
+        sparse_grad: bool = True,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        for name, size in (("sub_keys", sub_keys), ("key_dim", key_dim), ("heads", heads)):
+            if size < 1:
+                raise ValueError(f"MemoryLayer: {name} must be at least 1, got {size}")
+        if not 1 <= top_k <= sub_keys:
+            raise ValueError(f"MemoryLayer: top_k must lie in [1, sub_keys = {sub_keys}], got {top_k}")
+        if concat_heads and out_features % heads:
+            raise ValueError(f"MemoryLayer: heads must divide out_features = {out_features}, got {heads}")
+        self.heads, self.top_k, self.concat_heads = heads, top_k, concat_heads
+        self.metric, self.activation, self.sparse_grad, self.backend = metric, activation, sparse_grad, backend
+        self.query = nn.Linear(in_features, heads * 2 * key_dim)
+        self.norm = nn.LayerNorm(key_dim)
+        self.keys = nn.Parameter(torch.empty(heads, 2, sub_keys, key_dim))
+        self.values = nn.Parameter(torch.empty(sub_keys**2, out_features // heads if concat_heads else out_features))
+        self.value_std = value_std
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the query map and the keys, and empty the memory."""
+        self.query.reset_parameters()
+        self.norm.reset_parameters()
+        nn.init.normal_(self.keys, std=self.keys.shape[-1] ** -0.5)
+        self.reset_values()
+
+    def reset_values(self) -> None:
+        """Empty the memory: values as at the start, everything else as it is."""
+        with torch.no_grad():
+            self.values.zero_() if self.value_std == 0 else self.values.normal_(std=self.value_std)
+
+    def values_parameters(self) -> list[nn.Parameter]:
+        """The parameters that take a sparse gradient; empty if ``sparse_grad`` is off."""
+        return [self.values] if self.sparse_grad else []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in_features]`` to ``[..., out_features]``."""
+        flat = x.reshape(-1, x.shape[-1])
+        return self.read(flat).output.view(*x.shape[:-1], -1)
+
+    def read(self, x: Tensor) -> MemoryLookup:
+        """Output ``[B, out_features]`` of ``x [B, in_features]``, with the slots and weights ``[B, H, K]`` behind it."""
+        H, _, _, C = self.keys.shape
+        queries = self.norm(self.query(x).view(-1, H, 2, C)).to(self.keys.dtype)
+        if not self.concat_heads:
+            return self._lookup(queries, self.keys)
+        reads = [self._lookup(queries[:, h : h + 1], self.keys[h : h + 1]) for h in range(H)]
+        return MemoryLookup(
+            torch.cat([read.output for read in reads], dim=1),
+            torch.cat([read.slots for read in reads], dim=1),
+            torch.cat([read.weights for read in reads], dim=1),
+        )
+
+    def _lookup(self, queries: Tensor, keys: Tensor) -> MemoryLookup:
+        return memory_lookup(
+            queries,
+            keys,
+            self.values,
+            self.top_k,
+            metric=self.metric,
+            activation=self.activation,
+            sparse_grad=self.sparse_grad,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        H, _, N, C = self.keys.shape
+        return f"slots={N * N}, value_dim={self.values.shape[1]}, top_k={self.top_k}, heads={H}, key_dim={C}, metric={self.metric}"
