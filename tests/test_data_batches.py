@@ -219,6 +219,14 @@ def test_pairs_without_a_time_see_every_event(dataset: Dataset) -> None:
     assert batch.history[0, :, 0].tolist() == [values.index(item) + 2 if item in values else 1 for item in newest]
 
 
+def test_pairs_see_what_came_one_tick_before_and_nothing_of_their_own_tick() -> None:
+    events = pl.DataFrame({"user_id": 1, "item_id": [i % 4 for i in range(40)], "timestamp": range(40)})
+    vocabularies = load_dataset(events, Schema()).vocabularies
+    pairs = pl.DataFrame({"user_id": 1, "item_id": 2, "timestamp": [5, 0, 99]})
+    split = prepare_pairs(pairs, events, Schema(), vocabularies, 50)
+    assert split.batch(np.arange(3)).history_mask.sum(1).tolist() == [5, 0, 40]
+
+
 def test_pairs_of_users_and_items_nobody_knows(dataset: Dataset) -> None:
     frame = make_events(rows=600)
     fresh = frame.tail(3).with_columns(user_id=pl.lit("fresh"), item_id=pl.lit(7, dtype=pl.Int64))

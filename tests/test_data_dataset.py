@@ -159,6 +159,14 @@ def test_negatives_have_the_popularity_of_the_training_part_without_the_positive
         assert shares[positive] == 0
 
 
+def test_negatives_of_every_part_come_from_the_training_part() -> None:
+    late = pl.when(pl.int_range(pl.len()) >= 400).then(pl.col("item_id") + 5000).otherwise("item_id")
+    parts = splits_of(make_events(rows=500).with_columns(item_id=late), SCHEMA, negatives=5)
+    unseen = np.unique(parts["test"].items[parts["test"].labels == 1])
+    assert len(unseen) > 20
+    assert not np.isin(parts["test"].items[parts["test"].labels == 0], unseen).any()
+
+
 def test_a_dominant_item_is_never_its_own_negative() -> None:
     sampler = NegativeSampler(np.array([0] * 100_000 + [1]), 2)
     assert (sampler.draw(np.zeros(1000, dtype=np.int32), 1, np.random.default_rng(0)) == 1).all()

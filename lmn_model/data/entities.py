@@ -44,13 +44,13 @@ class Entities:
     def extended(self, frame: pl.DataFrame, columns: tuple[str, ...], encoder: Encoder) -> Entities:
         """These and the new ones of an event table in the order of time, each with the features of its first row."""
         key = columns[0]
-        new = frame.select(columns).join(pl.DataFrame({key: self.keys}), on=key, how="anti")
+        new = frame.select(columns).join(self.keys.to_frame(), on=key, how="anti")
         return self._with(Entities.describe(new.group_by(key).first().sort(key), columns, encoder))
 
     def with_unknown(self, column: pl.Series) -> Entities:
         """These and those of a text column that nothing is known of: every feature unseen, every number average."""
-        keys = column.rename(self.keys.name).unique().sort()
-        new = keys.filter(~keys.is_in(self.keys.implode()))
+        key = self.keys.name
+        new = column.rename(key).unique().to_frame().join(self.keys.to_frame(), on=key, how="anti")[key].sort()
         ids = np.full((len(new), self.ids.shape[1]), UNSEEN, dtype=np.int64)
         return self._with(Entities(new, ids, np.zeros((len(new), self.numbers.shape[1]), dtype=np.float32)))
 

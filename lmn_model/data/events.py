@@ -125,7 +125,7 @@ def check_events(frame: pl.DataFrame, schema: Schema, kinds: Mapping[str, Kind] 
 
 def check_ids(column: pl.Series) -> pl.Series:
     """Ids as text. Raises DataError for null and for types other than text and integer."""
-    if not (column.dtype.is_integer() or isinstance(column.dtype, (pl.String, pl.Categorical, pl.Enum))):
+    if not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical, pl.Enum)):
         raise DataError(f"column {column.name!r}: ids must be text or integers, got {column.dtype}")
     _refuse_nulls(column, "ids")
     return column.cast(pl.String)
@@ -139,9 +139,9 @@ def check_times(column: pl.Series) -> tuple[Clock, pl.Series]:
         if count := whole.null_count():
             raise DataError(f"column {column.name!r}: timestamps must fit in 64 bits with a sign, {count} do not")
         return "integer", whole
-    if isinstance(column.dtype, pl.Date):
+    if column.dtype == pl.Date:
         return "datetime", column.cast(pl.Datetime("us")).to_physical()
-    if isinstance(column.dtype, pl.Datetime):
+    if column.dtype == pl.Datetime:
         return "datetime", column.dt.cast_time_unit("us").to_physical()
     raise DataError(
         f"column {column.name!r}: timestamps must be datetimes, dates, integers or ISO text in a CSV, "

@@ -60,7 +60,9 @@ def prepare_pairs(
     except DataError as error:
         raise DataError(f"pairs: {error}") from error
     known = vocabularies.extended(checked.frame).with_unknown(user, item)
-    tables = sample_tables(checked, pl.DataFrame(contexts, height=pairs.height), known, window=window, history=history)
+    # The user column lends the table its height where there is no context feature.
+    table = pl.DataFrame([user, *contexts])
+    tables = sample_tables(checked, table, known, window=window, history=history)
     users = known.users.rows(user)
     return Split(
         tables,
