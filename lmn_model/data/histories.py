@@ -39,9 +39,6 @@ class Histories:
         self._starts = np.zeros(user_count + 1, dtype=np.int64)
         np.cumsum(np.bincount(users, minlength=user_count), out=self._starts[1:])
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
     def _key(self, users: NDArray[np.integer], time_ranks: NDArray[np.int64]) -> NDArray[np.int64]:
         # User and time in one sortable integer, so that one binary search finds a place inside a user's events.
         return users.astype(np.int64) * (len(self._times) + 1) + time_ranks
