@@ -1,7 +1,7 @@
 """The CTR model: embeddings, an interest part, a tower.
 
-The interest part is configured: ``"pooling"``, ``"din"``, or ``"lmn"``, which is DIN with the Large Memory Network beside
-it. Everything else is the same for all three, so that they can be compared.
+The interest part is configured: ``"pooling"``, ``"din"``, or ``"lmn"``, which is DIN with the Large Memory Network
+beside it. Everything else is the same for all three, so that they can be compared.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The Large Memory Network: one global memory that all users write and read through a user-aware query.
 
 What it writes: for each position of a history the memory learns, by the Smooth L1 memory loss, to answer the query
-(item_t, user) with the embeddings [item_t ; user]. What it reads: the answer to (candidate, user). A pair that was written
-is answered with its own embedding, a pair that was not with what its neighbours wrote or with nothing, so the distance
-between the answer and the embedding of the pair tells how familiar the pair is, far beyond the history window.
+(item_t, user) with the embeddings [item_t ; user]. What it reads: the answer to (candidate, user). A pair that was
+written is answered with its own embedding, a pair that was not with what its neighbours wrote or with nothing, so the
+distance between the answer and the embedding of the pair tells how familiar the pair is, far beyond the history window.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class MemoryReadOut(NamedTuple):
 
     Attributes:
         output: ``[B, item_dim + user_dim]``.
-        familiarity: ``[B, 6]``: for the item half and for the user half the cosine to the asked embedding, the projection
-            on it (1 = as written, 0 = nothing there) and the distance over its length.
+        familiarity: ``[B, 6]``: for the item half and for the user half the cosine to the asked embedding, the
+            projection on it (1 = as written, 0 = nothing there) and the distance over its length.
     """
 
     output: Tensor
@@ -36,12 +36,12 @@ class LargeMemoryNetwork(nn.Module):
     Args:
         item_dim: width of an item embedding.
         user_dim: width of a user embedding.
-        positions: history positions of each row that the memory loss looks at in one step, drawn at random; None for all.
-            The loss over a draw has the expectation of the loss over all and costs less.
+        positions: history positions of each row that the memory loss looks at in one step, drawn at random; None for
+            all. The loss over a draw costs less and, for rows with as many real positions, has the same expectation.
         **memory: settings of :class:`MemoryLayer`.
 
-    Source: Lu et al. 2025, arXiv 2502.05558 (user-aware query, global memory, Smooth L1 memory loss). Ours: the detached
-    target, the draw of positions, the familiarity signals.
+    Source: Lu et al. 2025, arXiv 2502.05558 (user-aware query, global memory, Smooth L1 memory loss). Ours: the
+    detached target, the draw of positions, the familiarity signals.
     """
 
     FAMILIARITY = 6

@@ -6,8 +6,9 @@ It owns the sub-keys and the values and makes the queries; everything else is ``
 from __future__ import annotations
 
 import torch
-from lmn_kernels import MemoryLookup, memory_lookup
 from torch import Tensor, nn
+
+from lmn_kernels import MemoryLookup, memory_lookup
 
 
 class MemoryLayer(nn.Module):
@@ -98,7 +99,7 @@ class MemoryLayer(nn.Module):
         return self.read(flat).output.view(*x.shape[:-1], -1)
 
     def read(self, x: Tensor) -> MemoryLookup:
-        """Output ``[B, out_features]`` of ``x [B, in_features]``, with the slots and weights ``[B, H, K]`` behind it."""
+        """Output ``[B, out_features]`` of ``x [B, in_features]``, with its slots and weights ``[B, H, K]``."""
         H, _, _, C = self.keys.shape
         queries = self.norm(self.query(x).view(-1, H, 2, C)).to(self.keys.dtype)
         if not self.concat_heads:
@@ -124,4 +125,5 @@ class MemoryLayer(nn.Module):
 
     def extra_repr(self) -> str:
         H, _, N, C = self.keys.shape
-        return f"slots={N * N}, value_dim={self.values.shape[1]}, top_k={self.top_k}, heads={H}, key_dim={C}, metric={self.metric}"
+        read = f"top_k={self.top_k}, heads={H}, key_dim={C}, metric={self.metric}, activation={self.activation}"
+        return f"slots={N * N}, value_dim={self.values.shape[1]}, {read}"
