@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import zlib
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lmn_model.ctr_model import CTRModel
-from lmn_model.data import BatchLoader, Dataset, Split, Vocabularies, load_dataset, load_source
+from lmn_model.ctr_model import CTRModel, ModelSettings
+from lmn_model.data import BatchLoader, Dataset, FeatureSpec, Split, Vocabularies, load_dataset, load_source
 from lmn_model.metrics import click_metrics
 from lmn_model.run_folder import RunFolder
 from lmn_model.run_state import load_model
@@ -98,6 +99,18 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def build_model(features: FeatureSpec, settings: ModelSettings) -> CTRModel:
+    """A model with fresh weights.
+
+    Raises:
+        SettingsError: a model setting is out of range, or does not go with another.
+    """
+    try:
+        return CTRModel(features, settings)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"model: {error}") from error
+
+
 def load_run(root: Path | str, device: str | None = None) -> LoadedRun:
     """The best model of a run and its vocabularies, ready to score.
 
@@ -114,6 +127,32 @@ def load_run(root: Path | str, device: str | None = None) -> LoadedRun:
     settings = folder.load_settings()
     target = choose_device(device or settings.training.device)
     vocabularies = Vocabularies.load(folder.root)
-    model = CTRModel(vocabularies.features, settings.model)
+    model = build_model(vocabularies.features, settings.model)
     load_model(folder.best, model)
     return LoadedRun(settings, model.to(target), vocabularies, target)
+
+
+def evaluate_run(
+    root: Path | str, part: Literal["valid", "test"] = "test", *, path: str | None = None, device: str | None = None
+) -> dict[str, Any]:
+    """Metrics of a run's best model on a part of its data, or of other events cut into parts in the same way.
+
+    Args:
+        root: the run folder.
+        part: which part.
+        path: other events with the columns of the run's; None reads the run's own.
+        device: as the setting; None takes the run's own.
+
+    Returns:
+        ``{"split", "rows", "auc", "gauc", "log_loss"}``.
+
+    Raises:
+        MetricError: the part has one class only.
+        DataError: the events cannot be read or used.
+        RunFolderError, CheckpointError, SettingsError: as in :func:`load_run`.
+    """
+    settings, model, vocabularies, on = load_run(root, device)
+    data = settings.data if path is None else replace(settings.data, path=path)
+    split: Split = getattr(open_dataset(data, vocabularies), part)
+    metrics = evaluate_split(model, split, settings.training.batch_size, on)
+    return {"split": part, "rows": len(split), **metrics}

@@ -26,7 +26,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666)
+        mode = os.fstat(descriptor).st_mode  # as the umask wants it; some writers put a private file in its place
+        os.close(descriptor)
         yield temporary
+        os.chmod(temporary, mode)
         _flush(temporary, os.O_RDONLY)
         os.replace(temporary, path)
         _flush(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
@@ -35,9 +39,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in ``folder``."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    """Remove the temporary files that a killed process left in ``folder``: our own, and those of safetensors."""
+    for pattern in (".*.tmp", ".tmp??????"):
+        for leftover in folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

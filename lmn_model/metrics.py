@@ -1,13 +1,14 @@
 """AUC, GAUC and log loss of click predictions, computed in float64 from logits.
 
 Logits rank exactly as the probabilities do, but do not saturate: two probabilities that both round to 1.0 would tie.
+AUC and GAUC are one computation, the exact Mann-Whitney statistic ``(sum of the ranks of the positives - P (P + 1) / 2)
+/ (P Q)`` with P positives, Q negatives and average ranks for ties; GAUC has a group a user, AUC a single one.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.integer]
@@ -31,15 +32,14 @@ def auc(labels: FloatArray, logits: FloatArray) -> float:
     positives = int(labels.sum())
     if positives in (0, len(labels)):
         raise MetricError(f"auc: needs both classes, got {positives} positives in {len(labels)} rows")
-    return float(roc_auc_score(labels, logits))
+    statistic, _ = _mann_whitney(labels, logits, np.zeros(len(labels), dtype=np.int64))
+    return float(statistic[0])
 
 
 def grouped_auc(labels: FloatArray, logits: FloatArray, groups: IntArray) -> float | None:
     """GAUC: the AUC of each user, averaged with the user's number of rows as weight.
 
-    Users with one class only have no AUC and are left out. The AUC of a user is the exact Mann-Whitney statistic
-    ``(sum of the ranks of the positives - P (P + 1) / 2) / (P Q)`` with average ranks for ties, P positives and
-    Q negatives; all users are handled in one sort.
+    Users with one class only have no AUC and are left out. All users are handled in one sort.
 
     Args:
         labels: ``[R]``, 0 or 1.
@@ -57,26 +57,9 @@ def grouped_auc(labels: FloatArray, logits: FloatArray, groups: IntArray) -> flo
         raise MetricError(f"grouped_auc: groups must have shape {labels.shape}, got {groups.shape}")
     if len(labels) == 0:
         return None
-    order = np.lexsort((logits, groups))
-    group, score, positive = groups[order], logits[order], labels[order] > 0.5
-    row = np.arange(len(order))
-
-    group_starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-    group_of = np.repeat(np.arange(len(group_starts)), np.diff(np.r_[group_starts, len(row)]))
-    tie_starts = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (score[1:] != score[:-1])])
-    tie_sizes = np.diff(np.r_[tie_starts, len(row)])
-    first = tie_starts - group_starts[group_of[tie_starts]]
-    rank = np.repeat(first + (tie_sizes + 1) / 2, tie_sizes)  # average rank in the user's rows, from 1
-
-    sizes = np.bincount(group_of).astype(np.float64)
-    positives = np.bincount(group_of, weights=positive)
-    rank_sums = np.bincount(group_of, weights=rank * positive)
-    pairs = positives * (sizes - positives)
-    both = pairs > 0
-    if not both.any():
-        return None
-    each = (rank_sums[both] - positives[both] * (positives[both] + 1) / 2) / pairs[both]
-    return float(np.average(each, weights=sizes[both]))
+    statistics, sizes = _mann_whitney(labels, logits, groups)
+    both = ~np.isnan(statistics)
+    return float(np.average(statistics[both], weights=sizes[both])) if both.any() else None
 
 
 def log_loss(labels: FloatArray, logits: FloatArray) -> float:
@@ -109,6 +92,25 @@ def probabilities(logits: FloatArray) -> npt.NDArray[np.float64]:
     """``1 / (1 + exp(-z))`` in float64, without overflow for large negative logits."""
     z = logits.astype(np.float64)
     return np.asarray(np.exp(-np.logaddexp(0.0, -z)))
+
+
+def _mann_whitney(labels: FloatArray, logits: FloatArray, groups: IntArray) -> tuple[FloatArray, FloatArray]:
+    """The AUC of each group, NaN where it has one class only, and the group's number of rows; both float64 ``[G]``."""
+    order = np.lexsort((logits, groups))
+    group, score, positive = groups[order], logits[order], labels[order] > 0.5
+    group_starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    sizes = np.diff(np.r_[group_starts, len(group)])
+    group_of = np.repeat(np.arange(len(sizes)), sizes)
+    tie_starts = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (score[1:] != score[:-1])])
+    tie_sizes = np.diff(np.r_[tie_starts, len(group)])
+    first = tie_starts - group_starts[group_of[tie_starts]]
+    rank = np.repeat(first + (tie_sizes + 1) / 2, tie_sizes)  # from 1 in each group; equal scores share their mean rank
+
+    positives = np.bincount(group_of, weights=positive)
+    rank_sums = np.bincount(group_of, weights=rank * positive)
+    pairs = positives * (sizes - positives)
+    pairs[pairs == 0] = np.nan
+    return (rank_sums - positives * (positives + 1) / 2) / pairs, sizes.astype(np.float64)
 
 
 def _check(name: str, labels: FloatArray, logits: FloatArray) -> None:

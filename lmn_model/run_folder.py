@@ -117,13 +117,16 @@ class RunFolder:
 
     @contextmanager
     def logging_to_file(self, logger: logging.Logger) -> Iterator[None]:
-        """Append what ``logger`` says to the run's log file while the block runs."""
+        """Append what ``logger`` says, from INFO on, to the run's log file while the block runs."""
+        level = logger.level
         handler = _LogFile(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
         try:
             yield
         finally:
+            logger.setLevel(level)
             logger.removeHandler(handler)
             handler.close()
 

@@ -19,10 +19,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lmn_model.ctr_model import CTRModel
 from lmn_model.data import Batch, BatchLoader, Dataset
 from lmn_model.environment import describe_environment, peak_memory_mib
-from lmn_model.evaluation import choose_device, data_fingerprint, evaluate_split, open_dataset
+from lmn_model.evaluation import build_model, choose_device, data_fingerprint, evaluate_split, open_dataset
 from lmn_model.files import write_json
 from lmn_model.metrics import MetricError, auc, log_loss
 from lmn_model.optimizers import Optimizers
@@ -113,9 +112,10 @@ class Trainer:
         self.folder = folder
         self.device = device
         self.identity = {"features": dataset.features.to_dict(), "data": data_fingerprint(dataset)}
-        model = CTRModel(dataset.features, settings.model).to(device)
+        model = build_model(dataset.features, settings.model).to(device)
         self.state = RunState(model, Optimizers(model, settings.training), device)
         self.steps_per_epoch = -(-len(dataset.train) // settings.training.batch_size)
+        self._environment = describe_environment(device)
         self._saved_at = time.monotonic()
         self._clock = time.perf_counter()
 
@@ -198,10 +198,10 @@ class Trainer:
         evaluates = ends or (training.eval_every is not None and progress.step % training.eval_every == 0)
         saves = evaluates or stop.is_set() or self._checkpoint_due()
         records = ends or progress.epoch_step % max(1, self.steps_per_epoch // CURVE_POINTS) == 0
-        if saves:
-            self._check_weights()
         if saves or records or self.device.type == "cpu" or progress.step % CUDA_CHECK_STEPS == 0:
             self._check_loss()
+        if saves:
+            self._check_weights()
         if records:
             self._record(bar)
         if not saves:
@@ -216,8 +216,7 @@ class Trainer:
         if evaluates:
             self._write_metrics("running", {})
         if stop.is_set() and not self._is_done():
-            metrics = self._write_metrics("interrupted", {})
-            plot_learning_curves(metrics["results"], self.folder.curves)
+            self._write_metrics("interrupted", {})
             raise TrainingInterrupted(
                 f"stopped after step {progress.step}; go on with: lmn train --resume {self.folder}"
             )
@@ -310,7 +309,7 @@ class Trainer:
                 "samples_per_second": round(progress.train_rows / progress.train_seconds, 1),
                 "peak_memory_mib": peak_memory_mib(self.device),
             },
-            "environment": describe_environment(self.device),
+            "environment": self._environment,
             "settings": self.settings.to_dict(),
         }
         write_json(self.folder.metrics, metrics)

@@ -40,6 +40,12 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["a.safetensors"]
 
 
+def test_the_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.safetensors", {"weight": torch.zeros(1)}, {})
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_parameters_and_gradients_are_saved_detached(tmp_path: Path) -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     save_checkpoint(tmp_path / "a.safetensors", {"weight": weight}, {})
@@ -137,6 +143,7 @@ def test_replacing_keeps_the_old_content_when_the_block_fails(tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert json.loads(path.read_text()) == {"a": 1}
-    (tmp_path / ".notes.json.99.tmp").write_text("left by a killed process")
+    for name in (".notes.json.99.tmp", ".tmpAb3dE9"):
+        (tmp_path / name).write_text("left by a killed process")
     remove_leftovers(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["notes.json"]

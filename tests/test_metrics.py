@@ -50,6 +50,14 @@ def test_grouped_auc_is_none_where_no_user_has_both_classes() -> None:
     assert grouped_auc(np.zeros(0), np.zeros(0), np.zeros(0, np.int64)) is None
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(2, 200), st.integers(0, 9), st.integers(0, 10_000))
+def test_auc_equals_sklearn(rows: int, levels: int, seed: int) -> None:
+    labels, logits, _ = _rows(rows, 1, levels, seed)
+    labels[:2] = 0, 1
+    assert auc(labels, logits) == pytest.approx(sk.roc_auc_score(labels, logits), abs=1e-12)
+
+
 def test_auc_counts_ties_one_half() -> None:
     assert auc(np.array([1.0, 0.0, 1.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0])) == pytest.approx(0.75)
 

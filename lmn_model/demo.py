@@ -1,0 +1,88 @@
+"""The demonstration: three ways to read a user's history, trained alike on the same real baskets and compared.
+
+Sum pooling, target attention (DIN) and the Large Memory Network share embeddings, tower, data and training; only the
+interest part differs. Each is a run of its own, so that a demonstration that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lmn_model.ctr_model import ModelSettings
+from lmn_model.data import Dataset
+from lmn_model.evaluation import open_dataset
+from lmn_model.files import write_json
+from lmn_model.plots import plot_comparison
+from lmn_model.run_folder import RunFolder
+from lmn_model.settings import DataSettings, Settings, TrainingSettings
+from lmn_model.training import train
+
+INTERESTS = {"pooling": "pooling", "din": "DIN", "lmn": "LMN"}
+DEMO = Settings(
+    data=DataSettings(dataset="complete-journey", window=20, max_train_rows=200_000, max_eval_rows=50_000),
+    model=ModelSettings(interest="lmn"),
+    training=TrainingSettings(epochs=1, batch_size=1024, order="shuffle", eval_every=50),
+)
+
+logger = logging.getLogger("lmn")
+
+
+def run_demo(out: Path | str, settings: Settings = DEMO) -> list[dict[str, Any]]:
+    """Train what is not trained yet, and write ``summary.json`` and ``learning_curves.png`` into ``out``.
+
+    Args:
+        out: folder of the three runs.
+        settings: of all of them, but for the interest part.
+
+    Returns:
+        One row for each model: name, metrics on the test part, parameters, rows a second in training.
+
+    Raises:
+        What :func:`lmn_model.training.train` raises.
+    """
+    root = Path(out)
+    dataset: Dataset | None = None
+    runs: dict[str, dict[str, Any]] = {}
+    for interest, name in INTERESTS.items():
+        own = replace(settings, model=replace(settings.model, interest=interest))
+        folder = RunFolder(root / interest)
+        metrics = folder.load_metrics() if folder.holds_run() else None
+        if metrics is None or metrics["status"] != "finished" or folder.load_settings() != own:
+            if not folder.holds_run():
+                folder.create()
+            if dataset is None:
+                logger.info("reading %s", own.data.dataset)
+                dataset = open_dataset(own.data)
+            logger.info("%s", name)
+            metrics = train(own, folder.root, resume=folder.holds_run(), dataset=dataset)
+        else:
+            logger.info("%s is there already: %s", name, folder)
+        runs[name] = metrics
+    rows = [
+        {
+            "model": name,
+            **metrics["results"]["test"],
+            "parameters": metrics["results"]["parameters"]["total"],
+            "samples_per_second": metrics["timing"]["samples_per_second"],
+        }
+        for name, metrics in runs.items()
+    ]
+    write_json(root / "summary.json", {"models": rows, "environment": runs["LMN"]["environment"]})
+    plot_comparison({name: metrics["results"] for name, metrics in runs.items()}, root / "learning_curves.png")
+    return rows
+
+
+def format_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of :func:`run_demo` as a table for a terminal."""
+    lines = [f"{'model':<10}{'AUC':>9}{'GAUC':>9}{'log loss':>10}{'parameters':>13}{'samples/s':>12}"]
+    for row in rows:
+        gauc = "-" if row["gauc"] is None else f"{row['gauc']:.4f}"
+        lines.append(
+            f"{row['model']:<10}{row['auc']:>9.4f}{gauc:>9}{row['log_loss']:>10.4f}"
+            f"{row['parameters']:>13,}{row['samples_per_second']:>12,.0f}"
+        )
+    return "\n".join(lines)

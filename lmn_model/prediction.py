@@ -1,0 +1,76 @@
+"""Probabilities for pairs of user and item in a file, written beside the columns they came with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from lmn_model.data import load_source, prepare_pairs, read_table
+from lmn_model.evaluation import load_run, predict_logits
+from lmn_model.files import replacing
+from lmn_model.metrics import probabilities
+
+PROBABILITY = "probability"
+WRITERS = {".csv": pl.DataFrame.write_csv, ".parquet": pl.DataFrame.write_parquet}
+
+
+class PredictionError(ValueError):
+    """The predictions cannot be written as asked; the message names the file."""
+
+
+def predict_pairs(
+    run: Path | str,
+    pairs: Path | str,
+    out: Path | str,
+    *,
+    path: str | None = None,
+    force: bool = False,
+    device: str | None = None,
+) -> int:
+    """Score every pair of a table with the best model of a run and write the table with one more column.
+
+    Args:
+        run: the run folder.
+        pairs: CSV or parquet with the user and item columns of the run, its context features, and a time if known.
+        out: ``.csv`` or ``.parquet`` to write, replaced as a whole; the rows keep their order, and the new column is
+            ``probability``, float64.
+        path: events for the histories, if others than those of the training.
+        force: replace ``out`` if it exists.
+        device: as the setting; None takes the run's own.
+
+    Returns:
+        Number of rows written.
+
+    Raises:
+        PredictionError: ``out`` exists, has another suffix or cannot be written, or the pairs have the column already.
+        RunFolderError, CheckpointError, SettingsError, DataError: as in ``load_run`` and ``prepare_pairs``.
+    """
+    target = Path(out)
+    _check_target(target, force)
+    settings, model, vocabularies, on = load_run(run, device)
+    schema = vocabularies.schema
+    table = read_table(pairs, text_columns=(schema.user, schema.item))
+    if PROBABILITY in table.columns:
+        raise PredictionError(f"{pairs}: has a column {PROBABILITY!r} already; rename it first")
+    data = settings.data if path is None else replace(settings.data, path=path)
+    events, _ = load_source(data.dataset, data.path, **data.columns())
+    split = prepare_pairs(table, events, schema, vocabularies, data.window, history=data.history)
+    chances = probabilities(predict_logits(model, split, settings.training.batch_size, on))
+    scored = table.with_columns(pl.Series(PROBABILITY, chances))
+    try:
+        with replacing(target) as temporary:
+            WRITERS[target.suffix](scored, temporary)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise PredictionError(f"{target}: cannot be written: {str(error).splitlines()[0]}") from error
+    return scored.height
+
+
+def _check_target(target: Path, force: bool) -> None:
+    if target.suffix not in WRITERS:
+        raise PredictionError(f"{target}: the suffix must be one of {', '.join(WRITERS)}")
+    if not target.parent.is_dir():
+        raise PredictionError(f"{target}: there is no folder {target.parent}")
+    if target.exists() and not force:
+        raise PredictionError(f"{target} exists; --force replaces it")

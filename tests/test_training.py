@@ -1,0 +1,377 @@
+"""Training: it learns, it resumes to the same digits after any kill, and it stops cleanly when it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs_factory import run_python, tiny_flags, tiny_settings, write_events
+from torch import nn
+
+from lmn_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from lmn_model.evaluation import choose_device, evaluate_split, load_run, open_dataset, predict_logits
+from lmn_model.optimizers import Optimizers, clip_gradients
+from lmn_model.progress import Progress
+from lmn_model.run_folder import RunFolder, RunFolderError
+from lmn_model.settings import Settings, SettingsError
+from lmn_model.training import Trainer, TrainingError, TrainingInterrupted, train
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_events(tmp_path_factory.mktemp("events") / "events.parquet")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, events: Path) -> Path:
+    """A run of the memory model that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "lmn"
+    train(tiny_settings(events), folder)
+    return folder
+
+
+def _comparable(folder: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((folder / "metrics.json").read_text())["results"]
+    return results
+
+
+# A killed process cannot tidy up. The first is killed before a step, between two checkpoints; the second in the middle
+# of writing one, when half of the new file is on the disk and the old one is still in place.
+KILL_BEFORE_STEP = """
+import os, signal, sys
+from lmn_model import training
+step, count = training.Trainer._step, 0
+def counted(self, batch):
+    global count
+    count += 1
+    if count == 19:
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(self, batch)
+training.Trainer._step = counted
+from lmn_model.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+KILL_IN_CHECKPOINT = """
+import os, signal, sys
+replace, count = os.replace, 0
+def counted(source, target):
+    global count
+    count += str(target).endswith("last.safetensors")
+    if count == 3:
+        os.truncate(source, os.path.getsize(source) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = counted
+from lmn_model.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("interest", ["lmn", "din"])
+def test_a_run_that_was_killed_resumes_to_the_same_digits(
+    tmp_path: Path, events: Path, whole: Path, interest: str
+) -> None:
+    if interest == "din":
+        whole = tmp_path / "whole"
+        train(tiny_settings(events, interest), whole)
+    folder = tmp_path / "killed"
+
+    first = run_python(KILL_BEFORE_STEP, ["train", f"--out={folder}", *tiny_flags(events, interest)])
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    assert load_checkpoint(folder / "last.safetensors").metadata["progress"]["step"] == 15
+    if interest == "lmn":
+        second = run_python(KILL_IN_CHECKPOINT, ["train", f"--resume={folder}"])
+        assert second.returncode == -signal.SIGKILL, second.stderr
+        assert load_checkpoint(folder / "last.safetensors").metadata["progress"]["step"] == 23
+        assert list(folder.glob(".last.safetensors.*.tmp"))
+
+    resumed = train(tiny_settings(events, interest), folder, resume=True)
+    assert resumed["results"] == _comparable(folder) == _comparable(whole)
+    assert not list(folder.glob(".*"))
+    weights = [load_checkpoint(each / "best.safetensors").tensors for each in (folder, whole)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def test_a_run_learns_and_its_folder_holds_what_scoring_needs(events: Path, whole: Path) -> None:
+    metrics = json.loads((whole / "metrics.json").read_text())
+    results = metrics["results"]
+    assert results["test"]["auc"] > 0.65
+    assert results["evaluations"][-1]["train_loss"] < results["evaluations"][0]["train_loss"] < 0.75
+    assert results["best"]["auc"] == max(each["auc"] for each in results["evaluations"])
+    assert [each["step"] for each in results["evaluations"]] == [15, 23, 30, 45, 46]
+    assert len(results["curve"]) == results["steps"] == 46
+    assert metrics["timing"]["samples_per_second"] > 0
+    assert metrics["environment"]["threads"] == 1
+    assert Settings.from_dict(metrics["settings"]) == tiny_settings(events)
+    assert (whole / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "best at step" in (whole / "train.log").read_text()
+
+    run = load_run(whole)
+    test = open_dataset(run.settings.data, run.vocabularies).test
+    assert evaluate_split(run.model, test, 7, run.device) == pytest.approx(results["test"], abs=1e-6)
+
+
+def test_equal_seeds_give_equal_results_and_leave_the_process_as_it_was(tmp_path: Path, events: Path) -> None:
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    handler, generator = signal.getsignal(signal.SIGINT), torch.get_rng_state()
+    settings = tiny_settings(events, epochs=1)
+    dataset = open_dataset(settings.data)
+    runs = [train(settings, tmp_path / name, dataset=dataset)["results"] for name in "ab"]
+    other = train(tiny_settings(events, epochs=1, seed=1), tmp_path / "c", dataset=dataset)["results"]
+    assert runs[0] == runs[1]
+    assert runs[0]["evaluations"] != other["evaluations"]
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, deterministic)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_result(
+    tmp_path: Path, events: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    settings = tiny_settings(events)
+    _before_step(monkeypatch, 12, lambda trainer: os.kill(os.getpid(), number))
+    with pytest.raises(TrainingInterrupted, match=r"stopped after step 12; go on with: lmn train --resume .*cut"):
+        train(settings, tmp_path / "cut")
+    assert json.loads((tmp_path / "cut" / "metrics.json").read_text())["status"] == "interrupted"
+    assert train(settings, tmp_path / "cut", resume=True)["results"] == _comparable(whole)
+
+
+def test_ctrl_c_on_the_command_ends_with_130_and_says_how_to_go_on(tmp_path: Path, events: Path) -> None:
+    root = Path(__file__).resolve().parent.parent
+    flags = tiny_flags(events, epochs=1000)
+    command = [sys.executable, "-m", "lmn_model.cli", "train", f"--out={tmp_path / 'run'}", *flags]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 1 "):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 130
+    assert f"go on with: lmn train --resume {tmp_path / 'run'}" in rest
+    assert "Traceback" not in rest
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").metadata["progress"]["step"] >= 15
+
+
+def test_a_second_resume_of_a_finished_run_changes_nothing(tmp_path: Path, events: Path) -> None:
+    settings = tiny_settings(events, "pooling", epochs=1)
+    first = train(settings, tmp_path / "run")
+    content = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    assert train(settings, tmp_path / "run", resume=True) == first
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == content
+
+
+def test_patience_ends_the_run_and_the_best_model_is_the_one_tested(tmp_path: Path, events: Path) -> None:
+    settings = tiny_settings(events, "pooling", epochs=50, eval_every=None, patience=2, learning_rate=0.1)
+    results = train(settings, tmp_path / "run")["results"]
+    scores = [each["auc"] for each in results["evaluations"]]
+    assert results["stopped_early"]
+    assert results["epochs"] < 50
+    assert scores.index(max(scores)) == len(scores) - 3
+    assert results["best"]["auc"] == max(scores)
+
+
+def test_a_loss_that_overflows_stops_and_keeps_the_last_good_state(tmp_path: Path, events: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"the loss became NaN or infinite .* step 2; the last good state is kept in"
+    ):
+        train(tiny_settings(events, learning_rate=1e30, checkpoint_steps=1), tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run" / "last.safetensors")
+    assert state.metadata["progress"]["step"] == 1
+    assert all(torch.isfinite(value).all() for value in state.tensors.values() if value.is_floating_point())
+
+
+def test_weights_that_overflow_are_never_saved(tmp_path: Path, events: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"the weight '.*' became NaN or infinite .* step 1; no state was saved yet"
+    ):
+        train(tiny_settings(events, learning_rate=1e39, checkpoint_steps=1), tmp_path / "run")
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path, events: Path) -> None:
+    settings = tiny_settings(events, "pooling", epochs=1)
+    train(settings, tmp_path / "run")
+    with pytest.raises(RunFolderError, match=r"already holds a run; go on with it \(lmn train --resume .*\) or choose"):
+        train(settings, tmp_path / "run")
+    with pytest.raises(RunFolderError, match=r"run: the settings differ from those of the run"):
+        train(tiny_settings(events, "pooling", epochs=2), tmp_path / "run", resume=True)
+    with pytest.raises(RunFolderError, match=r"there is no run here \(no settings\.toml\)"):
+        train(settings, tmp_path / "other", resume=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "metrics.json").write_text("{}")
+    with pytest.raises(RunFolderError, match=r"notes already holds metrics\.json"):
+        train(settings, tmp_path / "notes")
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_data_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="the run folder cannot be made: Not a directory"):
+        train(tiny_settings(tmp_path / "missing.parquet"), tmp_path / "file" / "run")
+
+
+def test_resume_refuses_other_data_and_another_model(tmp_path: Path, events: Path, monkeypatch: Any) -> None:
+    settings = tiny_settings(events)
+    _before_step(monkeypatch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(TrainingInterrupted):
+        train(settings, tmp_path / "run")
+    with pytest.raises(
+        CheckpointError, match=r"last\.safetensors: the data differ from those that the run was started"
+    ):
+        train(settings, tmp_path / "run", resume=True, dataset=open_dataset(tiny_settings(events, negatives=2).data))
+    other = tiny_settings(events, embedding_dim=6)
+    other.save(tmp_path / "run" / "settings.toml")
+    with pytest.raises(
+        CheckpointError, match=r"last\.safetensors: tensor '.*' has shape .* the model of these settings"
+    ):
+        train(other, tmp_path / "run", resume=True)
+
+
+def test_resume_refuses_a_checkpoint_without_a_state(tmp_path: Path, events: Path) -> None:
+    settings = tiny_settings(events, "pooling")
+    settings.save(tmp_path / "settings.toml")
+    save_checkpoint(tmp_path / "last.safetensors", {"model.x": torch.zeros(1)}, {"kind": "model"})
+    with pytest.raises(CheckpointError, match="holds no state of a training run"):
+        train(settings, tmp_path, resume=True)
+
+
+def test_load_run_before_the_first_evaluation_and_from_a_damaged_record(tmp_path: Path, events: Path) -> None:
+    settings = tiny_settings(events, "pooling")
+    settings.save(tmp_path / "settings.toml")
+    open_dataset(settings.data).vocabularies.save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: there is no such checkpoint"):
+        load_run(tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"metrics\.json: not a JSON file"):
+        RunFolder(tmp_path).load_metrics()
+    (tmp_path / "metrics.json").write_text("[]")
+    with pytest.raises(RunFolderError, match=r"metrics\.json: must hold a JSON object, got list"):
+        RunFolder(tmp_path).load_metrics()
+
+
+def test_choose_device_tells_what_is_not_there() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "meta"):
+        with pytest.raises(SettingsError, match=f"device must be auto, cpu, cuda or cuda:N, got '{name}'"):
+            choose_device(name)
+    with pytest.raises(SettingsError, match=r"device 'cuda:99' was asked for, but torch sees \d+ CUDA devices"):
+        choose_device("cuda:99")
+
+
+def test_predict_logits_keeps_order_and_mode(tmp_path: Path, events: Path) -> None:
+    settings = tiny_settings(events, "din")
+    dataset = open_dataset(settings.data)
+    trainer = Trainer(settings, dataset, RunFolder(tmp_path), torch.device("cpu"))
+    model = trainer.state.model.train()
+    logits = predict_logits(model, dataset.valid, 7, torch.device("cpu"))
+    assert model.training
+    again = predict_logits(model.eval(), dataset.valid, 1000, torch.device("cpu"))
+    assert torch.allclose(torch.from_numpy(logits), torch.from_numpy(again), atol=1e-6)
+    assert not model.training
+
+
+@pytest.mark.parametrize("optimizer", ["sparse_adam", "adagrad"])
+def test_only_touched_rows_of_the_memory_move_and_reset_is_a_fresh_start(events: Path, optimizer: str) -> None:
+    settings = tiny_settings(events, memory_optimizer=optimizer, batch_size=2, weight_decay=0.1)
+    dataset = open_dataset(settings.data)
+    trainer = Trainer(settings, dataset, RunFolder("unused"), torch.device("cpu"))
+    (values,) = trainer.state.model.sparse_parameters()
+    fresh = {name: value.clone() for name, value in trainer.state.optimizers.state()[0].items()}
+    before = values.detach().clone()
+    trainer._step(dataset.train.batch(torch.arange(2).numpy()))
+    moved = (values.detach() != before).any(dim=1)
+    assert 0 < moved.sum() < len(values)
+    assert trainer.state.progress.train_rows == 2
+
+    trainer.state.optimizers.reset([values])
+    tensors, numbers = trainer.state.optimizers.state()
+    own = {name: value for name, value in tensors.items() if value.shape == values.shape}
+    assert own
+    assert all(value.count_nonzero() == 0 for value in own.values())
+    assert all(number == 0 for number in numbers.values())
+    assert all(torch.equal(tensors[name], value) for name, value in fresh.items() if name in own)
+
+
+def test_optimizers_decay_matrices_of_linear_layers_alone(events: Path) -> None:
+    settings = tiny_settings(events, weight_decay=0.25)
+    trainer = Trainer(settings, open_dataset(settings.data), RunFolder("unused"), torch.device("cpu"))
+    adam = trainer.state.optimizers._optimizers[0]
+    matrices = {id(m.weight) for m in trainer.state.model.modules() if isinstance(m, nn.Linear)}
+    decay = {id(p): group["weight_decay"] for group in adam.param_groups for p in group["params"]}
+    assert {key for key, value in decay.items() if value == 0.25} == matrices
+    assert len(decay) + len(trainer.state.model.sparse_parameters()) == len(list(trainer.state.model.parameters()))
+
+
+def test_clipping_sees_dense_and_sparse_gradients_as_one_vector() -> None:
+    table, weight = nn.Parameter(torch.ones(6, 2)), nn.Parameter(torch.ones(3))
+    reference = [nn.Parameter(torch.ones(6, 2)), nn.Parameter(torch.ones(3))]
+    ids = torch.tensor([[1, 4, 1]])
+    for rows, vector, sparse in ((table, weight, True), (*reference, False)):
+        bag = nn.functional.embedding_bag(ids, rows, mode="sum", sparse=sparse)
+        (bag.sum() * 3 + (vector * torch.arange(3)).sum()).backward()
+    norm = clip_gradients([table, weight, nn.Parameter(torch.ones(1))], 0.5)
+    expected = nn.utils.clip_grad_norm_(reference, 0.5)
+    assert norm == pytest.approx(float(expected))
+    torch.testing.assert_close(table.grad.to_dense(), reference[0].grad)
+    torch.testing.assert_close(weight.grad, reference[1].grad)
+
+
+def test_clip_norm_bounds_the_step(tmp_path: Path, events: Path) -> None:
+    results = [
+        train(tiny_settings(events, epochs=1, clip_norm=clip), tmp_path / str(clip))["results"]
+        for clip in (1e-9, 1e9, None)
+    ]
+    assert results[1]["evaluations"] == results[2]["evaluations"]
+    assert results[0]["evaluations"] != results[2]["evaluations"]
+
+
+def test_progress_keeps_the_first_of_equal_evaluations() -> None:
+    progress = Progress()
+    found = [progress.add_evaluation({"auc": score}, patience=2) for score in (0.5, 0.7, 0.7, 0.6)]
+    assert found == [True, True, False, False]
+    assert (progress.best, progress.stopped) == (1, True)
+    assert Progress.from_dict(json.loads(json.dumps(progress.to_dict()))) == progress
+
+
+def test_optimizer_state_round_trip_continues_equally(events: Path) -> None:
+    settings = tiny_settings(events)
+    dataset = open_dataset(settings.data)
+    batches = [dataset.train.batch(torch.arange(start, start + 16).numpy()) for start in (0, 16, 32)]
+    trainers = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        trainers.append(Trainer(settings, dataset, RunFolder("unused"), torch.device("cpu")))
+        trainers[-1].state.model.eval()
+    for batch in batches[:2]:
+        trainers[0]._step(batch)
+    trainers[1].state.model.load_state_dict(trainers[0].state.model.state_dict())
+    trainers[1].state.optimizers = Optimizers(trainers[1].state.model, settings.training)
+    tensors, numbers = trainers[0].state.optimizers.state()
+    trainers[1].state.optimizers.load_state({name: value.clone() for name, value in tensors.items()}, numbers)
+    for trainer in trainers:
+        trainer._step(batches[2])
+    for left, right in zip(*(trainer.state.model.parameters() for trainer in trainers), strict=True):
+        assert torch.equal(left, right)
+
+
+def _before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Trainer], None]) -> None:
+    """Call ``act`` once, before the training step with this number."""
+    step, count = Trainer._step, [0]
+
+    def counted(self: Trainer, batch: Any) -> None:
+        count[0] += 1
+        if count[0] == number:
+            act(self)
+        step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", counted)
