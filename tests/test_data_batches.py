@@ -98,7 +98,7 @@ def test_the_thread_ends_when_the_consumer_stops(dataset: Dataset) -> None:
     iterator = iter(BatchLoader(dataset.train, 8))
     next(iterator)
     assert threads() == before + 1
-    iterator.close()  # type: ignore[attr-defined]
+    iterator.close()
     assert threads() == before
     abandoned = iter(BatchLoader(dataset.train, 8))
     next(abandoned)

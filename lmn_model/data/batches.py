@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
@@ -109,11 +109,11 @@ class BatchLoader:
     def __len__(self) -> int:
         return self._total - self._start
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         batches = self._batches()
         return _made_ahead(batches, self._prefetch) if self._prefetch else batches
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch, None, None]:
         count = len(self._split)
         rows = np.arange(count)
         if self._order == "shuffle":
@@ -138,7 +138,7 @@ def _produce(batches: Iterator[Batch], ready: queue.Queue[Batch | _Failure | Non
         ready.put(_Failure(error))
 
 
-def _made_ahead(batches: Iterator[Batch], prefetch: int) -> Iterator[Batch]:
+def _made_ahead(batches: Iterator[Batch], prefetch: int) -> Generator[Batch, None, None]:
     # The thread holds the queue and never this generator, so an iterator nobody holds any more is collected and closed.
     ready: queue.Queue[Batch | _Failure | None] = queue.Queue(maxsize=prefetch)
     stop = threading.Event()
