@@ -1,8 +1,8 @@
 """Which backend runs an op: the Triton kernels or plain torch.
 
 ``"auto"`` takes the Triton kernels on a GPU and plain torch everywhere else; ``"triton"`` and ``"torch"`` ask for one
-and get it or a ``RuntimeError``. The environment variable ``LMN_BACKEND`` sets what ``"auto"`` means. The choice is made
-inside the dispatched op, so a compiled graph holds no decision and needs no guard.
+and get it or a ``RuntimeError``. The environment variable ``LMN_BACKEND`` sets what ``"auto"`` means. The choice is
+made inside the dispatched op, so a compiled graph holds no decision and needs no guard.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def use_triton(op: str, backend: str, device: torch.device) -> bool:
     """Whether ``op`` runs its Triton kernels for tensors on ``device``.
 
     Raises:
-        RuntimeError: ``backend="triton"`` and the kernels cannot run: Triton is not installed, or the tensors are not on
-            a GPU and the interpreter is off.
+        RuntimeError: ``backend="triton"`` and the kernels cannot run: Triton is not installed, or the tensors are not
+            on a GPU and the interpreter is off.
         ValueError: ``LMN_BACKEND`` holds something that is no backend.
     """
     if backend == "auto":

@@ -1,8 +1,8 @@
 """The ``torch.library`` namespace that the ops are registered in.
 
 Each op is functional and has one implementation for every device, which takes the Triton or the torch backend (see
-``backend.py``), a fake kernel for ``torch.compile`` and ``torch.export``, and, if it is differentiable, an autograd formula
-made of other ops of this library. Ops are never nested.
+``backend.py``), a fake kernel for ``torch.compile`` and ``torch.export``, and, if it is differentiable, an autograd
+formula made of other ops of this library. Ops are never nested.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-LIBRARY = torch.library.Library("lmn_kernels", "FRAGMENT")
+LIBRARY: Any = torch.library.Library("lmn_kernels", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def register(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> Any:

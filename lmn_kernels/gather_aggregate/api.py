@@ -1,8 +1,8 @@
 """``gather_aggregate``: the read-out of a memory, a weighted bag with gradients to values and weights.
 
 It is the only op that touches the values, so that a table may live elsewhere (sharded, on the host, quantised) without
-changing the rest. Measured against ``torch.nn.functional.embedding_bag``, which has no weights' gradient in bfloat16, no
-capturable backward and no sparse gradient under weights that need one.
+changing the rest. Measured against ``torch.nn.functional.embedding_bag``, which has no weights' gradient in bfloat16,
+no capturable backward and no sparse gradient under weights that need one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def gather_aggregate(
         derivative. ``sparse_grad`` reads the number of touched slots on the host, which waits for the GPU.
         Bytes moved, forward: B * L * D of values, B * L slots and weights, B * D of output.
 
-    Source: the value read-out of Lample et al. 2019, arXiv 1907.05242, section 3.1; the memory read of LMN, arXiv 2502.05558.
+    Source: the value read-out of Lample et al. 2019, arXiv 1907.05242, section 3.1; the memory read of LMN, arXiv
+    2502.05558.
 
     Example:
         >>> values = torch.arange(8.0).view(4, 2)
@@ -153,13 +154,14 @@ _forward = register(
     _forward_fake,
 )
 _weights_backward = register(
-    "gather_aggregate_weights_backward(Tensor grad, Tensor values, Tensor slots, ScalarType dtype, str backend) -> Tensor",
+    "gather_aggregate_weights_backward(Tensor grad, Tensor values, Tensor slots, ScalarType dtype, str backend) "
+    "-> Tensor",
     _weights_backward_implementation,
     _weights_backward_fake,
 )
 _values_backward = register(
-    "gather_aggregate_values_backward(Tensor grad, Tensor slots, Tensor weights, SymInt M, ScalarType dtype, str backend) "
-    "-> Tensor",
+    "gather_aggregate_values_backward(Tensor grad, Tensor slots, Tensor weights, SymInt M, ScalarType dtype, "
+    "str backend) -> Tensor",
     _values_backward_implementation,
     _values_backward_fake,
 )

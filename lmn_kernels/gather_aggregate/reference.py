@@ -60,8 +60,8 @@ def touched_rows_reference(grad: Tensor, slots: Tensor, weights: Tensor, dtype: 
     if B * L == 0:
         return slots.new_zeros(0, dtype=torch.int64), grad.new_zeros(0, D, dtype=dtype)
     wide = accumulator(dtype, grad.dtype, weights.dtype)
-    order, starts, run_slots, count = group_by_slot(slots)
-    U = int(count)
+    order, starts, run_slots, total = group_by_slot(slots)
+    U = int(total)
     if D == 0:
         return run_slots[:U], grad.new_zeros(U, 0, dtype=dtype)
     sums = F.embedding_bag(

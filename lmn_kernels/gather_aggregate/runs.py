@@ -1,8 +1,8 @@
 """Bring equal slots together: the transpose of a bag, as both backends use it.
 
-Entries (row, position) of ``slots [B, L]`` are sorted by slot; a run is the entries of one slot. Nothing here looks at a
-value on the host, so it can be captured in a CUDA graph: arrays have their largest possible size and the number of runs
-stays on the device.
+Entries (row, position) of ``slots [B, L]`` are sorted by slot; a run is the entries of one slot. Nothing here looks
+at a value on the host, so it can be captured in a CUDA graph: arrays have their largest possible size and the number
+of runs stays on the device.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Runs(NamedTuple):
         order: ``[E]`` int64, entry numbers b * L + l sorted by slot, in order of the entries within a slot.
         starts: ``[E + 1]`` int64, where each run begins in ``order``; E after the last run.
         slots: ``[E]`` int64, the slot of each run; undefined after the last run.
-        count: ``[1]`` int64, the number of runs.
+        total: ``[1]`` int64, the number of runs.
     """
 
     order: Tensor
     starts: Tensor
     slots: Tensor
-    count: Tensor
+    total: Tensor
 
 
 def group_by_slot(slots: Tensor) -> Runs:

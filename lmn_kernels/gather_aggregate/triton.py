@@ -70,7 +70,7 @@ def launch_touched_rows(grad: Tensor, slots: Tensor, weights: Tensor, dtype: tor
     if slots.numel() == 0:
         return slots.new_zeros(0, dtype=torch.int64), grad.new_zeros(0, D, dtype=dtype)
     runs = group_by_slot(slots)
-    U = int(runs.count)
+    U = int(runs.total)
     out = grad.new_zeros(U, D, dtype=dtype)
     if D:
         _launch_sum_runs(grad, weights, *runs, out, U, scatter=False)

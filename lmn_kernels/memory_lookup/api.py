@@ -1,7 +1,7 @@
 """``memory_lookup``: the whole read of a product-key memory in as few launches as there are.
 
-It is ``product_key_topk``, an activation and ``gather_aggregate``, with the activation inside the router's last kernel and
-the scores never returned: the backward pass needs the weights alone.
+It is ``product_key_topk``, an activation and ``gather_aggregate``, with the activation inside the router's last
+kernel and the scores never returned: the backward pass needs the weights alone.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def memory_lookup(
 ) -> MemoryLookup:
     """Read a product-key memory: choose K slots for each query and head, weigh them, sum their values.
 
-    ``output[b] = sum_h sum_k weights[b, h, k] * values[slots[b, h, k]]`` with ``weights = activation(scores)`` and scores
-    and slots as :func:`lmn_kernels.product_key_topk` gives them.
+    ``output[b] = sum_h sum_k weights[b, h, k] * values[slots[b, h, k]]`` with ``weights = activation(scores)`` and
+    scores and slots as :func:`lmn_kernels.product_key_topk` gives them.
 
     Args:
         queries: ``[B, H, 2, C]``, float32, bfloat16, float16 or float64.
@@ -75,8 +75,8 @@ def memory_lookup(
         Order of ties, NaN and infinities as in ``product_key_topk``; softmax gives equal scores equal shares, infinite
         ones too, so a weight is never NaN. There is no second derivative.
 
-    Source: Lample et al. 2019, arXiv 1907.05242, equations 1-3; the memory read of LMN, arXiv 2502.05558. Sigmoid and relu
-    are this library's options.
+    Source: Lample et al. 2019, arXiv 1907.05242, equations 1-3; the memory read of LMN, arXiv 2502.05558. Sigmoid and
+    relu are this library's options.
 
     Example:
         >>> queries, keys = torch.ones(1, 1, 2, 1), torch.tensor([[[[0.0], [2.0]], [[1.0], [5.0]]]])

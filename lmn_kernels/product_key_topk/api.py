@@ -1,8 +1,8 @@
 """``product_key_topk``: the router of a product-key memory, exact and with a sparse gradient.
 
-Scoring, both selections and the pair step run in two launches; peers write the two score matrices, two sorted top-ks and
-K x K pairs to memory. Ties have one defined order, on every backend (``torch.topk`` has none), so that equal scores mean
-equal slots.
+Scoring, both selections and the pair step run in two launches; peers write the two score matrices, two sorted top-ks
+and K x K pairs to memory. Ties have one defined order, on every backend (``torch.topk`` has none), so that equal
+scores mean equal slots.
 """
 
 from __future__ import annotations
@@ -57,10 +57,12 @@ def product_key_topk(
         RuntimeError: ``backend="triton"`` where Triton cannot run.
 
     Notes:
-        Selection is exact and deterministic. On an axis a higher score comes first, then the lower sub-key; over pairs a
-        higher sum, then the lower rank on axis 0, then the lower rank on axis 1. A NaN score ranks below -inf, and if it
-        must be chosen all the same its score is given as -inf. -inf on one axis wins over +inf on the other.
-        Scores accumulate in float32 (float64 for float64). The gradient is sparse: K of the N scores on an axis have one.
+        Selection is exact and deterministic. On an axis a higher score comes first, then the lower sub-key; over
+        pairs a higher sum, then the lower rank on axis 0, then the lower rank on axis 1. A NaN score ranks below
+        -inf, and if it must be chosen all the same its score is given as -inf. -inf on one axis wins over +inf on the
+        other.
+        Scores accumulate in float32 (float64 for float64). The gradient is sparse: K of the N scores on an axis have
+        one.
         There is no second derivative.
         Bytes moved: B * H * 2 * C of queries, B * H * K * (12 + 16) of results and lists between the two launches; the
         keys stay in the cache.

@@ -1,8 +1,8 @@
 """The pairs of ranks among which the K best sums of two sorted lists must lie.
 
-The pair (r_0, r_1) has (r_0 + 1)(r_1 + 1) - 1 pairs that are at least as good and come before it, so it can be among the
-K best only if (r_0 + 1)(r_1 + 1) <= K. That leaves about K ln K of the K x K pairs: 50 of 256, 119 of 1,024, 280 of
-4,096. The pairs are listed by rank on axis 0, then rank on axis 1, which is the order in which ties are broken.
+The pair (r_0, r_1) has (r_0 + 1)(r_1 + 1) - 1 pairs that are at least as good and come before it, so it can be among
+the K best only if (r_0 + 1)(r_1 + 1) <= K. That leaves about K ln K of the K x K pairs: 50 of 256, 119 of 1,024, 280
+of 4,096. The pairs are listed by rank on axis 0, then rank on axis 1, which is the order in which ties are broken.
 """
 
 from __future__ import annotations

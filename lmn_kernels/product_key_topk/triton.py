@@ -57,7 +57,8 @@ def launch_product_key_topk(
         )  # fmt: skip
         launch(
             _product_key_topk_pairs_search_fwd_kernel, (triton.cdiv(B * H, 16),), *pair_args,
-            N=N, K=k, P=ranks.shape[1], BLOCK_R=16, BLOCK_P=min(triton.next_power_of_2(ranks.shape[1]), 64), num_warps=4,
+            N=N, K=k, P=ranks.shape[1], BLOCK_R=16, BLOCK_P=min(triton.next_power_of_2(ranks.shape[1]), 64),
+            num_warps=4,
         )  # fmt: skip
         return (scores if activation is None else activate(scores, activation)), slots
     block_k = triton.next_power_of_2(k)
@@ -199,10 +200,7 @@ def _product_key_topk_pairs_fwd_kernel(
     first = tl.load(top_scores_ptr + rows + first_rank[None, :], mask=some, other=0)
     second = tl.load(top_scores_ptr + rows + K + second_rank[None, :], mask=some, other=0)
     ranked = tl.where((p < P)[None, :], _rank32(_add_scores(first, second), p[None, :]), _LOWEST)
-    if BLOCK_P > BLOCK_K:
-        ranked = tl.topk(ranked, BLOCK_K)
-    else:
-        ranked = tl.sort(ranked, descending=True)
+    ranked = tl.topk(ranked, BLOCK_K) if BLOCK_P > BLOCK_K else tl.sort(ranked, descending=True)
     scores, pair = _unrank32(ranked)
     k = tl.arange(0, BLOCK_K)
     mask = (r < R)[:, None] & (k < K)[None, :]
