@@ -42,8 +42,8 @@ def _complete_journey(path: Path | None, overrides: Mapping[str, object]) -> tup
     The origin, dunnhumby's "The Complete Journey", says that these are purchases of real households; the wheel calls
     its data simulated. Take figures on it as figures on a demonstration.
 
-    The files are read where the wheel lies: importing it would load pandas. Rows with quantity 0 (8,869, most of them
-    coupons and refunds) are left out, since nothing was bought.
+    The files are read where the wheel lies: importing it would load pandas. The 8,869 rows with quantity 0 are left
+    out: nothing was bought, 99 % of them cost nothing, and a third only book a coupon.
     """
     if path is not None:
         raise DataError(f"complete-journey comes from an installed package and takes no path, got {path}")
