@@ -20,7 +20,7 @@ import torch
 
 from lmn_model.checkpoint import CheckpointError
 from lmn_model.data import DataError
-from lmn_model.demo import format_table, run_demo
+from lmn_model.demo import DEMO, format_table, run_demo
 from lmn_model.evaluation import evaluate_run
 from lmn_model.metrics import MetricError
 from lmn_model.prediction import PredictionError, predict_pairs
@@ -100,12 +100,12 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    print(format_table(run_demo(arguments.out)))
+    print(format_table(run_demo(arguments.out, DEMO)))
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"{message}; see {self.prog} --help")
+        raise SettingsError(f"{message} (see {self.prog} --help)")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -115,7 +115,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         command = commands[parsed.command]
         flags = [flag for action in command._actions for flag in action.option_strings]
         name = unknown[0].split("=")[0]
-        raise SettingsError(f"unknown argument {name!r}{did_you_mean(name, flags)}; see {command.prog} --help")
+        raise SettingsError(f"unknown argument {name!r}{did_you_mean(name, flags)} (see {command.prog} --help)")
     return parsed
 
 

@@ -31,12 +31,12 @@ DEMO = Settings(
 logger = logging.getLogger("lmn")
 
 
-def run_demo(out: Path | str, settings: Settings = DEMO) -> list[dict[str, Any]]:
+def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
     """Train what is not trained yet, and write ``summary.json`` and ``learning_curves.png`` into ``out``.
 
     Args:
         out: folder of the three runs.
-        settings: of all of them, but for the interest part.
+        settings: of all of them, but for the interest part; ``DEMO`` is what ``lmn demo`` takes.
 
     Returns:
         One row for each model: name, metrics on the test part, parameters, rows a second in training.
