@@ -1,0 +1,49 @@
+# make demo and make test need Python >= 3.10 and make, nothing else: they set up .venv themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+KERNEL_TESTS := tests/test_backend.py tests/test_gather_aggregate.py tests/test_product_key_topk.py tests/test_memory_lookup.py
+
+.PHONY: help install demo test check format test-interpret test-gpu audit clean
+
+help:  ## what each target does
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: $(VENV)/.installed  ## set up .venv with everything, in the tested versions
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[triton,dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## train pooling, DIN and LMN on Complete Journey and compare them (OUT=runs/demo)
+	$(BIN)/lmn demo --out $(OUT)
+
+test: $(VENV)/.installed  ## all tests on the CPU, Triton kernels in the interpreter, with coverage
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered
+	$(BIN)/coverage report --include='lmn_kernels/*' --fail-under=95
+	$(BIN)/coverage report --include='lmn_model/*' --fail-under=85
+
+check: $(VENV)/.installed  ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed  ## put the code in its style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test-interpret: $(VENV)/.installed  ## only the kernel tests, in the interpreter
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(KERNEL_TESTS)
+
+test-gpu:  ## the kernel tests on this machine's GPU, with the Python and torch that are there; installs nothing
+	$(PYTHON) -c 'import torch; assert torch.cuda.is_available(), "no GPU"; print(torch.cuda.get_device_name(), torch.__version__)'
+	$(PYTHON) -m pytest --durations=10 $(KERNEL_TESTS)
+
+audit: $(VENV)/.installed  ## registers and spills of every kernel on four GPUs, compiled here without one
+	$(BIN)/python -m benchmarks.offline
+
+clean:  ## remove .venv and caches; runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .benchmarks *.egg-info
