@@ -7,7 +7,7 @@ beside it. Everything else is the same for all three, so that they can be compar
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,34 +15,55 @@ from torch import Tensor, nn
 from .data import Batch, CategoricalFeature, FeatureSpec
 from .interest import DeepInterestAttention, MeanPooling
 from .large_memory_network import LargeMemoryNetwork
-
-INTERESTS = ("pooling", "din", "lmn")
+from .setting_types import check_range, setting
 
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """The memory block; the letters are those of ``lmn_kernels``."""
+    """The memory block; the letters are those of ``lmn_kernels``.
 
-    sub_keys: int = field(default=1024, metadata={"help": "N, sub-keys on each axis; the memory has N * N slots"})
-    top_k: int = field(default=32, metadata={"help": "K, slots read by each head"})
-    key_dim: int = field(default=32, metadata={"help": "C, width of one query half"})
-    heads: int = field(default=1, metadata={"help": "H, routers over the one value table"})
-    metric: str = field(default="dot", metadata={"help": "score of a sub-key: dot, cosine or l2"})
-    activation: str = field(default="softmax", metadata={"help": "weights of the slots: softmax, sigmoid or relu"})
-    loss_weight: float = field(default=1.0, metadata={"help": "lambda, weight of the memory loss"})
-    positions: int = field(default=8, metadata={"help": "history positions a row writes in one step; 0 for all"})
-    backend: str = field(default="auto", metadata={"help": "kernels: auto, triton or torch"})
+    Raises:
+        ValueError: a size is out of range, or ``top_k`` is larger than ``sub_keys``.
+    """
+
+    sub_keys: int = setting(1024, "N, sub-keys on each axis; the memory has N * N slots")
+    top_k: int = setting(16, "K, slots that each head reads")
+    key_dim: int = setting(16, "C, width of one query half")
+    heads: int = setting(1, "H, routers over the one table of values")
+    metric: Literal["dot", "cosine", "l2"] = setting("dot", "score of a sub-key")
+    activation: Literal["softmax", "sigmoid", "relu"] = setting("softmax", "what turns scores into weights")
+    loss_weight: float = setting(1.0, "lambda, weight of the memory loss")
+    positions: int = setting(8, "history positions that a row writes in one step, drawn at random; 0 for all")
+    backend: Literal["auto", "triton", "torch"] = setting("auto", "kernels of the memory")
+
+    def __post_init__(self) -> None:
+        for name in ("sub_keys", "top_k", "key_dim", "heads"):
+            check_range(self, name, low=1)
+        check_range(self, "positions", low=0)
+        check_range(self, "loss_weight", low=0.0)
+        if self.top_k > self.sub_keys:
+            raise ValueError(f"top_k must be at most sub_keys = {self.sub_keys}, got {self.top_k}")
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Shape of the CTR model."""
+    """Shape of the CTR model.
 
-    interest: str = field(default="lmn", metadata={"help": "interest part: pooling, din or lmn"})
-    embedding_dim: int = field(default=16, metadata={"help": "width of one feature's embedding"})
-    hidden: tuple[int, ...] = field(default=(200, 80), metadata={"help": "widths of the tower's hidden layers"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout in the tower"})
+    Raises:
+        ValueError: a width is below 1, or the dropout is not in [0, 1).
+    """
+
+    interest: Literal["pooling", "din", "lmn"] = setting("lmn", "what reads the history; lmn is the memory beside DIN")
+    embedding_dim: int = setting(16, "width of one feature's embedding")
+    hidden: tuple[int, ...] = setting((200, 80), "widths of the tower's hidden layers")
+    dropout: float = setting(0.0, "dropout in the tower")
     memory: MemorySettings = field(default_factory=MemorySettings)
+
+    def __post_init__(self) -> None:
+        check_range(self, "embedding_dim", low=1)
+        check_range(self, "dropout", low=0.0, below=1.0)
+        if min(self.hidden, default=1) < 1:
+            raise ValueError(f"hidden must hold widths of at least 1, got {self.hidden}")
 
 
 class CTROutput(NamedTuple):
@@ -75,16 +96,10 @@ class CTRModel(nn.Module):
     Args:
         features: what the data hold; see :class:`lmn_model.data.FeatureSpec`.
         settings: see :class:`ModelSettings`.
-
-    Raises:
-        ValueError: ``settings.interest`` is unknown.
     """
 
     def __init__(self, features: FeatureSpec, settings: ModelSettings) -> None:
         super().__init__()
-        if settings.interest not in INTERESTS:
-            choices = ", ".join(map(repr, INTERESTS))
-            raise ValueError(f"CTRModel: interest must be one of {choices}, got {settings.interest!r}")
         self.settings = settings
         self.user_embedding = FeatureEmbedding(features.user, settings.embedding_dim)
         self.item_embedding = FeatureEmbedding(features.item, settings.embedding_dim)

@@ -50,6 +50,7 @@ class LargeMemoryNetwork(nn.Module):
         super().__init__()
         self.item_dim, self.user_dim, self.positions = item_dim, user_dim, positions
         self.memory = MemoryLayer(item_dim + user_dim, item_dim + user_dim, **memory)  # type: ignore[arg-type]
+        self._balance_query()
 
     def forward(self, item: Tensor, user: Tensor) -> MemoryReadOut:
         """Read the memory for items ``[B, item_dim]`` and users ``[B, user_dim]``."""
@@ -77,6 +78,14 @@ class LargeMemoryNetwork(nn.Module):
         if pair.shape[0] == 0:
             return pair.sum()
         return F.smooth_l1_loss(self.memory(pair), pair.detach())
+
+    def _balance_query(self) -> None:
+        """Let item and user move the query alike at first, however many features each has."""
+        weight = self.memory.query.weight
+        with torch.no_grad():
+            weight[:, : self.item_dim].normal_(std=(2 * self.item_dim) ** -0.5)
+            weight[:, self.item_dim :].normal_(std=(2 * self.user_dim) ** -0.5)
+            self.memory.query.bias.zero_()
 
     def _drawn(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and places of the positions to learn from: all real ones, or at most ``positions`` of each row."""

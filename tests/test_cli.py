@@ -209,7 +209,7 @@ def test_a_model_setting_out_of_range_is_one_line(
     tmp_path: Path, events: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = ["train", f"--out={tmp_path / 'run'}"]
-    assert "interest must be one of" in _error(capsys, [*base, *tiny_flags(events, "attention")])
+    assert "argument --interest: the value must be one of" in _error(capsys, [*base, *tiny_flags(events, "attention")])
     assert "top_k" in _error(capsys, [*base, *tiny_flags(events, top_k=9)])
     assert not (tmp_path / "run" / "settings.toml").exists()
 
