@@ -42,7 +42,8 @@ def collect_launches(shape: Shape, dtype: torch.dtype, metric: str = "dot") -> l
         # Touched rows are counted on the host, which a meta tensor cannot do; the configuration does not depend on B.
         sample_slots = torch.arange(SAMPLE_ROWS * H * K).view(SAMPLE_ROWS, H * K)
         sample_grad = torch.zeros(SAMPLE_ROWS, D, dtype=dtype)
-        launch_touched_rows(sample_grad, sample_slots, torch.zeros(SAMPLE_ROWS, H * K, dtype=weights.dtype), dtype)
+        sample_weights = torch.zeros(SAMPLE_ROWS, H * K, dtype=weights.dtype)
+        launch_touched_rows(sample_grad, sample_slots, sample_weights, shape.slots, dtype)
     return launches
 
 
