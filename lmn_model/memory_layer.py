@@ -95,8 +95,8 @@ class MemoryLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_features]`` to ``[..., out_features]``."""
-        flat = x.reshape(-1, x.shape[-1])
-        return self.read(flat).output.view(*x.shape[:-1], -1)
+        output = self.read(x.reshape(-1, x.shape[-1])).output
+        return output.view(*x.shape[:-1], output.shape[1])
 
     def read(self, x: Tensor) -> MemoryLookup:
         """Output ``[B, out_features]`` of ``x [B, in_features]``, with its slots and weights ``[B, H, K]``."""
