@@ -1,0 +1,56 @@
+"""What every test runs under: a seed, poisoned ``torch.empty``, and kernels that run on a GPU or in the interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET", "0") != "1"
+TRITON = importlib.util.find_spec("triton") is not None
+
+if GPU:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS has no deterministic mode
+else:
+    os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which reads it there
+    if TRITON:
+        from fast_interpreter import install
+
+        install()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    for item in items:
+        if not GPU and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded_and_poisoned() -> Iterator[None]:
+    """Seed torch and fill fresh memory with NaN, or the largest integer, so that an unwritten output shows."""
+    torch.manual_seed(0)
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """Where the kernels run: the GPU, or the CPU through the interpreter."""
+    return torch.device("cuda", 0) if GPU else torch.device("cpu")
+
+
+@pytest.fixture(params=["torch", "triton"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend in turn."""
+    if request.param == "triton" and not TRITON:
+        pytest.skip("Triton is not installed")
+    return str(request.param)
