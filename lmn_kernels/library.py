@@ -7,10 +7,12 @@ formula made of other ops of this library. Ops are never nested.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 LIBRARY: Any = torch.library.Library("lmn_kernels", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -19,11 +21,53 @@ def register(schema: str, implementation: Callable[..., Any], fake: Callable[...
     """Define an op from its schema and return it, ready to call."""
     name = schema.partition("(")[0]
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
+    LIBRARY.impl(name, _without_autocast(implementation), "CompositeExplicitAutograd")
     torch.library.register_fake(f"lmn_kernels::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.lmn_kernels, name).default
 
 
+def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep autocast out of an op: its caller chose the types, and the op chooses those of its sums."""
+
+    @functools.wraps(implementation)
+    def run(first: Tensor, *arguments: Any) -> Any:
+        if not torch.is_autocast_enabled(first.device.type):
+            return implementation(first, *arguments)
+        with torch.autocast(first.device.type, enabled=False):
+            return implementation(first, *arguments)
+
+    return run
+
+
 def register_backward(name: str, setup: Callable[..., None], backward: Callable[..., Any]) -> None:
-    """Give the op ``name`` its autograd formula."""
-    torch.library.register_autograd(f"lmn_kernels::{name}", backward, setup_context=setup, lib=LIBRARY)
+    """Give the op ``name`` its autograd formula, which can be differentiated once.
+
+    Under ``create_graph=True`` a gradient carries an error for whoever differentiates it by what it was computed from:
+    traced by autograd, a formula of ops that have no formula themselves gives a wrong second derivative without a word.
+    """
+
+    def backward_once(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            gradients = backward(ctx, *grads)
+        if not torch.is_grad_enabled():
+            return tuple(gradients)
+        sources = (*grads, *ctx.saved_tensors)
+        return tuple(None if gradient is None else _no_second(gradient, name, *sources) for gradient in gradients)
+
+    torch.library.register_autograd(f"lmn_kernels::{name}", backward_once, setup_context=setup, lib=LIBRARY)
+
+
+class _NoSecondDerivative(torch.autograd.Function):
+    """A gradient that raises when it is differentiated by the tensors it was computed from."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, name: str, *computed_from: Tensor | None) -> Tensor:
+        ctx.name = name
+        return gradient.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(f"{ctx.name}: there is no second derivative; its gradients cannot be differentiated")
+
+
+_no_second: Any = _NoSecondDerivative.apply

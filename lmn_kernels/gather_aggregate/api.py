@@ -42,7 +42,8 @@ def gather_aggregate(
         TypeError: an argument is no tensor or has a type that is not listed above.
         ValueError: a shape or device does not fit, or ``backend`` is unknown.
         IndexError: on the torch backend, a slot lies outside [0, M). The Triton backend does not wait for the GPU to
-            look: there such a slot reads nothing and makes its row of the output NaN.
+            look: there such a slot reads nothing and makes its row of the output NaN; the backward pass of
+            ``sparse_grad``, which does wait, raises.
         RuntimeError: ``backend="triton"`` where Triton cannot run.
 
     Notes:
@@ -137,7 +138,7 @@ def _touched_rows_implementation(
     if use_triton(_OP, backend, grad.device):
         from .triton import launch_touched_rows
 
-        return launch_touched_rows(grad, slots, weights, dtype)
+        return launch_touched_rows(grad, slots, weights, M, dtype)
     return reference.touched_rows_reference(grad, slots, weights, dtype)
 
 

@@ -64,13 +64,21 @@ def launch_values_backward(grad: Tensor, slots: Tensor, weights: Tensor, M: int,
     return out
 
 
-def launch_touched_rows(grad: Tensor, slots: Tensor, weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Touched slots ``[U]``, ascending, and their gradient rows ``[U, D]`` in ``dtype``. Reads U on the host."""
+def launch_touched_rows(
+    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Touched slots ``[U]``, ascending, and their gradient rows ``[U, D]`` in ``dtype``. Reads U on the host.
+
+    Raises:
+        IndexError: a slot lies outside [0, M): whoever applies such a row would write outside the table.
+    """
     D = grad.shape[1]
     if slots.numel() == 0:
         return slots.new_zeros(0, dtype=torch.int64), grad.new_zeros(0, D, dtype=dtype)
     runs = group_by_slot(slots)
-    U = int(runs.total)
+    U, low, high = torch.cat((runs.total, runs.slots[:1], runs.slots[runs.total - 1])).tolist()
+    if low < 0 or high >= M:
+        raise IndexError(f"gather_aggregate: slots must lie in [0, {M}), got {low if low < 0 else high}")
     out = grad.new_zeros(U, D, dtype=dtype)
     if D:
         _launch_sum_runs(grad, weights, *runs, out, U, scatter=False)
@@ -122,6 +130,13 @@ def _acc(*dtypes: torch.dtype) -> tl.dtype:
 
 
 @triton.jit
+def _narrow(sums, DTYPE: tl.constexpr):
+    if tl.bfloat16 == DTYPE:  # Triton has no sound way from float64 to it but through float32
+        sums = sums.to(tl.float32)
+    return sums.to(DTYPE)
+
+
+@triton.jit
 def _gather_aggregate_fwd_kernel(
     values_ptr, slots_ptr, weights_ptr, out_ptr,
     M, stride_vm, stride_vd, stride_sb, stride_sl, stride_wb, stride_wl,
@@ -132,7 +147,7 @@ def _gather_aggregate_fwd_kernel(
     columns = d < D
     acc = tl.zeros([BLOCK_L, BLOCK_D], dtype=ACC)
     for first in range(0, L, BLOCK_L):
-        l = first + tl.arange(0, BLOCK_L)
+        l = (first + tl.arange(0, BLOCK_L)).to(tl.int64)
         slots = tl.load(slots_ptr + b * stride_sb + l * stride_sl, mask=l < L, other=0).to(tl.int64)
         weights = tl.load(weights_ptr + b * stride_wb + l * stride_wl, mask=l < L, other=0).to(ACC)
         inside = (slots >= 0) & (slots < M)
@@ -144,7 +159,7 @@ def _gather_aggregate_fwd_kernel(
         )
         acc += weights[:, None] * rows.to(ACC)
     out = tl.sum(acc, axis=0)
-    tl.store(out_ptr + b * D + d, out.to(out_ptr.dtype.element_ty), mask=columns)
+    tl.store(out_ptr + b * D + d, _narrow(out, out_ptr.dtype.element_ty), mask=columns)
 
 
 @triton.jit
@@ -154,7 +169,7 @@ def _gather_aggregate_bwd_weights_kernel(
     D: tl.constexpr, L: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
-    l = tl.program_id(1) * BLOCK_L + tl.arange(0, BLOCK_L)
+    l = (tl.program_id(1) * BLOCK_L + tl.arange(0, BLOCK_L)).to(tl.int64)
     slots = tl.load(slots_ptr + b * stride_sb + l * stride_sl, mask=l < L, other=0).to(tl.int64)
     inside = (slots >= 0) & (slots < M)
     acc = tl.zeros([BLOCK_L, BLOCK_D], dtype=ACC)
@@ -168,10 +183,10 @@ def _gather_aggregate_bwd_weights_kernel(
         )
         acc += grad[None, :] * rows.to(ACC)
     out = tl.where(inside, tl.sum(acc, axis=1), float("nan"))
-    tl.store(out_ptr + b * L + l, out.to(out_ptr.dtype.element_ty), mask=l < L)
+    tl.store(out_ptr + b * L + l, _narrow(out, out_ptr.dtype.element_ty), mask=l < L)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def _gather_aggregate_bwd_values_kernel(
     grad_ptr, weights_ptr, order_ptr, starts_ptr, run_slots_ptr, count_ptr, out_ptr,
     M, stride_gb, stride_gd, stride_wb, stride_wl, stride_om, stride_od,
@@ -198,5 +213,5 @@ def _gather_aggregate_bwd_values_kernel(
             acc += weights[:, None] * rows.to(ACC)
         slot = tl.load(run_slots_ptr + run)
         row = slot if SCATTER else run
-        out = tl.sum(acc, axis=0).to(out_ptr.dtype.element_ty)
+        out = _narrow(tl.sum(acc, axis=0), out_ptr.dtype.element_ty)
         tl.store(out_ptr + row * stride_om + d * stride_od, out, mask=columns & (slot >= 0) & (row < M))

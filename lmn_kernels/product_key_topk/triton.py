@@ -246,10 +246,14 @@ def _product_key_topk_axis_search_fwd_kernel(
         for first in range(0, N, BLOCK_N):
             n = first + tl.arange(0, BLOCK_N)
             scores = tl.zeros([BLOCK_B, BLOCK_N], dtype=ACC)
-            for c in range(C):
-                q = tl.load(q_rows + c * stride_qc, mask=b < B, other=0).to(ACC)
-                k = tl.load(k_base + n.to(tl.int64) * stride_kn + c * stride_kc, mask=n < N, other=0).to(ACC)
+            q_column = q_rows
+            k_column = k_base + n.to(tl.int64) * stride_kn
+            for _ in range(C):
+                q = tl.load(q_column, mask=b < B, other=0).to(ACC)
+                k = tl.load(k_column, mask=n < N, other=0).to(ACC)
                 scores += q[:, None] * k[None, :]
+                q_column += stride_qc
+                k_column += stride_kc
             if METRIC != "dot":
                 key_term = tl.load(k_term_ptr + head_axis * N + n, mask=n < N, other=0)[None, :]
             scores = _combine_terms(scores, query_term, key_term, METRIC)
