@@ -54,9 +54,11 @@ class Optimizers:
         """Clip if asked, update all parameters from their gradients, and clear the gradients."""
         if self._clip_norm is not None:
             clip_gradients(self._names, self._clip_norm)
-        for optimizer in self._optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        # Said out loud, for Adagrad builds a sparse tensor and torch warns where the choice was left open.
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):
+            for optimizer in self._optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
 
     def reset(self, parameters: Iterable[nn.Parameter]) -> None:
         """Forget the moments of parameters that were initialised anew: all-zero state is a fresh start for each."""

@@ -29,6 +29,7 @@ def reproducible(seed: int, threads: int | None, device: torch.device) -> Iterat
     devices = [device] if device.type == "cuda" else []
     before = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -41,7 +42,7 @@ def reproducible(seed: int, threads: int | None, device: torch.device) -> Iterat
             yield
         finally:
             torch.set_num_threads(before)
-            torch.use_deterministic_algorithms(deterministic)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
             torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[assignment]
 
 

@@ -271,13 +271,15 @@ class Trainer:
             "step": progress.step,
             "epoch": progress.epoch + 1,
             "train_loss": click_loss / rows,
-            "memory_loss": memory_loss / rows,
+            "memory_loss": memory_loss / rows if self.state.model.sparse_parameters() else None,
             **valid,
         }
         is_best = progress.add_evaluation(evaluation, training.patience)
         logger.info(
-            "epoch %d step %d: train loss %.4f, memory loss %.4f, valid %s%s",
-            *(evaluation[key] for key in ("epoch", "step", "train_loss", "memory_loss")),
+            "epoch %d step %d: %s; valid %s%s",
+            progress.epoch + 1,
+            progress.step,
+            _in_words({name: evaluation[name] for name in ("train_loss", "memory_loss")}),
             _in_words(valid),
             " (best)" if is_best else "",
         )
@@ -317,4 +319,4 @@ class Trainer:
 
 
 def _in_words(metrics: dict[str, float | None]) -> str:
-    return ", ".join(f"{name} {'-' if value is None else format(value, '.4f')}" for name, value in metrics.items())
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)

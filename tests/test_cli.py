@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from events_factory import make_events
-from runs_factory import run_python, tiny_flags, tiny_settings, write_events
+from runs_factory import tiny_flags, tiny_settings, write_events
 
 from lmn_model import cli
 from lmn_model.cli import main
@@ -280,18 +280,6 @@ def test_a_disk_that_fills_up_stops_with_one_line_and_keeps_what_is_there(
     )
     assert not (tmp_path / "run" / "last.safetensors").exists()
     assert main(["train", f"--resume={tmp_path / 'run'}"]) == 0
-
-
-def test_the_installed_command_prints_no_traceback(tmp_path: Path) -> None:
-    done = run_python(
-        "import sys; from lmn_model.cli import main; sys.exit(main())",
-        ["train", "--path=none.csv", "--dataset=events", f"--out={tmp_path / 'r'}"],
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("lmn: error: ")
-    assert done.stderr.endswith("none.csv: no such file\n")
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
 
 
 def test_demo_compares_three_models_and_the_second_run_only_prints(
