@@ -31,9 +31,10 @@ def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(implementation)
     def run(first: Tensor, *arguments: Any) -> Any:
-        if not torch.is_autocast_enabled(first.device.type):
+        device = first.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return implementation(first, *arguments)
-        with torch.autocast(first.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             return implementation(first, *arguments)
 
     return run
