@@ -34,6 +34,9 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(temporary, os.O_RDONLY)
         os.replace(temporary, path)
         _flush(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except OSError as error:
+        error.filename = error.filename or str(path)  # write() of a full disk does not know the name
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,4 +143,7 @@ class RunFolder:
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> NoReturn:
         # The default prints a traceback and goes on; a full disk has to stop the run with its one line.
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            error.filename = self.baseFilename
         raise

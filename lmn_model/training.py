@@ -136,8 +136,7 @@ class Trainer:
         with stop_requests() as stop, logging_redirect_tqdm([logger]):
             while not self._is_done():
                 self._run_epoch(stop)
-        best = self.state.progress.evaluations[self.state.progress.best]
-        load_model(self.folder.best, self.state.model)
+        best = load_model(self.folder.best, self.state.model)["evaluation"]
         test = evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
         logger.info("best at step %d: test %s", best["step"], _in_words(test))
         metrics = self._write_metrics("finished", {"best": best, "test": test})
@@ -194,28 +193,31 @@ class Trainer:
     def _after_step(self, stop: threading.Event, bar: tqdm[Any]) -> bool:
         """Check, record, evaluate and save as is due; whether the epoch is over."""
         progress, training = self.state.progress, self.settings.training
+        stops = stop.is_set()  # read once: a signal that comes during an evaluation waits for the next step
         ends = progress.epoch_step == self.steps_per_epoch
         evaluates = ends or (training.eval_every is not None and progress.step % training.eval_every == 0)
-        saves = evaluates or stop.is_set() or self._checkpoint_due()
+        # An evaluation within an epoch saves no state: a large memory with its moments is a gigabyte and more.
+        saves = ends or stops or self._checkpoint_due()
         records = ends or progress.epoch_step % max(1, self.steps_per_epoch // CURVE_POINTS) == 0
-        if saves or records or self.device.type == "cpu" or progress.step % CUDA_CHECK_STEPS == 0:
+        reads = saves or evaluates or records
+        if reads or self.device.type == "cpu" or progress.step % CUDA_CHECK_STEPS == 0:
             self._check_loss()
-        if saves:
-            self._check_weights()
         if records:
             self._record(bar)
-        if not saves:
+        if not (saves or evaluates):
             return False
+        self._check_weights()
         self._pause_clock()
         if evaluates:
             self._evaluate()
         if ends:
             progress.epoch, progress.epoch_step = progress.epoch + 1, 0
-        self.state.save(self.folder.last, self.identity)
-        self._saved_at = time.monotonic()
+        if saves or progress.stopped:
+            self.state.save(self.folder.last, self.identity)
+            self._saved_at = time.monotonic()
         if evaluates:
             self._write_metrics("running", {})
-        if stop.is_set() and not self._is_done():
+        if stops and not self._is_done():
             self._write_metrics("interrupted", {})
             raise TrainingInterrupted(
                 f"stopped after step {progress.step}; go on with: lmn train --resume {self.folder}"

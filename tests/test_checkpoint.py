@@ -132,6 +132,13 @@ def test_check_tensors_names_what_differs() -> None:
 def test_replacing_keeps_the_old_content_when_the_block_fails(tmp_path: Path) -> None:
     path = tmp_path / "notes.json"
     write_json(path, {"a": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*notes\.json'"):
+            write_json(path, list(range(10_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"a": float("nan")})
 

@@ -86,7 +86,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_digits(
 
     first = run_python(KILL_BEFORE_STEP, ["train", f"--out={folder}", *tiny_flags(events, interest)])
     assert first.returncode == -signal.SIGKILL, first.stderr
-    assert load_checkpoint(folder / "last.safetensors").metadata["progress"]["step"] == 15
+    assert load_checkpoint(folder / "last.safetensors").metadata["progress"]["step"] == 14
     if interest == "lmn":
         second = run_python(KILL_IN_CHECKPOINT, ["train", f"--resume={folder}"])
         assert second.returncode == -signal.SIGKILL, second.stderr
@@ -154,6 +154,21 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_result(
     assert train(settings, tmp_path / "cut", resume=True)["results"] == _comparable(whole)
 
 
+def test_a_signal_during_an_evaluation_waits_for_the_next_step(
+    tmp_path: Path, events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = Trainer._evaluate
+
+    def interrupted(self: Trainer) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        evaluate(self)
+
+    monkeypatch.setattr(Trainer, "_evaluate", interrupted)
+    with pytest.raises(TrainingInterrupted, match="stopped after step 16"):
+        train(tiny_settings(events, "pooling"), tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").metadata["progress"]["step"] == 16
+
+
 def test_ctrl_c_on_the_command_ends_with_130_and_says_how_to_go_on(tmp_path: Path, events: Path) -> None:
     root = Path(__file__).resolve().parent.parent
     flags = tiny_flags(events, epochs=1000)
@@ -168,7 +183,9 @@ def test_ctrl_c_on_the_command_ends_with_130_and_says_how_to_go_on(tmp_path: Pat
         assert process.wait(timeout=60) == 130
     assert f"go on with: lmn train --resume {tmp_path / 'run'}" in rest
     assert "Traceback" not in rest
-    assert load_checkpoint(tmp_path / "run" / "last.safetensors").metadata["progress"]["step"] >= 15
+    saved = load_checkpoint(tmp_path / "run" / "last.safetensors").metadata["progress"]["step"]
+    assert f"stopped after step {saved};" in rest
+    assert saved >= 15  # the first evaluation
 
 
 def test_a_second_resume_of_a_finished_run_changes_nothing(tmp_path: Path, events: Path) -> None:
