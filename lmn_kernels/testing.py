@@ -128,12 +128,17 @@ def brute_force_topk(queries: Tensor, keys: Tensor, k: int, metric: str = "dot")
     by bit, wherever the dot products are exact.
     """
     wide = np.float64 if accumulator(queries.dtype) == torch.float64 else np.float32
-    q, s = (x.detach().to(accumulator(x.dtype)).cpu().numpy() for x in (queries, keys))
+    tensors = [x.detach().to(accumulator(x.dtype)) for x in (queries, keys)]
+    q, s = (x.cpu().numpy() for x in tensors)
+    # torch takes the roots: on some CPUs its float32 ones differ from NumPy's in the last bit.
+    q_norm, s_norm = (np.maximum(x.square().sum(-1).sqrt().cpu().numpy(), wide(1e-12)) for x in tensors)
     B, H = q.shape[:2]
     scores, slots = np.empty((B, H, k), dtype=wide), np.empty((B, H, k), dtype=np.int64)
     with np.errstate(all="ignore"):
         for b, h in np.ndindex(B, H):
-            first, second = (_axis_scores(q[b, h, axis], s[h, axis], metric) for axis in (0, 1))
+            first, second = (
+                _axis_scores(q[b, h, axis], s[h, axis], q_norm[b, h, axis], s_norm[h, axis], metric) for axis in (0, 1)
+            )
             sums = np.add.outer(first, second)  # [N, N]
             sums[np.isneginf(first)[:, None] & ~np.isnan(second)] = -np.inf
             sums[~np.isnan(first)[:, None] & np.isneginf(second)] = -np.inf
@@ -225,16 +230,15 @@ def _draw(
     return drawn.to(device, dtype).requires_grad_(requires_grad)
 
 
-def _axis_scores(query: Any, keys: Any, metric: str) -> Any:
+def _axis_scores(query: Any, keys: Any, query_norm: Any, key_norms: Any, metric: str) -> Any:
     """Scores ``[N]`` of one query half ``[C]`` against ``keys [N, C]``, in their type."""
     dots = (keys * query).sum(-1)
     if metric == "dot":
         return dots
-    squared_query, squared_keys = np.square(query).sum(), np.square(keys).sum(-1)
     if metric == "l2":
-        return 2 * dots - squared_keys - squared_query
-    one, eps = query.dtype.type(1), query.dtype.type(1e-12)
-    return dots * (one / np.maximum(np.sqrt(squared_query), eps)) * (one / np.maximum(np.sqrt(squared_keys), eps))
+        return 2 * dots - np.square(keys).sum(-1) - np.square(query).sum()
+    one = query.dtype.type(1)
+    return dots * (one / query_norm) * (one / key_norms)
 
 
 def _ranks(scores: Any) -> Any:
