@@ -77,7 +77,9 @@ def sparse_score_backward(
     sub_keys = torch.stack((torch.div(slots, N, rounding_mode="floor"), slots.remainder(N)), dim=2)  # [B, H, 2, K]
     first_row = torch.arange(H * 2, device=slots.device, dtype=slots.dtype).view(1, H, 2, 1) * N
     ids = (sub_keys + first_row).view(B * H * 2, K)
-    weights = grad_scores.unsqueeze(2).expand(B, H, 2, K).reshape(B * H * 2, K)
+    weights = (
+        grad_scores.unsqueeze(2).expand(B, H, 2, K).reshape(B * H * 2, K).contiguous()
+    )  # a lone row comes as a view of stride 0
     q = queries.reshape(B * H * 2, C)
     k = keys.reshape(H * 2 * N, C)
 
