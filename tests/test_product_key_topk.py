@@ -83,7 +83,7 @@ def test_errs_no_more_than_plain_torch(dtype: torch.dtype, metric: str, backend:
 
 @pytest.mark.parametrize(
     ("B", "H", "N", "C", "K"),
-    [(1, 1, 1, 1, 1), (17, 1, 3, 1, 3), (1, 1, 130, 65, 2), (1, 1, 90, 3, 90), (1, 1, 131, 1, 129)],
+    [(1, 1, 1, 1, 1), (17, 1, 3, 1, 3), (1, 1, 130, 65, 2), (1, 1, 90, 3, 90)],
 )
 def test_any_shape(B: int, H: int, N: int, C: int, K: int, backend: str, device: torch.device) -> None:
     queries, keys = make_router_inputs(B, H, N, C, device=device, ties=True, requires_grad=True)
@@ -121,7 +121,7 @@ def test_float64_and_a_large_k_take_the_search_kernels(k: int, device: torch.dev
     pytest.importorskip("triton")
     dtype = torch.float64 if k == 4 else torch.float32
     launch_counts.clear()
-    product_key_topk(*make_router_inputs(1, 1, 129, 1, dtype=dtype, device=device), k, backend="triton")
+    assert_equals_oracle(*make_router_inputs(1, 1, 129, 1, dtype=dtype, device=device, ties=True), k, "dot", "triton")
     names = ("_product_key_topk_axis_search_fwd_kernel", "_product_key_topk_pairs_search_fwd_kernel")
     assert launch_counts == dict.fromkeys(names, 1)
 
