@@ -21,10 +21,13 @@ from .shapes import Shape
 SAMPLE_ROWS = 16
 
 
-def collect_launches(shape: Shape, dtype: torch.dtype, metric: str = "dot") -> list[Launch]:
+def collect_launches(
+    shape: Shape, dtype: torch.dtype, metric: str = "dot", activation: str = "softmax"
+) -> list[Launch]:
     """Record every launch of the forward and backward passes at ``shape``, all tensors but the scores in ``dtype``.
 
-    The router is taken alone and inside ``memory_lookup`` (softmax); values get their dense and their sparse gradient.
+    The router is taken alone and, with ``activation``, inside ``memory_lookup``; values get their dense and their
+    sparse gradient.
     """
     B, H, C, N, K, D = shape.B, shape.H, shape.C, shape.N, shape.K, shape.D
     with torch.device("meta"):
@@ -35,7 +38,7 @@ def collect_launches(shape: Shape, dtype: torch.dtype, metric: str = "dot") -> l
     with record_launches() as launches:
         scores, slots = launch_product_key_topk(queries, keys, K, metric)
         launch_product_key_topk_backward(scores, queries, keys, slots, metric, (True, True))
-        _, slots, weights = launch_memory_lookup(queries, keys, values, K, metric, "softmax")
+        _, slots, weights = launch_memory_lookup(queries, keys, values, K, metric, activation)
         bag_slots, bag_weights = slots.flatten(1), weights.flatten(1)
         launch_weights_backward(grad, values, bag_slots, weights.dtype)
         launch_values_backward(grad, bag_slots, bag_weights, shape.slots, dtype)

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -32,12 +33,13 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from lmn_kernels.activation import ACTIVATIONS
 from lmn_kernels.launch import Launch
 from lmn_kernels.product_key_topk.metric import METRICS
 
 from .launches import collect_launches, kernel_names
 from .machine_code import amd_usage, disassemble, nvidia_usage
-from .shapes import SHAPES
+from .shapes import SHAPES, Shape
 
 
 class Target(NamedTuple):
@@ -55,7 +57,16 @@ TARGETS = {
 }
 TENSOR_MEMORY_LIMIT = 512
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
-AUDIT_CASES = ("lmn_1m:bf16", "wide_1m:bf16", "ctr_64k:fp32", "ctr_64k:fp64")
+AUDIT_CASES = (
+    "lmn_1m:bf16",
+    "wide_1m:bf16",
+    "ctr_64k:fp32",
+    "ctr_64k:fp64",
+    "lmn_1m:fp16:cosine:sigmoid",
+    "ctr_64k:bf16:l2:relu",
+    "ctr_64k:fp64:cosine",
+    "ctr_64k:fp64:l2",
+)
 
 _current_target: ContextVar[GPUTarget] = ContextVar("offline_target")
 
@@ -149,9 +160,11 @@ def compile_launch(launch: Launch, target: str) -> CompiledKernel:
 
 
 def compile_cases(
-    cases: Sequence[str], metric: str, targets: Sequence[str], workers: int | None = None
+    cases: Sequence[str], targets: Sequence[str], workers: int | None = None
 ) -> list[tuple[str, CompiledKernel]]:
-    """Compile every launch of ``cases`` (``SHAPE:DTYPE``) for ``targets``; equal binaries of one case count once.
+    """Compile every launch of ``cases`` for ``targets``; a binary that several launches share counts once.
+
+    A case is ``SHAPE:DTYPE[:METRIC[:ACTIVATION]]``, with ``dot`` and ``softmax`` where nothing is said.
 
     Each target is compiled in a process and with a cache of its own. Threads that compile for several targets at once
     were seen to translate the same LLVM code to other PTX (128 registers and a spill where a target alone gives 96 and
@@ -159,27 +172,44 @@ def compile_cases(
     """
     workers = workers or min(len(targets), len(os.sched_getaffinity(0)))
     with get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
-        of_targets = pool.map(partial(_compile_target, cases, metric), targets, chunksize=1)
+        of_targets = pool.map(partial(_compile_target, cases), targets, chunksize=1)
     return [row for rows in of_targets for row in rows]
 
 
-def _compile_target(cases: Sequence[str], metric: str, target: str) -> list[tuple[str, CompiledKernel]]:
+def _compile_target(cases: Sequence[str], target: str) -> list[tuple[str, CompiledKernel]]:
     unique = {}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TRITON_CACHE_DIR"] = cache
         for case in cases:
-            shape, _, dtype = case.partition(":")
-            for launch in collect_launches(SHAPES[shape], DTYPES[dtype], metric):
+            for launch in collect_launches(*parse_case(case)):
                 compiled = compile_launch(launch, target)
-                unique[case, compiled.key] = (case, compiled)
+                unique.setdefault(compiled.key, (case, compiled))
     return list(unique.values())
+
+
+def parse_case(case: str) -> tuple[Shape, torch.dtype, str, str]:
+    """Shape, type, metric and activation of a case.
+
+    Raises:
+        ValueError: a part is unknown or one too many.
+    """
+    parts = dict(zip_longest(("shape", "dtype", "metric", "activation"), case.split(":")))
+    choices = {"shape": SHAPES, "dtype": DTYPES, "metric": METRICS, "activation": ACTIVATIONS}
+    metric, activation = parts.get("metric") or "dot", parts.get("activation") or "softmax"
+    for name, value in {**parts, "metric": metric, "activation": activation}.items():
+        if name not in choices or value not in choices[name]:
+            raise ValueError(
+                f"--case must be SHAPE:DTYPE[:METRIC[:ACTIVATION]], of {', '.join(SHAPES)}; {', '.join(DTYPES)}; "
+                f"{', '.join(METRICS)}; {', '.join(ACTIVATIONS)}; got {case}"
+            )
+    return SHAPES[parts["shape"]], DTYPES[parts["dtype"]], metric, activation
 
 
 def format_table(rows: Sequence[tuple[str, CompiledKernel]]) -> str:
     """A text table, one line a binary, problems last."""
-    header = f"{'case':16} {'kernel':44} {'target':7} {'warps':>5} {'regs':>5} {'spill B':>7} {'shared B':>8}  problems"
+    header = f"{'case':27} {'kernel':44} {'target':7} {'warps':>5} {'regs':>5} {'spill B':>7} {'shared B':>8}  problems"
     lines = [
-        f"{label:16} {row.kernel:44} {row.target:7} {row.num_warps:5} {row.registers:5} {row.spill_bytes:7} "
+        f"{label:27} {row.kernel:44} {row.target:7} {row.num_warps:5} {row.registers:5} {row.spill_bytes:7} "
         f"{row.dynamic_shared_bytes:8}  {'; '.join(row.problems())}".rstrip()
         for label, row in rows
     ]
@@ -213,22 +243,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Audit the kernels of ``lmn_kernels``; see the head of this module. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.offline", description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--case", action="append", metavar="SHAPE:DTYPE", help=f"may repeat; default: {' '.join(AUDIT_CASES)}"
+        "--case",
+        action="append",
+        metavar="SHAPE:DTYPE[:METRIC[:ACTIVATION]]",
+        help=f"may repeat; default: {' '.join(AUDIT_CASES)}",
     )
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="may repeat; default: all")
-    parser.add_argument("--metric", default="dot", choices=METRICS, help="default: dot")
     parser.add_argument("--workers", type=int, help="processes; default: one a target, as far as there are cores")
     parser.add_argument("--json", action="store_true", help="print every figure as JSON instead of a table")
     parser.add_argument("--assembly", type=Path, metavar="FOLDER", help="also write the machine code of each binary")
     options = parser.parse_args(arguments)
     cases = options.case or AUDIT_CASES
     for case in cases:
-        shape, _, dtype = case.partition(":")
-        if shape not in SHAPES or dtype not in DTYPES:
-            parser.error(
-                f"--case must be SHAPE:DTYPE, one of {', '.join(SHAPES)} and of {', '.join(DTYPES)}, got {case}"
-            )
-    rows = compile_cases(cases, options.metric, options.target or tuple(TARGETS), options.workers)
+        try:
+            parse_case(case)
+        except ValueError as error:
+            parser.error(str(error))
+    rows = compile_cases(cases, options.target or tuple(TARGETS), options.workers)
     if options.json:
         records = [as_record(label, row) for label, row in rows]
         print(json.dumps({"triton": triton.__version__, "kernels": kernel_names(), "rows": records}, indent=1))

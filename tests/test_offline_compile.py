@@ -144,8 +144,10 @@ def test_interpreted_kernel_is_an_error() -> None:
         compile_launch(Launch(interpreted, (1,), (), {}), "sm_90")
 
 
-@pytest.mark.parametrize("case", ["lmn_1m", "lmn_1m:int8", "huge:bf16"])
+@pytest.mark.parametrize(
+    "case", ["lmn_1m", "lmn_1m:int8", "huge:bf16", "lmn_1m:bf16:l3", "lmn_1m:bf16:l2:tanh", "lmn_1m:bf16:l2:relu:x"]
+)
 def test_unknown_case_is_an_error(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--case", case])
-    assert "--case must be SHAPE:DTYPE, one of ctr_64k, lmn_1m" in capsys.readouterr().err
+    assert "--case must be SHAPE:DTYPE[:METRIC[:ACTIVATION]], of ctr_64k, lmn_1m" in capsys.readouterr().err

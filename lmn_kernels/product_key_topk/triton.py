@@ -66,7 +66,7 @@ def launch_product_key_topk(
     block_c = max(16, min(triton.next_power_of_2(C), 64))
     launch(
         _product_key_topk_axis_fwd_kernel, (triton.cdiv(B, 16), H * 2), *axis_args,
-        N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=block_n, BLOCK_C=block_c, BLOCK_K=block_k, num_warps=4,
+        N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=block_n, BLOCK_C=block_c, BLOCK_K=block_k, num_warps=8,
     )  # fmt: skip
     block_p = triton.next_power_of_2(ranks.shape[1])
     block_r = max(1, 512 // block_p)
@@ -153,8 +153,6 @@ def _product_key_topk_axis_fwd_kernel(
         q_ptr + b * stride_qb + (head_axis // 2).to(tl.int64) * stride_qh + (head_axis % 2).to(tl.int64) * stride_qa
     )
     k_base = k_ptr + (head_axis // 2).to(tl.int64) * stride_kh + (head_axis % 2).to(tl.int64) * stride_ka
-    query_term = 0.0
-    key_term = 0.0
     if METRIC != "dot":
         query_term = tl.load(q_term_ptr + rows, mask=b < B, other=0)[:, None]
     best = tl.full([BLOCK_B, BLOCK_K], _LOWEST, dtype=tl.int64)
@@ -172,7 +170,7 @@ def _product_key_topk_axis_fwd_kernel(
             scores = tl.dot(q, k, scores, input_precision="ieee")
         if METRIC != "dot":
             key_term = tl.load(k_term_ptr + head_axis.to(tl.int64) * N + n, mask=n < N, other=0)[None, :]
-        scores = _combine_terms(scores, query_term, key_term, METRIC)
+            scores = _combine_terms(scores, query_term, key_term, METRIC)
         ranked = tl.where((n < N)[None, :], _rank32(scores, n[None, :]), _LOWEST)
         if BLOCK_N > BLOCK_K:
             ranked = tl.topk(ranked, BLOCK_K)
@@ -233,8 +231,6 @@ def _product_key_topk_axis_search_fwd_kernel(
     rows = b * (2 * H) + head_axis  # [BLOCK_B]: row of a [B * H * 2, ...] tensor
     q_rows = q_ptr + b * stride_qb + (head_axis // 2) * stride_qh + (head_axis % 2) * stride_qa
     k_base = k_ptr + (head_axis // 2) * stride_kh + (head_axis % 2) * stride_ka
-    query_term = 0.0
-    key_term = 0.0
     if METRIC != "dot":
         query_term = tl.load(q_term_ptr + rows, mask=b < B, other=0)[:, None]
     last_rank = tl.full([BLOCK_B], 0x7FFFFFFFFFFFFFFF, dtype=tl.int64)
@@ -256,7 +252,7 @@ def _product_key_topk_axis_search_fwd_kernel(
                 k_column += stride_kc
             if METRIC != "dot":
                 key_term = tl.load(k_term_ptr + head_axis * N + n, mask=n < N, other=0)[None, :]
-            scores = _combine_terms(scores, query_term, key_term, METRIC)
+                scores = _combine_terms(scores, query_term, key_term, METRIC)
             ranked = _rank64(scores)
             later = _comes_after(ranked, n[None, :], last_rank[:, None], last_index[:, None])
             ranked = tl.where((n < N)[None, :] & later, ranked, _LOWEST)
