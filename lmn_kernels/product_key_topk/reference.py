@@ -2,8 +2,12 @@
 
 ``torch.topk`` breaks ties as it likes, so scores are turned into integers whose order is the contract's order: the
 float's bits made monotone in the high half, the reversed index in the low half. No two are equal, hence ``topk`` of
-them is exact and deterministic. For float64, whose bits fill the word, a stable sort does the same. Rows are taken in
-chunks, so that the scores of a chunk stay in the cache and no ``[B, N]`` matrix is held.
+them is exact and deterministic. For float64, whose bits fill the word, a stable sort does the same.
+
+On the CPU that is slow, and almost never needed: ``topk`` of the floats themselves is exact unless the K-th best score
+is tied with one that was left out, so only the rows where it is are ranked again. Before it, maxima of ``GROUP``
+neighbours leave K groups, and K * GROUP scores, to look at. Rows are taken in chunks, so that the scores of a chunk stay
+in the cache and no ``[B, N]`` matrix is held.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from .metric import combine_terms, metric_term, sparse_score_backward
 from .staircase import staircase
 
 CHUNK_BYTES = 4 << 20
+GROUP = 8
 _LOW = (1 << 31) - 1
 
 
@@ -46,20 +51,54 @@ def score_sub_keys(queries: Tensor, keys: Tensor, key_term: Tensor | None, metri
 
 def best_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` best of ``[..., N]`` and their positions: higher first, NaN last, equal ones by position."""
-    scores = torch.where(scores == 0, 0.0, scores)  # -0.0 equals 0.0
+    fast = scores.device.type == "cpu" and scores.dtype == torch.float32
+    position = _positions_unless_tied(scores, k) if fast else _positions(scores, k)
+    return scores.gather(-1, position), position
+
+
+def _positions_unless_tied(scores: Tensor, k: int) -> Tensor:
+    rows = scores.reshape(-1, scores.shape[-1])
+    N = rows.shape[1]
+    groups = N // GROUP
+    if N % GROUP == 0 and groups >= 2 * k:
+        top = rows.unflatten(1, (groups, GROUP)).amax(-1).topk(k + 1)
+        members = torch.arange(GROUP, device=rows.device)
+        candidates = (top.indices[:, :k, None] * GROUP + members).flatten(1)  # [R, k * GROUP]
+        best = rows.gather(1, candidates).topk(k + 1)
+        position = candidates.gather(1, best.indices[:, :k])
+        left_out = torch.maximum(top.values[:, k], best.values[:, k])
+    else:
+        best = rows.topk(min(k + 1, N))
+        position = best.indices[:, :k]
+        left_out = best.values[:, k] if k < N else torch.full_like(best.values[:, 0], -torch.inf)
+    chosen = best.values[:, :k]
+    position = (_ordered(chosen) | _reversed(position)).sort(dim=1, descending=True).values.bitwise_and_(_LOW)
+    position = _LOW - position
+    doubtful = (chosen[:, -1] == left_out) & (k < N) | chosen[:, 0].isnan()  # topk puts NaN first
+    if doubtful.any():
+        position[doubtful] = _positions(rows[doubtful], k)
+    return position.view(*scores.shape[:-1], k)
+
+
+def _positions(scores: Tensor, k: int) -> Tensor:
     if scores.dtype == torch.float64:
-        bits = scores.view(torch.int64)
+        bits = torch.where(scores == 0, 0.0, scores).view(torch.int64)  # -0.0 equals 0.0
         ordered = bits ^ ((bits >> 63) & torch.iinfo(torch.int64).max)
         ordered = ordered.masked_fill(scores.isnan(), torch.iinfo(torch.int64).min)
-        position = ordered.sort(dim=-1, descending=True, stable=True).indices[..., :k]
-    else:
-        bits = scores.view(torch.int32)
-        ordered = bits ^ ((bits >> 31) & torch.iinfo(torch.int32).max)
-        ordered = ordered.masked_fill(scores.isnan(), torch.iinfo(torch.int32).min)
-        reversed_position = _LOW - torch.arange(scores.shape[-1], device=scores.device)
-        ranked = (ordered.to(torch.int64) << 32) | reversed_position
-        position = _LOW - (ranked.topk(k, dim=-1).values & _LOW)
-    return scores.gather(-1, position), position
+        return ordered.sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    everywhere = torch.arange(scores.shape[-1], device=scores.device)
+    return _LOW - ((_ordered(scores) | _reversed(everywhere)).topk(k, dim=-1).values & _LOW)
+
+
+def _ordered(scores: Tensor) -> Tensor:
+    """float32 as int64 in the same order, NaN lowest, the low 32 bits free."""
+    bits = torch.where(scores == 0, 0.0, scores).view(torch.int32)  # -0.0 equals 0.0
+    ordered = bits ^ ((bits >> 31) & torch.iinfo(torch.int32).max)
+    return ordered.masked_fill(scores.isnan(), torch.iinfo(torch.int32).min).to(torch.int64) << 32
+
+
+def _reversed(position: Tensor) -> Tensor:
+    return _LOW - position
 
 
 def best_pairs(scores: Tensor, sub_keys: Tensor, N: int) -> tuple[Tensor, Tensor]:
