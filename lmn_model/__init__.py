@@ -1,1 +1,9 @@
-"""Large Memory Network: torch modules, a CTR model and the ``lmn`` command on top of ``lmn_kernels``."""
+"""Large Memory Network: torch modules, a CTR model and the ``lmn`` command on top of ``lmn_kernels``.
+
+The modules need torch alone; data and training need the ``train`` extra.
+"""
+
+from .large_memory_network import LargeMemoryNetwork, MemoryReadOut
+from .memory_layer import MemoryLayer
+
+__all__ = ["LargeMemoryNetwork", "MemoryLayer", "MemoryReadOut"]

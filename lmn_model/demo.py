@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmn_model.ctr_model import ModelSettings
 from lmn_model.data import Dataset
 from lmn_model.evaluation import open_dataset
 from lmn_model.files import write_json
@@ -23,9 +22,8 @@ from lmn_model.training import train
 
 INTERESTS = {"pooling": "pooling", "din": "DIN", "lmn": "LMN"}
 DEMO = Settings(
-    data=DataSettings(dataset="complete-journey", window=20, max_train_rows=200_000, max_eval_rows=50_000),
-    model=ModelSettings(interest="lmn"),
-    training=TrainingSettings(epochs=1, batch_size=1024, order="shuffle", eval_every=50),
+    data=DataSettings(max_train_rows=100_000, max_eval_rows=25_000, min_item_count=5),
+    training=TrainingSettings(epochs=2, order="time", memory_optimizer="adagrad", memory_learning_rate=0.05),
 )
 
 logger = logging.getLogger("lmn")

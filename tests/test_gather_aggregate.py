@@ -336,3 +336,10 @@ def test_errors_name_the_argument(
     with pytest.raises(error) as caught:
         op(**arguments)
     assert str(caught.value).startswith(f"gather_aggregate: {message}")
+
+
+def test_under_fullgraph_the_message_of_a_check_is_in_the_compilers_error() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(gather_aggregate, fullgraph=True, backend="eager")
+    with pytest.raises(Exception, match=r"weights must have the shape of slots, \[3, 2\], got \[3, 1\]"):
+        compiled(torch.randn(4, 2), torch.zeros(3, 2, dtype=torch.int64), torch.randn(3, 1))

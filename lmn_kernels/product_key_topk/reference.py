@@ -6,8 +6,8 @@ them is exact and deterministic. For float64, whose bits fill the word, a stable
 
 On the CPU that is slow, and almost never needed: ``topk`` of the floats themselves is exact unless the K-th best score
 is tied with one that was left out, so only the rows where it is are ranked again. Before it, maxima of ``GROUP``
-neighbours leave K groups, and K * GROUP scores, to look at. Rows are taken in chunks, so that the scores of a chunk stay
-in the cache and no ``[B, N]`` matrix is held.
+neighbours leave K groups, and K * GROUP scores, to look at. Rows are taken in chunks, so that the scores of a chunk
+stay in the cache and no ``[B, N]`` matrix is held.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _positions_unless_tied(scores: Tensor, k: int) -> Tensor:
     N = rows.shape[1]
     groups = N // GROUP
     if N % GROUP == 0 and groups >= 2 * k:
-        top = rows.unflatten(1, (groups, GROUP)).amax(-1).topk(k + 1)
+        top = rows.view(-1, groups, GROUP).amax(-1).topk(k + 1)
         members = torch.arange(GROUP, device=rows.device)
         candidates = (top.indices[:, :k, None] * GROUP + members).flatten(1)  # [R, k * GROUP]
         best = rows.gather(1, candidates).topk(k + 1)

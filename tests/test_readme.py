@@ -1,0 +1,65 @@
+"""What the README says runs, and its figures are those of the committed results."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lmn_model.cli import main
+from lmn_model.setting_types import declared_settings
+from lmn_model.settings import Settings
+from tests.events_factory import make_events
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def demo_table() -> str:
+    summary = json.loads((ROOT / "docs/results/demo.json").read_text(encoding="utf-8"))
+    lines = ["| model | AUC | GAUC | log loss | parameters | samples/s in training |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {row['model']} | {row['auc']:.4f} | {row['gauc']:.4f} | {row['log_loss']:.4f} | {row['parameters']:,} "
+        f"| {row['samples_per_second']:,.0f} |"
+        for row in summary["models"]
+    ]
+    return "\n".join(lines)
+
+
+def test_the_first_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    assert "slots=1048576, value_dim=32" in capsys.readouterr().out
+
+
+def test_the_table_of_numbers_is_that_of_the_results() -> None:
+    shown = README.partition("<!-- demo -->\n")[2].partition("\n<!-- /demo -->")[0]
+    assert shown == demo_table(), f"put this into README.md between the demo marks:\n{demo_table()}"
+
+
+def test_own_table_with_the_flags_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"user_id": "customer", "item_id": "sku", "timestamp": "bought_at", "category": "category", "segment": "city"}
+    events = make_events(rows=600, users=20, items=40).rename(own)
+    events = events.with_columns(brand=events["category"])[[*own.values(), "brand"]]
+    monkeypatch.chdir(tmp_path)
+    events.write_csv("purchases.csv")
+    events.head(5).drop("brand", "category", "city").write_csv("pairs.csv")
+    commands = [line.partition("#")[0].split() for line in blocks("bash")[2].replace("\\\n", " ").splitlines()]
+    assert [command[:2] for command in commands] == [["lmn", "train"], ["lmn", "evaluate"], ["lmn", "predict"]]
+    small = ["--sub-keys=8", "--top-k=4", "--embedding-dim=4", "--hidden=8", "--threads=1", "--device=cpu"]
+    assert main([*commands[0][1:], *small]) == 0
+    assert main(commands[1][1:]) == 0
+    assert main(commands[2][1:]) == 0
+    named = re.findall(r"`([a-z_]+\.(?:toml|json|log|png|safetensors))`", README)
+    assert {path.name for path in (tmp_path / "runs/mine").iterdir()} == set(named)
+
+
+def test_flags_in_the_readme_exist() -> None:
+    known = {f"--{each.name.replace('_', '-')}" for each in declared_settings(Settings)}
+    known |= {"--out", "--run", "--pairs", "--resume", "--config", "--help"}
+    assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known
