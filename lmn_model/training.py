@@ -157,10 +157,11 @@ class Trainer:
         )
         self.state.model.train()
         bar = tqdm(
-            total=self.steps_per_epoch,
-            initial=progress.epoch_step,
+            total=len(self.dataset.train),
+            initial=progress.epoch_step * training.batch_size,
             desc=f"epoch {progress.epoch + 1}/{training.epochs}",
-            unit="step",
+            unit=" samples",
+            unit_scale=True,
             disable=None,
             leave=False,
         )
@@ -168,7 +169,7 @@ class Trainer:
         with bar, closing(iter(loader)) as batches:
             for batch in batches:
                 self._step(batch.to(self.device))
-                bar.update()
+                bar.update(len(batch))
                 if self._after_step(stop, bar):
                     return
 
