@@ -23,7 +23,7 @@ from lmn_model.training import train
 INTERESTS = {"pooling": "pooling", "din": "DIN", "lmn": "LMN"}
 DEMO = Settings(
     data=DataSettings(max_train_rows=100_000, max_eval_rows=25_000, min_item_count=5),
-    training=TrainingSettings(epochs=2, order="time", memory_optimizer="adagrad", memory_learning_rate=0.05),
+    training=TrainingSettings(epochs=2, eval_every=98),
 )
 
 logger = logging.getLogger("lmn")
