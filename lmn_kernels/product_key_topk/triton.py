@@ -53,7 +53,7 @@ def launch_product_key_topk(
         acc = tl.float64 if dtype == torch.float64 else tl.float32
         launch(
             _product_key_topk_axis_search_fwd_kernel, (triton.cdiv(B, 16), H * 2), *axis_args,
-            N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=min(triton.next_power_of_2(N), 64), ACC=acc, num_warps=4,
+            N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=min(triton.next_power_of_2(N), 32), ACC=acc, num_warps=4,
         )  # fmt: skip
         launch(
             _product_key_topk_pairs_search_fwd_kernel, (triton.cdiv(B * H, 16),), *pair_args,
