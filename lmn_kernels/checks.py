@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .dtypes import FLOATS, INTEGERS, describe, names
 
 
-def check_tensor(op: str, name: str, value: object, shape: str, integers: bool = False) -> Tensor:
-    """``value`` as a tensor whose rank is that of ``shape``, such as ``"[M, D]"``, and whose type the op takes.
+def check_tensor(op: str, name: str, value: object, shape: str, integers: bool = False) -> None:
+    """Check that ``value`` is a tensor with the rank of ``shape``, such as ``"[M, D]"``, and a type that the op takes.
 
     Raises:
-        TypeError: ``value`` is no tensor, or has another type.
+        TypeError: ``value`` is no tensor, is sparse, or has another type.
         ValueError: it has another number of dimensions.
     """
     allowed = INTEGERS if integers else FLOATS
@@ -19,9 +20,10 @@ def check_tensor(op: str, name: str, value: object, shape: str, integers: bool =
         raise TypeError(f"{op}: {name} must be a tensor {shape}, got {type(value).__name__}")
     if value.dtype not in allowed:
         raise TypeError(f"{op}: {name} must be {names(allowed)} with shape {shape}, got {describe(value)}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{op}: {name} must be a dense tensor {shape}, got layout {value.layout}")
     if value.dim() != shape.count(",") + 1:
         raise ValueError(f"{op}: {name} must have shape {shape}, got {describe(value)}")
-    return value
 
 
 def check_same_device(op: str, **tensors: Tensor) -> None:
@@ -30,6 +32,12 @@ def check_same_device(op: str, **tensors: Tensor) -> None:
     for name, tensor in others:
         if tensor.device != reference.device:
             raise ValueError(f"{op}: {name} must be on the device of {first}, {reference.device}, got {tensor.device}")
+
+
+def check_flag(op: str, name: str, value: object) -> None:
+    """Raise ``TypeError`` unless ``value`` is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name} must be a bool, got {value!r}")
 
 
 def check_choice(op: str, name: str, value: object, choices: tuple[str, ...]) -> None:

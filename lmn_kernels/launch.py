@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
+
 
 class Launch(NamedTuple):
     """One kernel launch: the jitted function, its grid, its runtime arguments in order, and constexprs plus options."""
@@ -32,7 +34,9 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
         _recorders[-1].append(Launch(kernel, grid, args, meta))
         return
     launch_counts[kernel.__name__] += 1
-    kernel[grid](*args, **meta)
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device_of(args[0]):  # type: ignore[no-untyped-call]
+        kernel[grid](*args, **meta)
 
 
 @contextmanager

@@ -17,10 +17,19 @@ from torch import Tensor
 LIBRARY: Any = torch.library.Library("lmn_kernels", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def register(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    """Define an op from its schema and return it, ready to call."""
+def register(
+    schema: str, implementation: Callable[..., Any], fake: Callable[..., Any], *, capturable: bool = True
+) -> Any:
+    """Define an op from its schema and return it, ready to call.
+
+    An op that is not ``capturable`` waits for the GPU or fills a cache in its first call; the compiler keeps it out of
+    the CUDA graphs that it makes.
+    """
     name = schema.partition("(")[0]
-    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    tags = [torch.Tag.pt2_compliant_tag]
+    if not capturable:
+        tags.append(torch.Tag.cudagraph_unsafe)
+    LIBRARY.define(schema, tags=tuple(tags))
     LIBRARY.impl(name, _without_autocast(implementation), "CompositeExplicitAutograd")
     torch.library.register_fake(f"lmn_kernels::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.lmn_kernels, name).default

@@ -42,7 +42,7 @@ def _seeded_and_poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def device() -> torch.device:
     """Where the kernels run: the GPU, or the CPU through the interpreter."""
     return torch.device("cuda", 0) if GPU else torch.device("cpu")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmn_kernels import memory_lookup
-from lmn_kernels.launch import launch_counts
+from lmn_kernels.launch import launch_counts, record_launches
 from lmn_kernels.testing import (
     assert_within_reference_error,
     brute_force_topk,
@@ -57,10 +59,8 @@ def test_reads_the_slots_of_the_oracle(metric: str, activation: str, backend: st
         torch.testing.assert_close(read.output, sum_rows(inputs.values, slots.flatten(1), weights.flatten(1)))
 
 
-@pytest.mark.parametrize(
-    ("metric", "activation"),
-    [("dot", "softmax"), ("cosine", "softmax"), ("l2", "softmax"), ("dot", "sigmoid"), ("dot", "relu")],
-)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("metric", METRICS)
 def test_gradcheck(metric: str, activation: str, backend: str, device: torch.device) -> None:
     inputs = make_memory_inputs(2, 1, 3, 2, 2, dtype=torch.float64, requires_grad=True, device=device)
 
@@ -248,3 +248,40 @@ def test_errors_name_the_argument(
     with pytest.raises(error) as caught:
         op(**arguments)
     assert str(caught.value).startswith(f"memory_lookup: {message}")
+
+
+class _LargestOutput(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor that any torch op makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor) and not func.is_view:
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_triton_path_materialises_neither_gathered_rows_nor_pairs_nor_scores(metric: str) -> None:
+    pytest.importorskip("triton")
+    from lmn_kernels.gather_aggregate.triton import launch_values_backward, launch_weights_backward
+    from lmn_kernels.memory_lookup.triton import launch_memory_lookup
+    from lmn_kernels.product_key_topk.triton import launch_product_key_topk_backward
+
+    B, N, C, K, D = 4096, 64, 8, 32, 64
+    with torch.device("meta"):
+        queries, keys, values = torch.empty(B, 1, 2, C), torch.empty(1, 2, N, C), torch.empty(N * N, D)
+    with record_launches() as launches, _LargestOutput() as largest:
+        output, slots, weights = launch_memory_lookup(queries, keys, values, K, metric, "softmax")
+        launch_values_backward(output, slots.flatten(1), weights.flatten(1), N * N, torch.float32)
+        launch_weights_backward(output, values, slots.flatten(1), torch.float32)
+        launch_product_key_topk_backward(weights, queries, keys, slots, metric, (True, True))
+    assert len(launches) == 7
+    lists_of_both_axes = B * 2 * K + 1
+    assert B * D <= largest.elements <= lists_of_both_axes < min(B * K * D, B * K * K, B * 2 * N)

@@ -1,7 +1,7 @@
 """``gather_aggregate``: the read-out of a memory, a weighted bag with gradients to values and weights.
 
 It is the only op that touches the values, so that a table may live elsewhere (sharded, on the host, quantised) without
-changing the rest. Measured against ``torch.nn.functional.embedding_bag``, which has no weights' gradient in bfloat16,
+changing the rest. The yardstick is ``torch.nn.functional.embedding_bag``, which has no weights' gradient in bfloat16,
 no capturable backward and no sparse gradient under weights that need one.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..backend import check_backend, use_triton
-from ..checks import check_same_device, check_tensor
+from ..checks import check_flag, check_same_device, check_tensor
 from ..library import register, register_backward
 from . import reference
 
@@ -49,7 +49,8 @@ def gather_aggregate(
     Notes:
         Deterministic: each output row and each gradient row is summed in one fixed order, forward and backward.
         Gradients flow to ``values`` and ``weights``, each computed only if it is needed, and once: there is no second
-        derivative. ``sparse_grad`` reads the number of touched slots on the host, which waits for the GPU.
+        derivative. ``sparse_grad`` reads the number of touched slots on the host, which waits for the GPU; the torch
+        backend waits in every pass.
         Bytes moved, forward: B * L * D of values, B * L slots and weights, B * D of output.
 
     Source: the value read-out of Lample et al. 2019, arXiv 1907.05242, section 3.1; the memory read of LMN, arXiv
@@ -70,6 +71,7 @@ def gather_aggregate(
     if slots.shape != weights.shape:
         raise ValueError(f"{_OP}: weights must have the shape of slots, {list(slots.shape)}, got {list(weights.shape)}")
     check_same_device(_OP, values=values, slots=slots, weights=weights)
+    check_flag(_OP, "sparse_grad", sparse_grad)
     return _forward(values, slots, weights, sparse_grad, backend)  # type: ignore[no-any-return]
 
 
@@ -171,6 +173,7 @@ _touched_rows = register(
     "-> (Tensor, Tensor)",
     _touched_rows_implementation,
     _touched_rows_fake,
+    capturable=False,
 )
 
 

@@ -2,7 +2,8 @@
 
 Forward and the weights' gradient read each named row once, a tile of rows at a time so that several loads are in
 flight. The values' gradient sorts the entries by slot and gives each run of equal slots to one program, which writes
-its row once: no atomics, the same sum in the same order on every run, untouched rows never read. Row offsets are int64
+its row once: no atomics, the same sum in the same order on every run, untouched rows never read; the price is that one
+program sums all of a hot slot. Row offsets are int64
 throughout, so no table is too large. A slot outside [0, M) is never dereferenced: it makes its bag NaN.
 """
 
@@ -48,7 +49,7 @@ def launch_weights_backward(grad: Tensor, values: Tensor, slots: Tensor, dtype: 
     block_l, block_d = _tile(L, D)
     launch(
         _gather_aggregate_bwd_weights_kernel,
-        (B, triton.cdiv(L, block_l)),
+        (B * triton.cdiv(L, block_l),),
         grad, values, slots, out,
         M, *grad.stride(), *values.stride(), *slots.stride(),
         D=D, L=L, BLOCK_L=block_l, BLOCK_D=block_d, ACC=_acc(values.dtype, dtype), num_warps=_warps(block_d),
@@ -60,7 +61,8 @@ def launch_values_backward(grad: Tensor, slots: Tensor, weights: Tensor, M: int,
     """Dense gradient of the values ``[M, D]``, in ``dtype``."""
     out = grad.new_zeros(M, grad.shape[1], dtype=dtype)
     if slots.numel() and out.numel():
-        _launch_sum_runs(grad, weights, *group_by_slot(slots), out, min(slots.numel(), M), scatter=True)
+        runs = group_by_slot(slots.clamp(-1, M))  # slots outside the table make two runs at the most
+        _launch_sum_runs(grad, weights, *runs, out, min(slots.numel(), M + 2), scatter=True)
     return out
 
 
@@ -79,7 +81,7 @@ def launch_touched_rows(
     U, low, high = torch.cat((runs.total, runs.slots[:1], runs.slots[runs.total - 1])).tolist()
     if low < 0 or high >= M:
         raise IndexError(f"gather_aggregate: slots must lie in [0, {M}), got {low if low < 0 else high}")
-    out = grad.new_zeros(U, D, dtype=dtype)
+    out = grad.new_empty(U, D, dtype=dtype)
     if D:
         _launch_sum_runs(grad, weights, *runs, out, U, scatter=False)
     return runs.slots[:U], out
@@ -168,8 +170,9 @@ def _gather_aggregate_bwd_weights_kernel(
     M, stride_gb, stride_gd, stride_vm, stride_vd, stride_sb, stride_sl,
     D: tl.constexpr, L: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    b = tl.program_id(0).to(tl.int64)
-    l = (tl.program_id(1) * BLOCK_L + tl.arange(0, BLOCK_L)).to(tl.int64)
+    blocks: tl.constexpr = (L + BLOCK_L - 1) // BLOCK_L
+    b = (tl.program_id(0) // blocks).to(tl.int64)
+    l = (tl.program_id(0) % blocks * BLOCK_L + tl.arange(0, BLOCK_L)).to(tl.int64)
     slots = tl.load(slots_ptr + b * stride_sb + l * stride_sl, mask=l < L, other=0).to(tl.int64)
     inside = (slots >= 0) & (slots < M)
     acc = tl.zeros([BLOCK_L, BLOCK_D], dtype=ACC)

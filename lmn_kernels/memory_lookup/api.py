@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..activation import ACTIVATIONS, activation_backward
 from ..backend import check_backend, use_triton
-from ..checks import check_choice, check_same_device, check_tensor
+from ..checks import check_choice, check_flag, check_same_device, check_tensor
 from ..dtypes import accumulator, describe
 from ..gather_aggregate.api import values_gradient, weights_gradient
 from ..library import register, register_backward
@@ -95,6 +95,7 @@ def memory_lookup(
             f"{_OP}: values must have M = N * N = {N * N} rows for N = {N} sub-keys, got {describe(values)}"
         )
     check_same_device(_OP, queries=queries, values=values)
+    check_flag(_OP, "sparse_grad", sparse_grad)
     return MemoryLookup(*_forward(queries, keys, values, k, metric, activation, sparse_grad, backend))
 
 
@@ -124,6 +125,7 @@ _forward = register(
     "str backend) -> (Tensor, Tensor, Tensor)",
     _forward_implementation,
     _forward_fake,
+    capturable=False,
 )
 
 

@@ -1,4 +1,7 @@
-"""The whole memory read on Triton: three launches, the activation inside the second."""
+"""The whole memory read on Triton: three kernels, the activation inside the second.
+
+Where the search kernels select (float64, large K) the activation follows them in plain torch.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """``product_key_topk``: the router of a product-key memory, exact and with a sparse gradient.
 
-Scoring, both selections and the pair step run in two launches; peers write the two score matrices, two sorted top-ks
-and K x K pairs to memory. Ties have one defined order, on every backend (``torch.topk`` has none), so that equal
-scores mean equal slots.
+Scoring, both selections and the pair step are two kernels (cosine and l2 take norms before them); peers write the two
+score matrices, two sorted top-ks and K x K pairs to memory. Ties have one defined order, on every backend
+(``torch.topk`` has none), so that equal scores mean equal slots.
 """
 
 from __future__ import annotations
@@ -63,9 +63,13 @@ def product_key_topk(
         other.
         Scores accumulate in float32 (float64 for float64). The gradient is sparse: K of the N scores on an axis have
         one.
-        There is no second derivative.
-        Bytes moved: B * H * 2 * C of queries, B * H * K * (12 + 16) of results and lists between the two launches; the
-        keys stay in the cache.
+        There is no second derivative, and no ``torch.func`` transform. Infinite queries or keys give defined scores and
+        slots, but NaN gradients, as in plain torch.
+        ``"l2"`` is computed as ``2 q.k - |k|^2 - |q|^2``, at most 0: its error is some units in the last place of the
+        squared norms, so vectors far from the origin should be centred first.
+        ``queries`` and ``keys`` must share a type: under autocast, cast the queries to the keys'.
+        Bytes moved: B * H * 2 * C of queries, B * H * K * 12 of results and, written and read
+        between the two kernels, 2 * B * H * K * 16 of lists; the keys stay in the cache.
 
     Source: Lample et al. 2019, arXiv 1907.05242, section 3.2; two-axis activation of LMN, arXiv 2502.05558.
 
@@ -163,6 +167,7 @@ _forward = register(
     "product_key_topk(Tensor queries, Tensor keys, SymInt k, str metric, str backend) -> (Tensor, Tensor)",
     _forward_implementation,
     _forward_fake,
+    capturable=False,
 )
 _backward_op = register(
     "product_key_topk_backward(Tensor grad_scores, Tensor queries, Tensor keys, Tensor slots, str metric, "

@@ -4,7 +4,7 @@ Every metric is a dot product and at most one number for each query half and one
 
     dot       q . k
     cosine    ((q . k) * query_term) * key_term      terms: 1 / max(norm, EPS)
-    l2        (2 * (q . k) - key_term) - query_term  terms: squared norms
+    l2        min(0, (2 * (q . k) - key_term) - query_term)  terms: squared norms
 
 Both backends take the terms from here and combine them in this order, so that sums that are exact (small integers, for
 instance) give bitwise equal scores, and ties, on both.
@@ -38,7 +38,7 @@ def combine_terms(dots: Tensor, query_term: Tensor | None, key_term: Tensor | No
         return dots
     if metric == "cosine":
         return dots * query_term * key_term
-    return 2 * dots - key_term - query_term
+    return (2 * dots - key_term - query_term).clamp_max(0)  # rounding must not make a distance negative
 
 
 def sparse_score_backward(
@@ -111,8 +111,8 @@ def sparse_score_backward(
 
 
 def _unit_scale(vectors: Tensor, dtype: torch.dtype) -> Tensor:
-    term = metric_term(vectors, "cosine", dtype)
-    return torch.ones_like(vectors[..., 0], dtype=dtype).unsqueeze(-1) if term is None else term.unsqueeze(-1)
+    norm: Tensor = torch.linalg.vector_norm(vectors.to(dtype), dim=-1, keepdim=True)
+    return norm.clamp_min(EPS).reciprocal()
 
 
 def _through_norm(grad_unit: Tensor, unit: Tensor, scale: Tensor) -> Tensor:

@@ -17,8 +17,10 @@ from torch import Tensor
 def staircase(k: int, device: torch.device) -> Tensor:
     """Ranks on both axes of every pair that can be chosen: int32 ``[2, P]``, cached for each ``k`` and device.
 
+    The first call for a ``k`` copies from the host: make it before a CUDA graph is captured.
+
     >>> staircase(3, torch.device("cpu")).tolist()
     [[0, 0, 0, 1, 2], [0, 1, 2, 0, 0]]
     """
     pairs = [(first, second) for first in range(k) for second in range(k // (first + 1))]
-    return torch.tensor(pairs, dtype=torch.int32).T.contiguous().to(device)
+    return torch.tensor(pairs, dtype=torch.int32, device="cpu").T.contiguous().to(device)

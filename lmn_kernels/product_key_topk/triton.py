@@ -1,4 +1,4 @@
-"""Triton kernels of product-key selection: two launches, scores never in memory.
+"""Triton kernels of product-key selection: two, and scores never in memory.
 
 1. The axis kernel streams the sub-keys past a tile of query halves, turns each score into an integer whose order is the
    contract's order (the float's bits made monotone, then the reversed index), and keeps the K best in registers.
@@ -128,7 +128,8 @@ def _combine_terms(dots, query_term, key_term, METRIC: tl.constexpr):
     if METRIC == "cosine":
         return dots * query_term * key_term
     if METRIC == "l2":
-        return 2 * dots - key_term - query_term
+        scores = 2 * dots - key_term - query_term
+        return tl.where(scores > 0, 0.0, scores)  # rounding must not make a distance negative
     return dots
 
 
