@@ -66,6 +66,8 @@ AUDIT_CASES = (
     "ctr_64k:bf16:l2:relu",
     "ctr_64k:fp64:cosine",
     "ctr_64k:fp64:l2",
+    "odd:fp32:l2",
+    "many_slots:bf16",
 )
 
 _current_target: ContextVar[GPUTarget] = ContextVar("offline_target")

@@ -33,5 +33,7 @@ SHAPES = {
         Shape("wide_1m", B=8192, H=4, C=128, N=1024, K=32, D=1024),
         Shape("serve_1", B=1, H=1, C=64, N=1024, K=32, D=128),
         Shape("serve_256", B=256, H=1, C=64, N=1024, K=32, D=128),
+        Shape("odd", B=999, H=3, C=65, N=1000, K=50, D=100),
+        Shape("many_slots", B=4096, H=1, C=64, N=1024, K=200, D=64),
     )
 }
