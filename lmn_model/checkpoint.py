@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from lmn_model.files import replacing
 
 FORMAT = "lmn-checkpoint-1"
+_LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
 
 
 class CheckpointError(ValueError):
@@ -75,6 +76,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(tensors, description["metadata"])
 
 
+def remove_checkpoint_leftovers(folder: Path) -> None:
+    """Remove what safetensors was writing in ``folder`` when its process was killed.
+
+    It writes to a file of its own, ``.tmp`` and six characters, before the file gets its name. Only a regular file that
+    begins as our checkpoints do is taken for one.
+    """
+    for leftover in folder.glob(".tmp??????"):
+        if leftover.is_file() and not leftover.is_symlink() and _begins_as_checkpoint(leftover):
+            leftover.unlink(missing_ok=True)
+
+
 def check_tensors(path: Path, found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
     """Raise unless ``found`` has the names and the shapes of ``expected``.
 
@@ -103,6 +115,13 @@ def _read_description(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged: the checksum of the description does not match")
     description: dict[str, Any] = json.loads(text)
     return description
+
+
+def _begins_as_checkpoint(path: Path) -> bool:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")  # of the JSON header
+        header = file.read(min(length, _LONGEST_HEADER))
+    return header.startswith(b'{"__metadata__"') and f'"format":"{FORMAT}"'.encode() in header
 
 
 def _checksum(tensor: torch.Tensor) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in ``folder``: our own, and those of safetensors."""
-    for pattern in (".*.tmp", ".tmp??????"):
-        for leftover in folder.glob(pattern):
-            leftover.unlink(missing_ok=True)
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove the temporary files that a killed process left of writing ``paths``; nothing else beside them."""
+    for path in paths:
+        mine = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
+        for leftover in path.parent.iterdir():
+            if mine.fullmatch(leftover.name) and leftover.is_file() and not leftover.is_symlink():
+                leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

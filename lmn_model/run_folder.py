@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lmn_model.files import remove_leftovers, replacing
+from lmn_model.checkpoint import remove_checkpoint_leftovers
+from lmn_model.files import remove_leftovers
 from lmn_model.settings import Settings
 
 
@@ -45,6 +48,7 @@ class RunFolder:
         self.metrics = self.root / "metrics.json"
         self.curves = self.root / "learning_curves.png"
         self.log = self.root / "train.log"
+        self.files = (self.settings, self.vocabularies, self.last, self.best, self.metrics, self.curves, self.log)
 
     def __str__(self) -> str:
         return str(self.root)
@@ -59,8 +63,7 @@ class RunFolder:
         Raises:
             RunFolderError: the folder holds a run or files with a run's names, or cannot be written.
         """
-        files = (self.settings, self.vocabularies, self.last, self.best, self.metrics, self.curves, self.log)
-        taken = [path.name for path in files if path.exists()]
+        taken = [path.name for path in self.files if path.exists()]
         if self.holds_run():
             raise RunFolderError(
                 f"{self} already holds a run; go on with it (lmn train --resume {self}) or choose another --out"
@@ -83,7 +86,8 @@ class RunFolder:
         """
         self.require_run()
         self._prove_writable()
-        remove_leftovers(self.root)
+        remove_leftovers(self.files)
+        remove_checkpoint_leftovers(self.root)
 
     def require_run(self) -> None:
         """Raise RunFolderError unless a run was started here."""
@@ -133,9 +137,10 @@ class RunFolder:
 
     def _prove_writable(self) -> None:
         try:
-            with replacing(self.root / ".probe") as temporary:
-                temporary.write_bytes(bytes(4096))
-            (self.root / ".probe").unlink()
+            with tempfile.TemporaryFile(dir=self.root) as probe:
+                probe.write(bytes(4096))
+                probe.flush()
+                os.fsync(probe.fileno())
         except OSError as error:
             raise RunFolderError(f"{self}: the run folder cannot be written: {error.strerror}") from error
 

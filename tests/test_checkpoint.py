@@ -10,7 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lmn_model.checkpoint import CheckpointError, check_tensors, load_checkpoint, save_checkpoint
+from lmn_model.checkpoint import (
+    CheckpointError,
+    check_tensors,
+    load_checkpoint,
+    remove_checkpoint_leftovers,
+    save_checkpoint,
+)
 from lmn_model.files import remove_leftovers, replacing, write_json
 
 
@@ -150,7 +156,18 @@ def test_replacing_keeps_the_old_content_when_the_block_fails(tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert json.loads(path.read_text()) == {"a": 1}
-    for name in (".notes.json.99.tmp", ".tmpAb3dE9"):
-        (tmp_path / name).write_text("left by a killed process")
-    remove_leftovers(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["notes.json"]
+
+
+def test_leftovers_are_swept_and_files_of_the_user_are_not(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / ".tmpAb3dE9", {"weight": torch.zeros(4)}, {})
+    (tmp_path / ".last.safetensors.99.tmp").write_text("left by a killed process")
+    kept = [".draft.tmp", ".tmpnotes1", ".last.safetensors.old.tmp", ".best.safetensors.99.tmp"]
+    for name in kept:
+        (tmp_path / name).write_text("of the user")
+    folders = [".tmpdirdir", ".last.safetensors.7.tmp"]
+    for name in folders:
+        (tmp_path / name).mkdir()
+    remove_leftovers([tmp_path / "last.safetensors"])
+    remove_checkpoint_leftovers(tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(kept + folders)

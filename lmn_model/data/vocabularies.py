@@ -6,8 +6,6 @@ One json file holds it all. It is data and not code: nothing in it is executed w
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from lmn_model.data.events import Clock, Events, Kind
 from lmn_model.data.features import CategoricalFeature, FeatureSpec
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.vocabulary import Encoder, Scale, Vocabulary
+from lmn_model.files import replacing
 
 FILE_NAME = "vocabularies.json"
 _FORMAT = 1
@@ -160,16 +159,9 @@ class Vocabularies:
     def save(self, folder: Path | str) -> Path:
         """Write ``vocabularies.json`` into a folder that exists, all of it or nothing, and return its path."""
         path = Path(folder) / FILE_NAME
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{FILE_NAME}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(self.to_dict(), file, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        text = json.dumps(self.to_dict(), ensure_ascii=False)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         return path
 
     @classmethod
