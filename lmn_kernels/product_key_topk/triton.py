@@ -63,11 +63,11 @@ def launch_product_key_topk(
         return (scores if activation is None else activate(scores, activation)), slots
     block_k = triton.next_power_of_2(k)
     block_n = max(64, block_k)
-    block_c = max(16, min(triton.next_power_of_2(C), 64))
+    block_c = max(16, min(triton.next_power_of_2(C), 32 if queries.dtype == torch.float32 else 64))
     launch(
         _product_key_topk_axis_fwd_kernel, (triton.cdiv(B, 16), H * 2), *axis_args,
         N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=block_n, BLOCK_C=block_c, BLOCK_K=block_k,
-        num_warps=8 if block_k > 8 else 4, num_stages=1,  # 4 warps or more stages spill a register at some K and type
+        num_warps=8 if block_k > 8 else 4, num_stages=1,  # wider C, 4 warps or more stages spill at some K and type
     )  # fmt: skip
     block_p = triton.next_power_of_2(ranks.shape[1])
     block_r = max(1, 512 // block_p)
