@@ -211,6 +211,9 @@ def test_describe_counts() -> None:
     assert described["users"] == 40
     assert described["events"] == 500
     assert described["train"]["rows"] == 2 * described["train"]["positives"] == len(dataset.train)
+    unseen = dataset.test.unseen()[1]
+    assert described["test"]["unseen_items"]["positives"] == round(unseen[dataset.test.labels == 1].mean(), 4)
+    assert described["train"]["unseen_items"] == {"positives": 0.0, "negatives": 0.0}
     assert described["train"]["first"] == frame["timestamp"][0].isoformat()
     assert described["train"]["last"] < described["valid"]["first"] < described["test"]["last"]
 

@@ -46,6 +46,14 @@ def test_ids_in_a_csv_keep_their_leading_zeros(tmp_path: Path) -> None:
     assert load_dataset(frame, schema).vocabularies.users.keys.to_list() == ["00", "01", "02"]
 
 
+def test_the_first_value_that_is_no_time_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_text("user_id,item_id,timestamp\nu,a,2024-01-01 10:00:00\nu,b,soon\nu,c,2024-01-02 10:00:00\n")
+    frame, schema = load_source("events", path)
+    with pytest.raises(DataError, match="got String such as 'soon'"):
+        load_dataset(frame, schema)
+
+
 def test_numbers_and_text_are_the_same_id() -> None:
     frame = make_events(rows=300)
     numbers = load_dataset(frame, SCHEMA)

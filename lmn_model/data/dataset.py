@@ -49,7 +49,10 @@ class Dataset:
         return self.vocabularies.features
 
     def describe(self) -> dict[str, object]:
-        """Counts for a log: users, items, events, and for each part rows, positives, first and last moment."""
+        """Counts for a log: users, items, events, and for each part rows, positives, users, moments, unseen items.
+
+        ``unseen_items`` is the share of the positives, and of the negatives, whose item has no id from training.
+        """
         return {
             "users": len(self.vocabularies.users),
             "items": len(self.vocabularies.items),
@@ -201,10 +204,15 @@ def _with_padding(entities: Entities) -> FeatureTable:
 
 def _describe(split: Split, clock: Clock) -> dict[str, object]:
     first, last = int(split.timestamps[0]), int(split.timestamps[-1])
+    _, unseen = split.unseen()
     return {
         "rows": len(split),
         "positives": int(split.labels.sum(dtype=np.float64)),
         "users": len(np.unique(split.users)),
+        "unseen_items": {
+            "positives": round(float(unseen[split.labels == 1].mean()), 4),
+            "negatives": round(float(unseen[split.labels == 0].mean()), 4),
+        },
         "first": format_time(first, clock),
         "last": format_time(last, clock),
     }

@@ -145,8 +145,20 @@ def check_times(column: pl.Series) -> tuple[Clock, pl.Series]:
         return "datetime", column.dt.cast_time_unit("us").to_physical()
     raise DataError(
         f"column {column.name!r}: timestamps must be datetimes, dates, integers or ISO text in a CSV, "
-        f"got {column.dtype} such as {column[0]!r}"
+        f"got {column.dtype} such as {_first_without_time(column)!r}"
     )
+
+
+def _first_without_time(column: pl.Series) -> object:
+    """The first value that does not read as a time; the first of all where the type is the mistake."""
+    if column.dtype != pl.String:
+        return column[0]
+    try:
+        times = column.str.to_datetime(strict=False)  # in the format of the first value
+    except pl.exceptions.PolarsError:
+        return column[0]
+    wrong = column.filter(times.is_null())
+    return wrong[0] if len(wrong) else column[0]
 
 
 def check_labels(column: pl.Series) -> pl.Series:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmn_model.data.batches import Batch
+from lmn_model.data.features import UNSEEN
 from lmn_model.data.histories import Histories
 
 
@@ -73,6 +74,11 @@ class Split:
     def groups(self) -> NDArray[np.int64]:
         """int64 [S], row of the user, which tells apart the users that training has not seen."""
         return self.users.astype(np.int64)
+
+    def unseen(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether the user and the item of each sample have no id of their own from training, bool [S] each."""
+        tables = self.tables
+        return tables.users.ids[self.users, 0] == UNSEEN, tables.items.ids[self.items, 0] == UNSEEN
 
     def batch(self, rows: NDArray[np.integer]) -> Batch:
         """The samples at ``rows`` as tensors.

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lmn_model.data.features import FIRST_KNOWN, UNSEEN
+from lmn_model.data.schema import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +46,23 @@ class Scale:
     def fit(cls, column: pl.Series) -> Scale:
         """Mean and standard deviation of float64 values that are finite."""
         values = column.to_numpy()
-        deviation = float(values.std())
-        return cls(float(values.mean()), deviation if deviation > 0 else 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # apply() refuses what a scale cannot hold
+            mean, deviation = float(values.mean()), float(values.std())
+        return cls(mean, deviation if deviation > 0 else 1.0)
 
     def apply(self, column: pl.Series) -> NDArray[np.float32]:
-        """The column in standard units, float32 [R]; null, which only a history-only event may hold, gives 0."""
+        """The column in standard units, float32 [R]; null, which only a history-only event may hold, gives 0.
+
+        Raises:
+            DataError: if a finite number is so far from those of training that float32 cannot hold it.
+        """
         scaled = ((column - self.mean) / self.deviation).cast(pl.Float32)
+        far = column.filter(column.is_finite() & ~scaled.is_finite())
+        if len(far):
+            raise DataError(
+                f"column {column.name!r}: {far[0]!r} in standard units, mean {self.mean:g} and deviation "
+                f"{self.deviation:g} in training, is no finite float32"
+            )
         return scaled.fill_null(0.0).to_numpy()
 
 
