@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_origin
 
 import torch
 
@@ -40,6 +40,7 @@ USER_ERRORS = (
 )
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 SET = "set:"
+_ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(str(error))
         except torch.OutOfMemoryError as error:
             return _fail(f"out of device memory; try a smaller --batch-size ({str(error).splitlines()[0]})")
+        except MemoryError as error:
+            return _fail(_out_of_memory(str(error)))
+        except RuntimeError as error:
+            if _ALLOCATOR not in str(error):
+                raise
+            return _fail(_out_of_memory(str(error)))
         except OSError as error:
             return _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
         except TrainingInterrupted as stopped:
@@ -100,7 +107,11 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    print(format_table(run_demo(arguments.out, DEMO)))
+    try:
+        rows = run_demo(arguments.out, DEMO)
+    except TrainingInterrupted as stopped:
+        raise TrainingInterrupted(f"stopped; go on with: lmn demo --out {arguments.out}") from stopped
+    print(format_table(rows))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -170,8 +181,14 @@ def _add_settings(parser: _Parser) -> None:
             metavar="VALUE",
             default=argparse.SUPPRESS,
             type=_reader(each),
-            help=f"{each.help or describe(each.kind)}{default}".replace("%", "%%"),
+            help=f"{_explain(each)}{default}".replace("%", "%%"),
         )
+
+
+def _explain(each: Declared) -> str:
+    if get_origin(each.kind) is Literal:
+        return "; ".join(text for text in (each.help, describe(each.kind)) if text)
+    return each.help or describe(each.kind)
 
 
 def _reader(each: Declared) -> Callable[[str], Any]:
@@ -191,6 +208,11 @@ def _as_text(value: Any) -> str:
 def _fail(message: str) -> int:
     print(f"lmn: error: {' '.join(message.split())}", file=sys.stderr)
     return EXIT_ERROR
+
+
+def _out_of_memory(reason: str) -> str:
+    detail = f" ({reason.splitlines()[0]})" if reason else ""
+    return f"out of memory; try a smaller --batch-size, --window or memory{detail}"
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""The demonstration: three ways to read a user's history, trained alike on the same real baskets and compared.
+"""The demonstration: three ways to read a user's history, trained alike on household baskets and compared.
 
-Sum pooling, target attention (DIN) and the Large Memory Network share embeddings, tower, data and training; only the
+Mean pooling, target attention (DIN) and the Large Memory Network share embeddings, tower, data and training; only the
 interest part differs. Each is a run of its own, so that a demonstration that was stopped goes on where it was.
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("lmn-kernels", "torch", "triton", "numpy", "polars", "safetensors", "scikit-learn")
+PACKAGES = ("lmn-kernels", "torch", "triton", "numpy", "polars", "safetensors")
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:

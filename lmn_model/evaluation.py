@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lmn_kernels.backend import use_triton
 from lmn_model.ctr_model import CTRModel, ModelSettings
 from lmn_model.data import BatchLoader, Dataset, FeatureSpec, Split, Vocabularies, load_dataset, load_source
 from lmn_model.metrics import click_metrics
+from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder
-from lmn_model.run_state import load_model
+from lmn_model.run_state import check_identity, load_model
 from lmn_model.settings import DataSettings, Settings, SettingsError
 
 
@@ -69,12 +71,12 @@ def open_dataset(data: DataSettings, vocabularies: Vocabularies | None = None) -
 
 
 def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What identifies the samples of a dataset: rows and a CRC-32 of labels, users and times of each part."""
+    """What identifies the samples of a dataset: rows and a CRC-32 of labels, users, items and times of each part."""
     parts = {}
     for name in ("train", "valid", "test"):
         split: Split = getattr(dataset, name)
         checksum = 0
-        for column in (split.labels, split.groups, split.timestamps):
+        for column in (split.labels, split.groups, split.items, split.timestamps):
             checksum = zlib.crc32(np.ascontiguousarray(column), checksum)
         parts[name] = [len(split), checksum]
     return parts
@@ -99,16 +101,28 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def check_backend(settings: ModelSettings, device: torch.device) -> None:
+    """Raise SettingsError if the memory's kernels cannot run on ``device``, before anything is spent on the run."""
+    if settings.interest != "lmn":
+        return
+    try:
+        use_triton("memory", settings.memory.backend, device)
+    except (RuntimeError, ValueError) as error:
+        raise SettingsError(f"backend: {error}") from error
+
+
 def build_model(features: FeatureSpec, settings: ModelSettings) -> CTRModel:
-    """A model with fresh weights.
+    """A model with fresh weights, on the CPU.
 
     Raises:
-        SettingsError: a model setting is out of range, or does not go with another.
+        SettingsError: a model setting is out of range, does not go with another, or asks for more memory than there is.
     """
     try:
         return CTRModel(features, settings)
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"model: {error}") from error
+    except (TypeError, ValueError, OverflowError, MemoryError, RuntimeError) as error:
+        # Building only allocates and draws: torch's RuntimeError is about a size, refused or not to be counted.
+        reason = str(error).splitlines()[0] if str(error) else "out of memory"
+        raise SettingsError(f"model: it cannot be built with these sizes: {reason}") from error
 
 
 def load_run(root: Path | str, device: str | None = None) -> LoadedRun:
@@ -120,15 +134,16 @@ def load_run(root: Path | str, device: str | None = None) -> LoadedRun:
 
     Raises:
         RunFolderError: no run is here.
-        CheckpointError: the run has no model yet, or its file is damaged or of another shape.
+        CheckpointError: the run has no model yet, or its file is damaged, of another shape or other settings.
         DataError: the vocabularies are missing or damaged.
     """
     folder = RunFolder(root)
     settings = folder.load_settings()
     target = choose_device(device or settings.training.device)
+    check_backend(settings.model, target)
     vocabularies = Vocabularies.load(folder.root)
     model = build_model(vocabularies.features, settings.model)
-    load_model(folder.best, model)
+    check_identity(folder.best, load_model(folder.best, model), {"settings": settings.decisive()})
     return LoadedRun(settings, model.to(target), vocabularies, target)
 
 
@@ -153,6 +168,7 @@ def evaluate_run(
     """
     settings, model, vocabularies, on = load_run(root, device)
     data = settings.data if path is None else replace(settings.data, path=path)
-    split: Split = getattr(open_dataset(data, vocabularies), part)
-    metrics = evaluate_split(model, split, settings.training.batch_size, on)
+    with reproducible(settings.training.seed, settings.training.threads, on):
+        split: Split = getattr(open_dataset(data, vocabularies), part)
+        metrics = evaluate_split(model, split, settings.training.batch_size, on)
     return {"split": part, "rows": len(split), **metrics}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from lmn_model.data import load_source, prepare_pairs, read_table
+from lmn_model.data import Split, load_source, prepare_pairs, read_table
 from lmn_model.evaluation import load_run, predict_logits
 from lmn_model.files import replacing
 from lmn_model.metrics import probabilities
+from lmn_model.reproducible import reproducible
+
+logger = logging.getLogger("lmn")
 
 PROBABILITY = "probability"
 WRITERS = {".csv": pl.DataFrame.write_csv, ".parquet": pl.DataFrame.write_parquet}
@@ -57,7 +62,13 @@ def predict_pairs(
     data = settings.data if path is None else replace(settings.data, path=path)
     events, _ = load_source(data.dataset, data.path, **data.columns())
     split = prepare_pairs(table, events, schema, vocabularies, data.window, history=data.history)
-    chances = probabilities(predict_logits(model, split, settings.training.batch_size, on))
+    _log_unseen(split)
+    with reproducible(settings.training.seed, settings.training.threads, on):
+        chances = probabilities(predict_logits(model, split, settings.training.batch_size, on))
+    if count := int((~np.isfinite(chances)).sum()):
+        raise PredictionError(
+            f"{pairs}: {count} of {len(chances)} pairs have no finite probability; nothing is written"
+        )
     scored = table.with_columns(pl.Series(PROBABILITY, chances))
     try:
         with replacing(target) as temporary:
@@ -65,6 +76,13 @@ def predict_pairs(
     except (OSError, pl.exceptions.PolarsError) as error:
         raise PredictionError(f"{target}: cannot be written: {str(error).splitlines()[0]}") from error
     return scored.height
+
+
+def _log_unseen(split: Split) -> None:
+    users, items = split.unseen()
+    for what, unseen in (("a user", users), ("an item", items)):
+        if unseen.any():
+            logger.warning("%.1f %% of the pairs have %s that training has no id for", 100 * unseen.mean(), what)
 
 
 def _check_target(target: Path, force: bool) -> None:

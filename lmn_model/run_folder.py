@@ -6,13 +6,14 @@
 ``last.safetensors``    everything needed to go on: model, optimisers, position, curve
 ``best.safetensors``    the model with the best validation AUC
 ``metrics.json``        results, timing and environment, rewritten at each evaluation
-``learning_curves.png`` loss and AUC over the steps
+``learning_curves.png`` loss and AUC over the steps, drawn anew as the run goes on
 ``train.log``           what was printed
 ======================  ==============================================================
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -26,6 +27,8 @@ from typing import Any, NoReturn
 from lmn_model.checkpoint import remove_checkpoint_leftovers
 from lmn_model.files import remove_leftovers
 from lmn_model.settings import Settings
+
+logger = logging.getLogger("lmn")
 
 
 class RunFolderError(ValueError):
@@ -72,11 +75,37 @@ class RunFolder:
             raise RunFolderError(
                 f"{self} already holds {', '.join(taken)}, which a run would replace; choose another --out"
             )
+        self.make()
+        self._prove_writable()
+
+    def make(self) -> None:
+        """Make the folder unless it is there; raise RunFolderError if that fails."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFolderError(f"{self}: the run folder cannot be made: {error.strerror}") from error
-        self._prove_writable()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training here while the block runs; the lock goes with the process.
+
+        Raises:
+            RunFolderError: another process holds the lock, or the folder cannot be opened.
+        """
+        try:
+            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise RunFolderError(f"{self}: the run folder cannot be opened: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(f"another process is running in {self}; wait for it or stop it") from None
+            except OSError as error:  # some network file systems lock no folders
+                logger.warning("%s: cannot be locked (%s); start no second process in it", self, error.strerror)
+            yield
+        finally:
+            os.close(descriptor)
 
     def open(self) -> None:
         """Check that a run is here and that the folder can be written; sweep what a killed process left.
@@ -108,7 +137,7 @@ class RunFolder:
         """What ``metrics.json`` holds, or None before the first evaluation.
 
         Raises:
-            RunFolderError: the file is no JSON object.
+            RunFolderError: the file is no JSON object, or lacks what a run writes.
         """
         if not self.metrics.exists():
             return None
@@ -118,6 +147,12 @@ class RunFolder:
             raise RunFolderError(f"{self.metrics}: not a JSON file: {error}") from error
         if not isinstance(metrics, dict):
             raise RunFolderError(f"{self.metrics}: must hold a JSON object, got {type(metrics).__name__}")
+        for name, kind in (("status", str), ("results", dict), ("timing", dict), ("environment", dict)):
+            if not isinstance(metrics.get(name), kind):
+                raise RunFolderError(f"{self.metrics}: damaged: it holds no {name!r} of a run")
+        missing = [name for name in ("best", "test") if not isinstance(metrics["results"].get(name), dict)]
+        if metrics["status"] == "finished" and missing:
+            raise RunFolderError(f"{self.metrics}: damaged: the results of a finished run hold no {missing[0]!r}")
         return metrics
 
     @contextmanager

@@ -73,9 +73,7 @@ class RunState:
         tensors, metadata = load_checkpoint(path)
         if metadata.get("kind") != "state":
             raise CheckpointError(f"{path}: holds no state of a training run")
-        for key, value in identity.items():
-            if metadata.get(key) != value:
-                raise CheckpointError(f"{path}: the {key} differ from those that the run was started with")
+        check_identity(path, metadata, identity)
         model = _part(tensors, MODEL)
         check_tensors(path, model, self.model.state_dict())
         self.model.load_state_dict(model)
@@ -87,6 +85,18 @@ class RunState:
         torch.set_rng_state(tensors["generator.cpu"])
         if self.device.type == "cuda" and "generator.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
+
+
+def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless ``metadata`` of the checkpoint ``path`` has all of ``identity``."""
+    for key, value in identity.items():
+        found = metadata.get(key)
+        if found == value:
+            continue
+        names = ""
+        if isinstance(found, dict):
+            names = ": " + ", ".join(name for name in sorted({*found, *value}) if found.get(name) != value.get(name))
+        raise CheckpointError(f"{path}: the {key} differ from those that the run was started with{names}")
 
 
 def save_model(path: Path, model: CTRModel, metadata: Mapping[str, Any]) -> None:

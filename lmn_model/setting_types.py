@@ -174,7 +174,13 @@ def _checked(make: Callable[[], Any], source: str) -> Any:
 
 
 def check_range(
-    instance: Any, name: str, *, low: float | None = None, above: float | None = None, below: float | None = None
+    instance: Any,
+    name: str,
+    *,
+    low: float | None = None,
+    high: int | None = None,
+    above: float | None = None,
+    below: float | None = None,
 ) -> None:
     """Raise ValueError unless the field ``name`` is None or within the bounds."""
     value = getattr(instance, name)
@@ -182,6 +188,8 @@ def check_range(
         return
     if low is not None and not value >= low:
         raise ValueError(f"{name} must be at least {low:g}, got {value!r}")
+    if high is not None and value > high:
+        raise ValueError(f"{name} must be at most {high}, got {value!r}")
     if above is not None and not value > above:
         raise ValueError(f"{name} must be greater than {above:g}, got {value!r}")
     if below is not None and not value < below:

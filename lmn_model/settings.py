@@ -35,6 +35,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+FREE_TO_CHANGE = {
+    "data.path",
+    "model.memory.backend",
+    *(f"training.{name}" for name in ("epochs", "patience", "eval_every", "checkpoint_minutes", "checkpoint_steps")),
+    "training.threads",
+    "training.device",
+}
+"""See :meth:`Settings.decisive`."""
+MOST_THREADS = 4096
+"""More is a slip of the finger, and OpenMP ends the process where it cannot start them."""
+
 __all__ = ["DataSettings", "Settings", "SettingsError", "TrainingSettings"]
 
 
@@ -61,8 +72,12 @@ class DataSettings:
     negatives: int = setting(1, "sampled negatives for each positive, where there is no label")
     history: Literal["positive", "all"] = setting("positive", "labelled events that enter histories")
     min_item_count: int = setting(1, "items rarer than this in the training part share one id")
-    max_train_rows: int | None = setting(None, "cap on the positives of the training part, drawn by the seed")
-    max_eval_rows: int | None = setting(None, "cap on the positives of each evaluation part, drawn by the seed")
+    max_train_rows: int | None = setting(
+        None, "cap on the events of the training part that become samples, drawn by the seed"
+    )
+    max_eval_rows: int | None = setting(
+        None, "cap on the events of each evaluation part that become samples, drawn by the seed"
+    )
     sampling_seed: int = setting(0, "seed of negatives and caps")
 
     def __post_init__(self) -> None:
@@ -129,7 +144,8 @@ class TrainingSettings:
         for name in ("learning_rate", "memory_learning_rate", "clip_norm", "checkpoint_minutes"):
             check_range(self, name, above=0.0)
         check_range(self, "weight_decay", low=0.0)
-        check_range(self, "seed", low=0)
+        check_range(self, "threads", high=MOST_THREADS)
+        check_range(self, "seed", low=0, high=2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -169,6 +185,23 @@ class Settings:
         """The nested tables of the TOML file. TOML has no null: a setting that is None is left out."""
         tables: dict[str, Any] = without_none(asdict(self))
         return tables
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide the result, by section and name, such as ``"training.seed"``, as JSON holds them.
+
+        Left out is what a run may change when it goes on: how long it trains, how often it is looked at, and where and
+        with what kernels it computes. So is the path of the data, which are known by their content.
+        """
+        found: dict[str, Any] = {}
+        tables = [("", asdict(self))]
+        while tables:
+            section, table = tables.pop()
+            for name, value in table.items():
+                if isinstance(value, dict):
+                    tables.append((f"{section}{name}.", value))
+                elif f"{section}{name}" not in FREE_TO_CHANGE:
+                    found[f"{section}{name}"] = list(value) if isinstance(value, tuple) else value
+        return found
 
     def save(self, path: Path) -> None:
         """Write every setting as TOML, replacing the file as a whole.

@@ -8,6 +8,7 @@ What does not repeat, such as seconds and memory, is kept apart from the results
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from contextlib import closing
@@ -19,9 +20,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lmn_model.checkpoint import CheckpointError
 from lmn_model.data import Batch, BatchLoader, Dataset
 from lmn_model.environment import describe_environment, peak_memory_mib
-from lmn_model.evaluation import build_model, choose_device, data_fingerprint, evaluate_split, open_dataset
+from lmn_model.evaluation import (
+    build_model,
+    check_backend,
+    choose_device,
+    data_fingerprint,
+    evaluate_split,
+    open_dataset,
+)
 from lmn_model.files import write_json
 from lmn_model.metrics import MetricError, auc, log_loss
 from lmn_model.optimizers import Optimizers
@@ -35,6 +44,9 @@ CURVE_POINTS = 20
 """Points of the training curve in an epoch."""
 CUDA_CHECK_STEPS = 16
 """On CUDA the loss is read every so many steps, for reading it waits for the device; on the CPU after each step."""
+
+DRAWING_SECONDS = 10
+"""The learning curves are drawn at an evaluation if the last drawing is so old."""
 
 logger = logging.getLogger("lmn")
 
@@ -63,8 +75,9 @@ def train(
         the run was interrupted.
 
     Raises:
-        RunFolderError: the folder holds a run already, or none to resume, or cannot be written.
-        SettingsError: the device is not there.
+        RunFolderError: the folder holds a run already, or none to resume, cannot be written, or another process runs
+            in it.
+        SettingsError: the device is not there, the memory's kernels cannot run on it, or the model cannot be built.
         DataError: the events cannot be read or used.
         CheckpointError: the checkpoint to resume from is damaged, or the next cannot be written.
         TrainingError: the loss or the weights became NaN or infinite; the last good checkpoint is kept.
@@ -72,6 +85,18 @@ def train(
     """
     folder = RunFolder(run_folder)
     device = choose_device(settings.training.device)
+    check_backend(settings.model, device)
+    if resume:
+        folder.require_run()
+    else:
+        folder.make()
+    with folder.locked():
+        return _train(settings, folder, device, resume, dataset)
+
+
+def _train(
+    settings: Settings, folder: RunFolder, device: torch.device, resume: bool, dataset: Dataset | None
+) -> dict[str, Any]:
     if resume:
         folder.open()
         if folder.load_settings() != settings:
@@ -111,12 +136,17 @@ class Trainer:
         self.dataset = dataset
         self.folder = folder
         self.device = device
-        self.identity = {"features": dataset.features.to_dict(), "data": data_fingerprint(dataset)}
+        self.identity = {
+            "features": dataset.features.to_dict(),
+            "data": data_fingerprint(dataset),
+            "settings": settings.decisive(),
+        }
         model = build_model(dataset.features, settings.model).to(device)
         self.state = RunState(model, Optimizers(model, settings.training), device)
         self.steps_per_epoch = -(-len(dataset.train) // settings.training.batch_size)
         self._environment = describe_environment(device)
         self._saved_at = time.monotonic()
+        self._drawn_at = -math.inf
         self._clock = time.perf_counter()
 
     def restore(self) -> None:
@@ -136,12 +166,12 @@ class Trainer:
         with stop_requests() as stop, logging_redirect_tqdm([logger]):
             while not self._is_done():
                 self._run_epoch(stop)
-        best = load_model(self.folder.best, self.state.model)["evaluation"]
+        best = load_model(self.folder.best, self.state.model).get("evaluation")
+        if best is None:
+            raise CheckpointError(f"{self.folder.best}: holds no evaluation; it is not the best model of a run")
         test = evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
         logger.info("best at step %d: test %s", best["step"], _in_words(test))
-        metrics = self._write_metrics("finished", {"best": best, "test": test})
-        plot_learning_curves(metrics["results"], self.folder.curves)
-        return metrics
+        return self._write_metrics("finished", {"best": best, "test": test})
 
     def _run_epoch(self, stop: threading.Event) -> None:
         progress, training = self.state.progress, self.settings.training
@@ -317,6 +347,10 @@ class Trainer:
             "environment": self._environment,
             "settings": self.settings.to_dict(),
         }
+        # Drawn first: who reads "finished" finds every file. Not at each of many quick evaluations.
+        if status != "running" or time.monotonic() - self._drawn_at >= DRAWING_SECONDS:
+            plot_learning_curves(metrics["results"], self.folder.curves)
+            self._drawn_at = time.monotonic()
         write_json(self.folder.metrics, metrics)
         return metrics
 

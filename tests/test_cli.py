@@ -83,6 +83,9 @@ def test_a_csv_made_by_hand_trains_evaluates_and_predicts(tmp_path: Path, capsys
     assert scored.columns == ["note", "what", "who", "probability"]
     assert scored["note"].to_list() == ["first", "unknown", "second"]
     assert ((scored["probability"] > 0) & (scored["probability"] < 1)).all()
+    logged = capsys.readouterr().err
+    assert "33.3 % of the pairs have a user that training has no id for" in logged
+    assert "33.3 % of the pairs have an item that training has no id for" in logged
 
 
 def test_predictions_equal_those_of_the_evaluation(run: Path, events: Path, tmp_path: Path) -> None:
@@ -167,6 +170,8 @@ def test_files_that_are_not_tables(tmp_path: Path, capsys: pytest.CaptureFixture
         (["train", "--batch-size=many"], "argument --batch-size: the value must be an integer, got 'many'"),
         (["train", "--batch-size=0"], "command line: batch_size must be at least 1, got 0"),
         (["train", "--order=random"], "the value must be one of 'time', 'shuffle', got 'random'"),
+        (["train", "--seed=99999999999999999999"], "seed must be at most 9223372036854775807, got 9999"),
+        (["train", "--threads=99999999999999"], "threads must be at most 4096, got 99999999999999"),
         (["train", "--config=none.toml"], "none.toml: the settings cannot be read: No such file or directory"),
         (["train", "--resume=none"], "none: there is no run here"),
         (["train", "--device=tpu9"], "device must be auto, cpu, cuda or cuda:N, got 'tpu9'"),
@@ -195,6 +200,7 @@ def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture
         main(["train", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "--batch-size VALUE rows of a step (default: 1024)" in text
+    assert "--order VALUE order of the training rows; one of 'time', 'shuffle' (default: time)" in text
     assert "[model.memory]" in text
     assert "--sub-keys" in text
 
@@ -211,7 +217,33 @@ def test_a_model_setting_out_of_range_is_one_line(
     base = ["train", f"--out={tmp_path / 'run'}"]
     assert "argument --interest: the value must be one of" in _error(capsys, [*base, *tiny_flags(events, "attention")])
     assert "top_k" in _error(capsys, [*base, *tiny_flags(events, top_k=9)])
+    huge = [{"sub_keys": 10**7}, {"sub_keys": 10**12}, {"embedding_dim": 10**12}, {"key_dim": 10**18}]
+    for change in huge:
+        assert "model: it cannot be built with these sizes" in _error(capsys, [*base, *tiny_flags(events, **change)])
     assert not (tmp_path / "run" / "settings.toml").exists()
+
+
+def test_kernels_that_cannot_run_on_the_device_are_one_line(
+    tmp_path: Path, events: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    found = _error(capsys, ["train", f"--out={tmp_path / 'run'}", *tiny_flags(events, backend="triton")])
+    assert "backend: memory: backend='triton' needs" in found
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 8 GiB"), RuntimeError("x DefaultCPUAllocator: can't allocate memory: 8 GiB\nat")],
+)
+def test_no_memory_left_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "evaluate_run", fail)
+    assert "out of memory; try a smaller --batch-size" in _error(capsys, ["evaluate", "--run=x"])
 
 
 def test_broken_checkpoints_are_one_line(
@@ -229,6 +261,10 @@ def test_broken_checkpoints_are_one_line(
     (copy / "best.safetensors").write_bytes(whole)
     tiny_settings(events, epochs=1, embedding_dim=6).save(copy / "settings.toml")
     found = _error(capsys, evaluate)
+    tiny_settings(events, epochs=1, metric="cosine").save(copy / "settings.toml")
+    assert "the settings differ from those that the run was started with: model.memory.metric" in _error(
+        capsys, evaluate
+    )
     assert "best.safetensors: tensor '" in found
     assert "has shape" in found
     assert "the model of these settings needs" in found
@@ -246,6 +282,8 @@ def test_pairs_that_cannot_be_scored_are_one_line(
     assert "no column 'hour'" in _error(capsys, command)
     pairs.write_text("user_id,item_id,hour,price,probability\nu1,1001,3,2.5,0.1\n")
     assert "pairs.csv: has a column 'probability' already" in _error(capsys, command)
+    pairs.write_text("user_id,item_id,hour,price\nu1,1001,3,2.5\nu1,1001,3,1e39\n")
+    assert "column 'price': 1e+39 in standard units" in _error(capsys, command)
     assert not out.exists()
 
 

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from runs_factory import run_python, tiny_flags, tiny_settings, write_events
 
 from lmn_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from lmn_model.evaluation import choose_device, evaluate_split, load_run, open_dataset, predict_logits
+from lmn_model.data import Schema, load_dataset
+from lmn_model.evaluation import choose_device, data_fingerprint, evaluate_split, load_run, open_dataset, predict_logits
 from lmn_model.progress import Progress
 from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.settings import Settings, SettingsError
@@ -149,6 +151,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_result(
     with pytest.raises(TrainingInterrupted, match=r"stopped after step 12; go on with: lmn train --resume .*cut"):
         train(settings, tmp_path / "cut")
     assert json.loads((tmp_path / "cut" / "metrics.json").read_text())["status"] == "interrupted"
+    assert (tmp_path / "cut" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert train(settings, tmp_path / "cut", resume=True)["results"] == _comparable(whole)
 
 
@@ -255,9 +258,57 @@ def test_resume_refuses_other_data_and_another_model(tmp_path: Path, events: Pat
     other = tiny_settings(events, embedding_dim=6)
     other.save(tmp_path / "run" / "settings.toml")
     with pytest.raises(
-        CheckpointError, match=r"last\.safetensors: tensor '.*' has shape .* the model of these settings"
+        CheckpointError, match=r"the settings differ from those that the run was started with: model\.embedding_dim$"
     ):
         train(other, tmp_path / "run", resume=True)
+
+
+def test_resume_refuses_edited_settings_and_takes_those_that_decide_nothing(
+    tmp_path: Path, events: Path, monkeypatch: Any
+) -> None:
+    _before_step(monkeypatch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(TrainingInterrupted):
+        train(tiny_settings(events, "pooling"), tmp_path / "run")
+    for change in ({"batch_size": 32}, {"memory_optimizer": "sparse_adam"}, {"seed": 1}, {"window": 4}):
+        edited = tiny_settings(events, "pooling", **change)
+        edited.save(tmp_path / "run" / "settings.toml")
+        with pytest.raises(CheckpointError, match=rf"the settings differ .*: .*\.{next(iter(change))}$"):
+            train(edited, tmp_path / "run", resume=True)
+    longer = tiny_settings(events, "pooling", epochs=3, patience=9, checkpoint_minutes=1.0)
+    longer.save(tmp_path / "run" / "settings.toml")
+    assert train(longer, tmp_path / "run", resume=True)["results"]["epochs"] == 3
+
+
+def test_a_second_process_in_the_folder_is_refused(tmp_path: Path, events: Path) -> None:
+    settings = tiny_settings(events, "pooling", epochs=1)
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    with folder.locked(), pytest.raises(RunFolderError, match=r"another process is running in .*run"):
+        train(settings, folder.root)
+    assert list(folder.root.iterdir()) == []
+    train(settings, folder.root)
+
+
+def test_a_best_model_of_another_kind_is_told(tmp_path: Path, events: Path, monkeypatch: Any) -> None:
+    settings = tiny_settings(events, "pooling", epochs=1)
+    evaluate = Trainer._evaluate
+
+    def replaced(self: Trainer) -> None:
+        evaluate(self)
+        self.state.save(self.folder.best, self.identity)
+
+    monkeypatch.setattr(Trainer, "_evaluate", replaced)
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: holds no evaluation"):
+        train(settings, tmp_path / "run")
+
+
+def test_the_fingerprint_covers_items(events: Path) -> None:
+    frame = pl.read_parquet(events)
+    swapped = frame.with_columns(
+        pl.col("item_id").replace({1001: 1002, 1002: 1001}), pl.col("category").shuffle(seed=1)
+    )
+    schema = Schema(item_features=("category",))
+    assert data_fingerprint(load_dataset(frame, schema)) != data_fingerprint(load_dataset(swapped, schema))
 
 
 def test_resume_refuses_a_checkpoint_without_a_state(tmp_path: Path, events: Path) -> None:
@@ -276,6 +327,9 @@ def test_load_run_before_the_first_evaluation_and_from_a_damaged_record(tmp_path
         load_run(tmp_path)
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(RunFolderError, match=r"metrics\.json: not a JSON file"):
+        RunFolder(tmp_path).load_metrics()
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(RunFolderError, match=r"metrics\.json: damaged: it holds no 'status' of a run"):
         RunFolder(tmp_path).load_metrics()
     (tmp_path / "metrics.json").write_text("[]")
     with pytest.raises(RunFolderError, match=r"metrics\.json: must hold a JSON object, got list"):
