@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 from events_factory import make_events
-from runs_factory import tiny_flags, tiny_settings, write_events
+from runs_factory import run_python, tiny_flags, tiny_settings, write_events
 
-from lmn_model import cli
+from lmn_model import commands
 from lmn_model.cli import main
 from lmn_model.evaluation import load_run, open_dataset, predict_logits
 from lmn_model.metrics import probabilities
@@ -205,6 +205,13 @@ def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture
     assert "--sub-keys" in text
 
 
+def test_a_missing_extra_is_one_line() -> None:
+    code = "import sys; sys.modules['polars'] = None; from lmn_model.cli import main; sys.exit(main(['train']))"
+    done = run_python(code)
+    assert done.returncode == 2
+    assert done.stderr == "lmn: error: polars is not installed; pip install 'lmn-kernels[train]'\n"
+
+
 def test_an_unknown_setting_in_a_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "s.toml").write_text("[model]\ninterrest = 'lmn'\n")
     found = _error(capsys, ["train", f"--config={tmp_path / 's.toml'}", f"--out={tmp_path / 'run'}"])
@@ -242,7 +249,7 @@ def test_no_memory_left_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "evaluate_run", fail)
+    monkeypatch.setattr(commands, "evaluate_run", fail)
     assert "out of memory; try a smaller --batch-size" in _error(capsys, ["evaluate", "--run=x"])
 
 
@@ -324,7 +331,7 @@ def test_demo_compares_three_models_and_the_second_run_only_prints(
     events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "demo"
-    monkeypatch.setattr(cli, "DEMO", tiny_settings(events, epochs=1))
+    monkeypatch.setattr(commands, "DEMO", tiny_settings(events, epochs=1))
     assert main(["demo", f"--out={out}"]) == 0
     first = capsys.readouterr()
     lines = first.out.splitlines()
