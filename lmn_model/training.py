@@ -326,7 +326,7 @@ class Trainer:
 
     def _write_metrics(self, status: str, final: dict[str, Any]) -> dict[str, Any]:
         progress = self.state.progress
-        metrics = {
+        metrics: dict[str, Any] = {
             "status": status,
             "results": {
                 **final,
