@@ -1,0 +1,62 @@
+"""Integers in the contract's order, and the arithmetic of scores that every router kernel shares.
+
+A float32 score and its index make one int64: the score's bits made monotone in the high half, the reversed index in the
+low half, so that one comparison means "higher score, NaN last, then lower index". A float64 score fills the word; its
+index is compared apart.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOWEST = tl.constexpr(-(2**63))
+
+
+@triton.jit
+def rank32(scores, index):
+    """int64 whose order is: higher score, NaN last, lower index."""
+    bits = tl.where(scores == 0, 0.0, scores).to(tl.int32, bitcast=True)  # -0.0 equals 0.0
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    ordered = tl.where(scores != scores, -0x7FFFFFFF - 1, ordered)
+    return (ordered.to(tl.int64) << 32) | (0x7FFFFFFF - index).to(tl.int64)
+
+
+@triton.jit
+def unrank32(ranked):
+    """Score and index that :func:`rank32` packed; a NaN comes back as some NaN."""
+    ordered = (ranked >> 32).to(tl.int32)
+    bits = ordered ^ ((ordered >> 31) & 0x7FFFFFFF)
+    return bits.to(tl.float32, bitcast=True), 0x7FFFFFFF - (ranked & 0x7FFFFFFF).to(tl.int32)
+
+
+@triton.jit
+def rank64(scores):
+    """int64 in the order of the scores, NaN lowest, and above the lowest int64."""
+    wide = scores.to(tl.float64)
+    bits = tl.where(wide == 0, 0.0, wide).to(tl.int64, bitcast=True)
+    ordered = bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
+    return tl.where(wide != wide, LOWEST + 1, ordered)
+
+
+@triton.jit
+def comes_after(ranked, index, last_rank, last_index):
+    return (ranked < last_rank) | ((ranked == last_rank) & (index > last_index))
+
+
+@triton.jit
+def combine_terms(dots, query_term, key_term, METRIC: tl.constexpr):
+    if METRIC == "cosine":
+        return dots * query_term * key_term
+    if METRIC == "l2":
+        scores = 2 * dots - key_term - query_term
+        return tl.where(scores > 0, 0.0, scores)  # rounding must not make a distance negative
+    return dots
+
+
+@triton.jit
+def add_scores(first, second):
+    """Sum in which -inf wins over +inf; only NaN gives NaN."""
+    sums = first + second
+    clash = (sums != sums) & (first == first) & (second == second)
+    return tl.where(clash, float("-inf"), sums)

@@ -1,0 +1,99 @@
+"""Selection by K scans, each for the best score after the last one found: for float64 and large K, with no buffer."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .ordering import LOWEST, add_scores, combine_terms, comes_after, rank64
+
+
+@triton.jit(do_not_specialize=["B"])
+def _product_key_topk_axis_search_fwd_kernel(
+    q_ptr, k_ptr, q_term_ptr, k_term_ptr, top_scores_ptr, top_index_ptr,
+    B, H, stride_qb, stride_qh, stride_qa, stride_qc, stride_kh, stride_ka, stride_kn, stride_kc,
+    N: tl.constexpr, C: tl.constexpr, K: tl.constexpr, METRIC: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    b = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
+    head_axis = tl.program_id(1).to(tl.int64)
+    rows = b * (2 * H) + head_axis  # [BLOCK_B]: row of a [B * H * 2, ...] tensor
+    q_rows = q_ptr + b * stride_qb + (head_axis // 2) * stride_qh + (head_axis % 2) * stride_qa
+    k_base = k_ptr + (head_axis // 2) * stride_kh + (head_axis % 2) * stride_ka
+    if METRIC != "dot":
+        query_term = tl.load(q_term_ptr + rows, mask=b < B, other=0)[:, None]
+    last_rank = tl.full([BLOCK_B], 0x7FFFFFFFFFFFFFFF, dtype=tl.int64)
+    last_index = tl.full([BLOCK_B], -1, dtype=tl.int32)
+    for rank in range(K):
+        best_rank = tl.full([BLOCK_B], LOWEST, dtype=tl.int64)
+        best_index = tl.full([BLOCK_B], 0, dtype=tl.int32)
+        best_score = tl.zeros([BLOCK_B], dtype=ACC)
+        for first in range(0, N, BLOCK_N):
+            n = first + tl.arange(0, BLOCK_N)
+            scores = tl.zeros([BLOCK_B, BLOCK_N], dtype=ACC)
+            q_column = q_rows
+            k_column = k_base + n.to(tl.int64) * stride_kn
+            for _ in range(C):
+                q = tl.load(q_column, mask=b < B, other=0).to(ACC)
+                k = tl.load(k_column, mask=n < N, other=0).to(ACC)
+                scores += q[:, None] * k[None, :]
+                q_column += stride_qc
+                k_column += stride_kc
+            if METRIC != "dot":
+                key_term = tl.load(k_term_ptr + head_axis * N + n, mask=n < N, other=0)[None, :]
+                scores = combine_terms(scores, query_term, key_term, METRIC)
+            ranked = rank64(scores)
+            later = comes_after(ranked, n[None, :], last_rank[:, None], last_index[:, None])
+            ranked = tl.where((n < N)[None, :] & later, ranked, LOWEST)
+            block_rank = tl.max(ranked, axis=1)
+            block_index = tl.min(tl.where(ranked == block_rank[:, None], n[None, :], N), axis=1)
+            block_score = tl.sum(tl.where(n[None, :] == block_index[:, None], scores, 0.0), axis=1)
+            better = block_rank > best_rank
+            best_rank = tl.where(better, block_rank, best_rank)
+            best_index = tl.where(better, block_index, best_index)
+            best_score = tl.where(better, block_score, best_score)
+        tl.store(top_scores_ptr + rows * K + rank, best_score, mask=b < B)
+        tl.store(top_index_ptr + rows * K + rank, best_index, mask=b < B)
+        last_rank = best_rank
+        last_index = best_index
+
+
+@triton.jit(do_not_specialize=["R"])
+def _product_key_topk_pairs_search_fwd_kernel(
+    top_scores_ptr, top_index_ptr, ranks_ptr, scores_ptr, slots_ptr, R,
+    N: tl.constexpr, K: tl.constexpr, P: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    r = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    top_scores = top_scores_ptr + r * (2 * K)
+    top_index = top_index_ptr + r * (2 * K)
+    last_rank = tl.full([BLOCK_R], 0x7FFFFFFFFFFFFFFF, dtype=tl.int64)
+    last_pair = tl.full([BLOCK_R], -1, dtype=tl.int32)
+    for rank in range(K):
+        best_rank = tl.full([BLOCK_R], LOWEST, dtype=tl.int64)
+        best_pair = tl.full([BLOCK_R], 0, dtype=tl.int32)
+        for start in range(0, P, BLOCK_P):
+            p = start + tl.arange(0, BLOCK_P)
+            some = (r < R)[:, None] & (p < P)[None, :]
+            i_rank = tl.load(ranks_ptr + p, mask=p < P, other=0)
+            j_rank = tl.load(ranks_ptr + P + p, mask=p < P, other=0)
+            first = tl.load(top_scores[:, None] + i_rank[None, :], mask=some, other=0)
+            second = tl.load(top_scores[:, None] + K + j_rank[None, :], mask=some, other=0)
+            ranked = rank64(add_scores(first, second))
+            later = comes_after(ranked, p[None, :], last_rank[:, None], last_pair[:, None])
+            ranked = tl.where((p < P)[None, :] & later, ranked, LOWEST)
+            block_rank = tl.max(ranked, axis=1)
+            block_pair = tl.min(tl.where(ranked == block_rank[:, None], p[None, :], P), axis=1)
+            better = block_rank > best_rank
+            best_rank = tl.where(better, block_rank, best_rank)
+            best_pair = tl.where(better, block_pair, best_pair)
+        i_rank = tl.load(ranks_ptr + best_pair)
+        j_rank = tl.load(ranks_ptr + P + best_pair)
+        first = tl.load(top_scores + i_rank, mask=r < R, other=0)
+        score = add_scores(first, tl.load(top_scores + K + j_rank, mask=r < R, other=0))
+        score = tl.where(score == score, score, float("-inf"))
+        i = tl.load(top_index + i_rank, mask=r < R, other=0).to(tl.int64)
+        slot = i * N + tl.load(top_index + K + j_rank, mask=r < R, other=0)
+        tl.store(scores_ptr + r * K + rank, score, mask=r < R)
+        tl.store(slots_ptr + r * K + rank, slot, mask=r < R)
+        last_rank = best_rank
+        last_pair = best_pair
