@@ -40,12 +40,17 @@ class Usage(NamedTuple):
 
 
 def disassemble(cubin: bytes) -> str:
-    """Resource usage and machine code of a cubin, as ``cuobjdump`` prints them."""
+    """Resource usage of a cubin as ``cuobjdump`` prints it, then its code as ``nvdisasm`` does, with lines of PTX."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
-        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", "-sass", str(path)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        commands = (
+            [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(path)],
+            [triton.knobs.nvidia.nvdisasm.path, "-gp", "-c", str(path)],
+        )
+        return "\n".join(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands
+        )
 
 
 def nvidia_usage(disassembly: str, kernel: str) -> Usage:

@@ -37,6 +37,7 @@ from lmn_kernels.activation import ACTIVATIONS
 from lmn_kernels.launch import Launch
 from lmn_kernels.product_key_topk.metric import METRICS
 
+from .instructions import Instruction, parse_amd, parse_sass
 from .launches import collect_launches, kernel_names
 from .machine_code import amd_usage, disassemble, nvidia_usage
 from .shapes import SHAPES, Shape
@@ -95,6 +96,7 @@ class CompiledKernel:
     dynamic_shared_bytes: int
     tensor_memory_columns: int
     assembly: str = field(repr=False)
+    instructions: list[Instruction] = field(repr=False)
 
     def problems(self) -> list[str]:
         """Why this binary is not acceptable; empty if it neither spills nor asks for more than the target has."""
@@ -144,9 +146,11 @@ def compile_launch(launch: Launch, target: str) -> CompiledKernel:
     if "cubin" in compiled.asm:
         assembly = disassemble(compiled.asm["cubin"])
         usage = nvidia_usage(assembly, compiled.metadata.name)
+        instructions = parse_sass(assembly, compiled.asm["ptx"], compiled.metadata.name)
     else:
         assembly = compiled.asm["amdgcn"]
         usage = amd_usage(assembly)
+        instructions = parse_amd(assembly)
     return CompiledKernel(
         kernel=name,
         target=target,
@@ -157,6 +161,7 @@ def compile_launch(launch: Launch, target: str) -> CompiledKernel:
         dynamic_shared_bytes=compiled.metadata.shared,
         tensor_memory_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
         assembly=assembly,
+        instructions=instructions,
         **usage._asdict(),
     )
 
@@ -221,7 +226,7 @@ def format_table(rows: Sequence[tuple[str, CompiledKernel]]) -> str:
 def as_record(label: str, row: CompiledKernel) -> dict[str, Any]:
     """A row for JSON: every figure and the problems, without the assembly."""
     record = {"case": label, **asdict(row), "problems": row.problems()}
-    del record["assembly"]
+    del record["assembly"], record["instructions"]
     return record
 
 

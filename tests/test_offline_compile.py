@@ -122,6 +122,7 @@ def test_too_much_memory_is_a_problem() -> None:
         "threads": 128,
         "registers": 40,
         "assembly": "",
+        "instructions": [],
     }
     fits |= dict.fromkeys(("spilled_registers", "spill_bytes", "stack_bytes", "static_shared_bytes"), 0)
     hopper = CompiledKernel(target="sm_90", dynamic_shared_bytes=100_000, tensor_memory_columns=0, **fits)
