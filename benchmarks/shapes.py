@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+CPU_QUERIES = 1024
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,11 @@ class Shape:
         """M = N * N, the rows of the value table."""
         return self.N * self.N
 
+    @property
+    def bag(self) -> int:
+        """L = H * K, the slots of one row's bag in a memory read."""
+        return self.H * self.K
+
 
 SHAPES = {
     shape.name: shape
@@ -37,3 +44,17 @@ SHAPES = {
         Shape("many_slots", B=4096, H=1, C=64, N=1024, K=200, D=64),
     )
 }
+NAMED = ("ctr_64k", "lmn_1m", "lmn_16m", "heads_1m", "wide_1m", "serve_1", "serve_256")
+CPU_BAR = Shape("cpu_bar", B=8192, H=1, C=64, N=1024, K=32, D=128)
+
+
+def on_cpu(shape: Shape) -> Shape:
+    """``shape`` with the batch that CPU runs take: at most 1,024 queries (B * H), all else alike."""
+    return replace(shape, B=min(shape.B, max(1, CPU_QUERIES // shape.H)))
+
+
+def tiny(shape: Shape) -> Shape:
+    """``shape`` shrunk to what a test of the machinery needs; its figures mean nothing."""
+    return replace(
+        shape, B=min(shape.B, 24), H=min(shape.H, 2), C=8, N=max(16, min(32, shape.N // 32)), K=min(shape.K, 8), D=16
+    )

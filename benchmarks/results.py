@@ -1,0 +1,134 @@
+"""Result files: JSON that says what it measured, where and with which code, written anew after every record.
+
+A run that is interrupted leaves all that it had measured, with ``"complete": false``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("torch", "triton", "numpy", "product-key-memory", "fbgemm-gpu", "fbgemm-gpu-cpu")
+FORMAT = 1
+
+
+class ResultFile:
+    """A result file that is being written.
+
+    Args:
+        path: of the file; its folder is made.
+        kind: what the report takes it for: ``"cpu"``, ``"suite"`` or ``"gpu"``.
+        device: where the run runs.
+        **about: more that the file should say of itself.
+    """
+
+    def __init__(self, path: Path, kind: str, device: torch.device | str, **about: Any) -> None:
+        self.path = path
+        self.data: dict[str, Any] = {
+            "format": FORMAT,
+            "kind": kind,
+            "complete": False,
+            **about,
+            "environment": describe_machine(torch.device(device)),
+            "skipped": [],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.write()
+
+    def __enter__(self) -> ResultFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.data["complete"] = kind is None
+        self.write()
+
+    def add(self, section: str, record: dict[str, Any]) -> None:
+        """Append a record to a section, on disk at once."""
+        self.data.setdefault(section, []).append(record)
+        self.write()
+
+    def skip(self, what: str, why: str) -> None:
+        """Say that something was not measured; nothing is left out in silence."""
+        self.add("skipped", {"what": what, "why": why})
+
+    def write(self) -> None:
+        """Replace the file as a whole."""
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, self.path)
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Hardware, driver, versions and commit; no names of hosts, users or paths."""
+    found: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        **commit_of(ROOT),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {
+            "gpu": properties.name,
+            "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+            "multiprocessors": properties.multi_processor_count,
+            "cuda": torch.version.cuda or torch.version.hip,
+            "driver": _driver(),
+        }
+    return found
+
+
+def commit_of(root: Path) -> dict[str, Any]:
+    """Commit and whether tracked files differ, None where there is no git, and a digest of the library's source."""
+    digest = hashlib.sha256()
+    for path in sorted((root / "lmn_kernels").rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
+    changed = _output("git", "-C", str(root), "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changed is None else bool(changed), "source": digest.hexdigest()[:16]}
+
+
+def _output(*command: str) -> str | None:
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _driver() -> str | None:
+    found = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return found.splitlines()[0] if found else None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
