@@ -2,10 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-OUT ?= runs/demo
 KERNEL_TESTS := tests/test_backend.py tests/test_gather_aggregate.py tests/test_product_key_topk.py tests/test_memory_lookup.py
 
-.PHONY: help install demo test check format test-interpret test-gpu audit clean
+.PHONY: help install demo test check format test-interpret test-gpu audit bench bench-gpu sanitize-gpu report clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -19,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.installed  ## train pooling, DIN and LMN on Complete Journey and compare them (OUT=runs/demo)
-	$(BIN)/lmn demo --out $(OUT)
+	$(BIN)/lmn demo --out $(or $(OUT),runs/demo)
 
 test: $(VENV)/.installed  ## all tests on the CPU, Triton kernels in the interpreter, with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered
@@ -44,6 +43,20 @@ test-gpu:  ## the kernel tests on this machine's GPU, with the Python and torch 
 
 audit: $(VENV)/.installed  ## registers and spills of every kernel on four GPUs, compiled here without one
 	$(BIN)/python -m benchmarks.offline
+
+bench: $(VENV)/.installed  ## the timing suite and the CPU bars, alone on the machine; result files in OUT (runs/bench)
+	$(BIN)/python -m pytest benchmarks --results $(or $(OUT),runs/bench)/suite.json
+	$(BIN)/python -m benchmarks.cpu --out $(or $(OUT),runs/bench)/cpu.json
+
+bench-gpu:  ## checks and times everything on this machine's GPU in 8 minutes; result files in OUT (runs/bench); installs nothing
+	$(PYTHON) -m benchmarks.gpu --out $(or $(OUT),runs/bench) $(if $(COMMIT),--commit $(COMMIT))
+
+sanitize-gpu:  ## all ops under compute-sanitizer's memcheck and racecheck, on this machine's GPU; installs nothing
+	PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 1 $(PYTHON) -m benchmarks.sanitize
+	compute-sanitizer --tool racecheck --error-exitcode 1 $(PYTHON) -m benchmarks.sanitize
+
+report: $(VENV)/.installed  ## docs/performance.md and its plots from benchmarks/results
+	$(BIN)/python -m benchmarks.report
 
 clean:  ## remove .venv and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .benchmarks *.egg-info

@@ -1,0 +1,444 @@
+"""The timing suite at tiny shapes: sides, checks, clocks, files and the report. Nothing here is timed to count."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import cpu, gpu, report
+from benchmarks.correctness import WrongResult, check, row_error
+from benchmarks.floors import Floor, floor_of
+from benchmarks.measure import describe_failure
+from benchmarks.memory import peak_bytes
+from benchmarks.problems import OPS, SLOTS, Case, make_problems, zipf
+from benchmarks.report_data import bars, find, load
+from benchmarks.report_plots import draw_plots
+from benchmarks.results import RESULTS, ROOT, ResultFile
+from benchmarks.sanitize import run as sanitize
+from benchmarks.shapes import NAMED, SHAPES, Shape, on_cpu, tiny
+from benchmarks.sides import Bound, all_sides
+from benchmarks.suite import cases
+from benchmarks.timing import Effort, Stopwatch, percentiles, time_in_turns
+
+TINY = Shape("tiny", B=24, H=2, C=8, N=20, K=6, D=12)
+UNCOMPILED = [name for name, side in all_sides().items() if not side.compiled]
+
+
+def problem_and_bound(side: str, op: str, dtype: str = "fp32", slots: str = "uniform") -> Any:
+    problem = make_problems(Case(op, TINY, dtype, slots), 1)[0]
+    return problem, all_sides()[side].ops[op](problem)
+
+
+@pytest.mark.parametrize("slots", SLOTS)
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", UNCOMPILED)
+def test_every_side_computes_the_same(name: str, dtype: str, slots: str) -> None:
+    side = all_sides()[name]
+    if side.absent:
+        pytest.skip(side.absent)
+    for op in side.ops:
+        problem = make_problems(Case(op, TINY, dtype, slots), 1)[0]
+        expected = {"output", *(f"grad_{tensor}" for tensor in problem.tensors)}
+        try:
+            errors = check(side, side.ops[op](problem), problem)
+        except NotImplementedError as error:
+            assert (name, dtype) == ("fbgemm", "bf16"), error  # noqa: PT017
+            return
+        assert set(errors) == expected
+        assert max(errors.values()) < (1e-5 if dtype == "fp32" else 0.1)
+
+
+def test_the_compiled_side_computes_the_same() -> None:
+    problem, bound = problem_and_bound("compile", "layer")
+    assert max(check(all_sides()["compile"], bound, problem).values()) < 1e-5
+
+
+def test_the_bound_shares_the_table() -> None:
+    for name in ("lmn", "torch", "pkm"):
+        if not all_sides()[name].absent:
+            problem, bound = problem_and_bound(name, "layer")
+            assert bound.leaves["values"].data_ptr() == problem.tensors["values"].data_ptr()
+
+
+class TestCheckIsRed:
+    """A wrong side gets no figure: each way of being wrong is found."""
+
+    def reject(self, op: str, change: Callable[[Bound], Bound], match: str) -> None:
+        problem, bound = problem_and_bound("torch", op)
+        with pytest.raises(WrongResult, match=match):
+            check(all_sides()["torch"], change(bound), problem)
+
+    def test_one_wrong_row_of_the_output(self) -> None:
+        def change(bound: Bound) -> Bound:
+            def run() -> tuple[torch.Tensor, torch.Tensor | None]:
+                output, slots = bound.run()
+                return output * torch.where(torch.arange(24) == 7, 1.01, 1.0)[:, None], slots
+
+            return replace(bound, run=run)
+
+        self.reject("bag", change, "torch: output of bag tiny")
+
+    @pytest.mark.parametrize("name", ["queries", "keys", "values"])
+    def test_a_wrong_gradient(self, name: str) -> None:
+        def change(bound: Bound) -> Bound:
+            return replace(bound, restore=lambda found: {**found, name: found[name] * 1.01})
+
+        self.reject("layer", change, f"torch: grad_{name} of layer")
+
+    def test_a_gradient_without_a_value(self) -> None:
+        self.reject("bag", lambda b: replace(b, restore=lambda f: {**f, "weights": f["weights"] * torch.nan}), "inf")
+
+    def test_a_gradient_of_an_untouched_slot(self) -> None:
+        self.reject("bag", lambda b: replace(b, restore=lambda f: {**f, "values": f["values"] + 1e-2}), "grad_values")
+
+    def test_slots_that_are_not_the_best(self) -> None:
+        def change(bound: Bound) -> Bound:
+            return replace(bound, run=lambda: (bound.run()[0], (bound.run()[1] + 1) % 400))
+
+        self.reject("router", change, "are not among the 6 best")
+
+    def test_slots_that_repeat(self) -> None:
+        def change(bound: Bound) -> Bound:
+            return replace(bound, run=lambda: (bound.run()[0], bound.run()[1][..., :1].expand(-1, -1, 6)))
+
+        self.reject("router", change, "must differ")
+
+
+def test_row_error_is_that_of_the_worst_row() -> None:
+    truth = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64)
+    assert row_error(truth, truth) == 0
+    assert row_error(truth + torch.tensor([[0.0, 0.5], [0.0, 0.0]]), truth) == pytest.approx(0.1)
+    # A row shorter than the root mean square, here 5 / sqrt(2), is measured by that.
+    assert row_error(truth + torch.tensor([[0.0, 0.0], [0.0, 0.5]]), truth) == pytest.approx(0.1 * 2**0.5)
+    assert row_error(truth * torch.nan, truth) == float("inf")
+
+
+def test_zipf_follows_its_law_and_repeats_slots() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ranks = zipf(200_000, 1000, generator, exponent=1.0)
+    counts = ranks.bincount(minlength=1000)
+    harmonic = sum(1 / rank for rank in range(1, 1001))
+    for rank in (1, 2, 10):
+        assert int(counts[rank - 1]) / 200_000 == pytest.approx(1 / rank / harmonic, rel=0.05)
+    assert int(ranks.max()) < 1000
+    shape = replace(TINY, B=256, N=64)
+    for op in ("router", "bag"):
+        hottest = {}
+        for slots in SLOTS:
+            problem = make_problems(Case(op, shape, "fp32", slots), 1)[0]
+            chosen = problem.slots if op == "bag" else all_sides()["lmn"].ops[op](problem).run()[1]
+            hottest[slots] = int(chosen.unique(return_counts=True)[1].max())
+        assert hottest["zipf"] > 3 * hottest["uniform"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("op", "gather"), ("dtype", "int8"), ("slots", "normal")])
+def test_an_unknown_case_is_named(field: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"make_problems: {field} must be one of .*, got '{value}'"):
+        make_problems(replace(Case("bag", TINY), **{field: value}), 1)
+
+
+def test_problems_of_a_case_share_parameters_alone() -> None:
+    first, second = make_problems(Case("layer", TINY), 2)
+    assert first.tensors["values"] is second.tensors["values"]
+    assert not torch.equal(first.tensors["queries"], second.tensors["queries"])
+    again = make_problems(Case("layer", TINY), 1)[0]
+    assert torch.equal(first.tensors["queries"], again.tensors["queries"])
+
+
+def test_floors_are_those_of_the_arithmetic() -> None:
+    shape = SHAPES["lmn_1m"]
+    bag, router, layer = (Case(op, shape, "bf16") for op in ("bag", "router", "layer"))
+    E, row = 65536 * 32, 256
+    assert floor_of(router, "forward", 0).operations == 4 * 65536 * 1024 * 64  # 17 GFLOP
+    assert floor_of(bag, "forward", 0).bytes == E * row + E * 10 + 65536 * row  # 537 MB of rows
+    assert floor_of(bag, "backward", 1000).bytes == E * row + E * 12 + 1000 * row
+    assert floor_of(layer, "forward", 0).bytes == sum(
+        (E * row + E * 12 + 65536 * row, 2 * 64 * 2 * (65536 + 1024) + 12 * E)
+    )
+    both = floor_of(layer, "both", 7)
+    assert both == floor_of(layer, "forward", 7) + floor_of(layer, "backward", 7)
+    assert Floor(100, 10).seconds(50.0, 1.0) == 10
+    with pytest.raises(ValueError, match="pass_ must be one of"):
+        floor_of(bag, "backwards", 0)
+
+
+def test_percentiles() -> None:
+    assert percentiles([n / 1000 for n in range(11)]) == {"p20_ms": 2.0, "p50_ms": 5.0, "p80_ms": 8.0}
+    with pytest.raises(ValueError, match="at least one time"):
+        percentiles([])
+
+
+def test_calls_take_turns_as_long_as_their_budget_lasts() -> None:
+    order: list[str] = []
+
+    def make(name: str) -> Callable[[int], Callable[[], None]]:
+        return lambda turn: lambda: order.append(name)
+
+    times = time_in_turns({"a": make("a"), "b": make("b")}, Stopwatch("cpu"), Effort(0.0, 0.0, 3, 5))
+    assert {name: len(each) for name, each in times.items()} == {"a": 3, "b": 3}
+    assert order[2:] == ["a", "b", "b", "a", "a", "b"]  # after one warm-up each; nobody is always first
+    times = time_in_turns({"a": make("a")}, Stopwatch("cpu"), Effort(0.0, 60.0, 3, 5))
+    assert len(times["a"]) == 5
+
+
+def test_peak_memory_counts_what_lives_at_once() -> None:
+    def call() -> torch.Tensor:
+        first = torch.zeros(1000, 1000)
+        second = torch.zeros(500, 1000)
+        del first
+        return second + 1
+
+    assert peak_bytes(call, "cpu") == 6_000_000
+    assert peak_bytes(lambda: torch.zeros(250, 1000), "cpu") == 1_000_000
+
+
+def test_cpu_shapes_have_fewer_queries() -> None:
+    assert (on_cpu(SHAPES["heads_1m"]).B, on_cpu(SHAPES["lmn_1m"]).B, on_cpu(SHAPES["serve_1"]).B) == (256, 1024, 1)
+    for name in NAMED:
+        small = tiny(SHAPES[name])
+        assert small.K <= small.N
+        assert small.slots * small.D < 20_000
+
+
+def test_a_plain_run_of_the_suite_leaves_the_large_tables_out() -> None:
+    taken = {op: {case.shape.name for case, _, _, default in cases(op) if default} for op in OPS}
+    assert taken == {
+        "router": {"ctr_64k", "lmn_1m"},
+        "bag": {"ctr_64k", "lmn_1m"},
+        "layer": {"ctr_64k", "lmn_1m", "serve_1", "serve_256"},
+    }
+    assert {case.shape.name for op in OPS for case, _, _, _ in cases(op)} == set(NAMED)
+
+
+def test_the_suite_checks_times_and_writes(tmp_path: Path) -> None:
+    path = tmp_path / "suite.json"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks/bench_layer.py",
+        "-q",
+        "-k",
+        "serve_1-fp32-uniform-forward-torch",
+    ]
+    done = subprocess.run([*command, "--results", str(path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = load(path)
+    assert data["complete"]
+    assert [row["side"] for row in data["times"]] == ["torch", "torch_sparse"]
+    assert all(row["rounds"] >= 5 and row["p20_ms"] <= row["p50_ms"] <= row["p80_ms"] for row in data["times"])
+    assert all(row["errors"]["output"] < 1e-5 and row["peak_bytes"] > 0 for row in data["times"])
+
+
+def rehearse_gpu(folder: Path, *only: str) -> tuple[int, dict[str, Any]]:
+    sides = "lmn,lmn_dense,torch,torch_sparse,pkm,fbgemm"
+    arguments = ["--out", str(folder), "--device", "cpu", "--dry-run", "--sides", sides]
+    status = gpu.main([*arguments, *(f"--only={text}" for text in only)])
+    return status, load(folder / "gpu.json")
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("gpu")
+    status, data = rehearse_gpu(
+        folder, "replay", "captured", "determinism", "profile", "scaling with N", "lmn_1m", "wide"
+    )
+    assert status == 0
+    return folder, data
+
+
+def test_a_rehearsal_of_the_gpu_command_writes_all_sections(rehearsal: tuple[Path, dict[str, Any]]) -> None:
+    folder, data = rehearsal
+    assert data["complete"]
+    assert data["rehearsal"]
+    assert set(data["environment"]) >= {"commit", "dirty", "source", "packages", "cpu", "threads"}
+    assert data["limits"][0]["bytes_per_s"] > 0
+    timed = [row for row in data["times"] if row["status"] == "ok"]
+    assert {row["op"] for row in timed} == set(OPS)
+    assert {row["pass"] for row in timed} == {"forward", "backward", "both"}
+    assert {row["slots"] for row in timed} == set(SLOTS)
+    assert all(row["share"] > 0 and row["errors"] for row in timed)
+    assert all(row["peak_bytes"] > 0 for row in timed if row["pass"] != "backward")
+    assert {row["side"] for row in data["replay"]} == {"lmn", "torch"}
+    assert [row["status"] for row in data["capture"]] == ["ok"] * 4
+    assert all(row["status"] == "ok" and row["differing"] == 0 for row in data["determinism"])
+    assert data["profile"][0]["share"] > 0
+    assert "forward + backward" in (folder / "profile.txt").read_text()
+    whys = {each["why"] for each in data["skipped"]}
+    assert "it was not asked for" in whys
+    assert any("compile: layer lmn_1m" in each["what"] for each in data["skipped"])
+    assert "failed" not in data
+
+
+def test_every_bar_of_the_gpu_is_judged_from_its_file(rehearsal: tuple[Path, dict[str, Any]]) -> None:
+    judged = [bar for bar in bars([rehearsal[1]]) if bar.kind == "gpu"]
+    unjudged = [bar.what for bar in judged if bar.met is None]
+    assert unjudged == [
+        "layer forward + backward, lmn_1m, bf16, times faster than `torch.compile`",
+        "layer forward + backward, lmn_1m, fp32, times faster than `torch.compile`",
+        "serve_256, kernels launched",
+    ]
+
+
+def test_an_interrupted_run_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure, calls = gpu.measure_case, []
+
+    def interrupted(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        measure(*arguments)
+
+    monkeypatch.setattr(gpu, "measure_case", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rehearse_gpu(tmp_path)
+    data = load(tmp_path / "gpu.json")
+    assert not data["complete"]
+    assert [(row["side"], row["pass"]) for row in data["times"]] == [
+        (side, pass_) for pass_ in ("forward", "both") for side in ("lmn", "torch")
+    ]
+
+
+def test_a_failing_item_is_written_down_and_the_next_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("the clock is broken\nsecond line")
+
+    monkeypatch.setattr(gpu, "measure_replay", fail)
+    status, data = rehearse_gpu(tmp_path, "replay of layer serve_256", "determinism")
+    assert status == 1
+    assert [each["reason"] for each in data["failed"]] == ["RuntimeError: the clock is broken"]
+    assert len(data["determinism"]) == 2
+    assert "the clock is broken" in capsys.readouterr().out
+
+
+def test_a_wrong_side_gets_a_reason_and_no_figure() -> None:
+    assert describe_failure(WrongResult("off")) == {"status": "wrong", "reason": "WrongResult: off"}
+    assert describe_failure(torch.OutOfMemoryError("big"))["status"] == "out of memory"
+    assert describe_failure(NotImplementedError("no"))["status"] == "unsupported"
+    assert describe_failure(ValueError(""))["reason"] == "ValueError: no message"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "cpu"], "rehearsals"),
+        (["--device", "cpu", "--dry-run", "--sides", "lmn,mine"], "got mine"),
+    ],
+)
+def test_the_gpu_command_says_what_is_wrong(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        gpu.main(["--out", str(tmp_path), *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_a_rehearsal_of_the_cpu_bars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cpu.main(["--out", str(tmp_path / "cpu.json"), "--rehearse", "--threads", "1"]) == 0
+    data = load(tmp_path / "cpu.json")
+    assert {row["sweep"] for row in data["times"] if "sweep" in row} == {"N", "B", "K"}
+    printed = capsys.readouterr().out
+    assert "layer forward, times faster than plain torch" in printed
+    assert "gpu" not in printed
+
+
+def row_of(side: str, pass_: str, p50: float, peak: int = 100, **more: Any) -> dict[str, Any]:
+    shape = {"name": "cpu_bar", "B": 8192, "H": 1, "C": 64, "N": 1024, "K": 32, "D": 128}
+    time = {"p20_ms": p50, "p50_ms": p50, "p80_ms": p50, "rounds": 5, "peak_bytes": peak, "errors": {}}
+    fields = {"op": "layer", "shape": shape, "dtype": "fp32", "slots": "uniform", "side": side, "pass": pass_}
+    return {**fields, "status": "ok", **time, **more}
+
+
+def test_bars_are_met_and_missed_by_the_rows() -> None:
+    rows = [row_of("lmn", "forward", 10), row_of("torch", "forward", 20), row_of("lmn", "both", 10, 90)]
+    rows += [row_of("torch", "both", 29, 300)]
+    data = {"format": 1, "kind": "cpu", "times": rows}
+    judged = {bar.what: bar for bar in bars([data]) if bar.kind == "cpu"}
+    assert judged["layer forward, times faster than plain torch"].met is True
+    backward = judged["layer forward + backward, times faster than plain torch"]
+    assert (backward.value, backward.met) == (2.9, False)
+    assert judged["peak memory of forward + backward, of plain torch's"].value == pytest.approx(0.3)
+    assert judged["layer forward, time at 2^24 slots over that at 2^16"].met is None
+    data["times"].append(row_of("lmn", "both", 11))
+    with pytest.raises(ValueError, match="expected one measured row, got 2"):
+        bars([data])
+
+
+def test_the_page_is_what_the_report_makes_of_the_committed_files() -> None:
+    page = report.PAGE.read_text(encoding="utf-8")
+    assert report.render(page, report.read_results()) == page, "run python -m benchmarks.report"
+    for plot in (ROOT / "docs").glob("results/*.svg"):
+        assert f"results/{plot.name}" in page
+
+
+def test_the_report_shows_every_section_losses_and_reasons(
+    rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data = {**rehearsal[1], "file": "gpu.json"}
+    suite = {**data, "kind": "suite", "file": "suite.json"}
+    suite["times"] = [row for row in data["times"] if "sweep" not in row]
+    measured = {**data, "kind": "cpu", "file": "cpu.json"}
+    broken = {"side": "pkm", "status": "wrong", "reason": "WrongResult: off"}
+    case = next(row for row in data["times"] if row["op"] == "layer")
+    suite["times"] = [*suite["times"], {**{key: case[key] for key in ("op", "shape", "dtype", "slots")}, **broken}]
+    page = report.render(report.PAGE.read_text(encoding="utf-8"), [data, suite, measured])
+    assert page.count(report.NOT_MEASURED) == 1  # the audit
+    lost = sum(row["side"] == "torch" and row["status"] == "ok" for row in find([data], "gpu"))
+    assert f"of {lost} rows." in page
+    assert "wrong: WrongResult: off: pkm: layer lmn_1m" in page
+    assert "| captured step |" in page
+    plots = draw_plots([data, suite, measured], tmp_path)
+    assert [path.name for path in plots] == ["cpu_scaling.svg", "suite_times.svg", "gpu_scaling.svg", "gpu_times.svg"]
+    assert all(f"(results/{path.name})" in page for path in plots)
+    first = plots[0].read_bytes()
+    draw_plots([measured], tmp_path)
+    assert plots[0].read_bytes() == first
+
+
+def test_the_report_refuses_rehearsals_twins_and_strangers(
+    rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps(rehearsal[1]))
+    with pytest.raises(ValueError, match="is a rehearsal"):
+        report.read_results(tmp_path)
+    path.write_text(json.dumps({**rehearsal[1], "rehearsal": False}))
+    (tmp_path / "other.json").write_text(path.read_text())
+    with pytest.raises(ValueError, match="another file of kind 'gpu'"):
+        report.read_results(tmp_path)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other.json must be a result file of format 1, got format None"):
+        report.read_results(tmp_path)
+    with pytest.raises(ValueError, match="the page must have the sections"):
+        report.render("no sections", [])
+
+
+def test_a_result_file_says_where_it_is_from_and_no_more(tmp_path: Path) -> None:
+    with ResultFile(tmp_path / "x.json", "cpu", "cpu") as file:
+        assert not load(tmp_path / "x.json")["complete"]
+        file.skip("a", "b")
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text)["skipped"] == [{"what": "a", "why": "b"}]
+    assert str(Path.home()) not in text
+    assert str(ROOT) not in text
+
+
+def test_committed_results_are_of_a_clean_tree() -> None:
+    for data in report.read_results():
+        assert data["environment"]["commit"], data["file"]
+        assert not data["environment"]["dirty"], f"{data['file']} was measured with uncommitted changes"
+    assert RESULTS.parent.name == "benchmarks"
+
+
+def test_the_sanitized_shapes_are_right() -> None:
+    assert sanitize("cpu", [Shape("small", B=9, H=2, C=6, N=12, K=5, D=7)]) == 30
