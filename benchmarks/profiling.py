@@ -5,7 +5,9 @@ Torch's profiler gives the table. The counters are Nsight Compute's, if ``ncu`` 
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from .graphs import gpu_events
 from .measure import Session
 from .problems import Case, make_problems
 from .results import ROOT
@@ -40,7 +43,7 @@ def profile_kernels(session: Session, case: Case, folder: Path) -> str | None:
     folder.mkdir(parents=True, exist_ok=True)
     table = averages.table(sort_by=key, row_limit=40, max_name_column_width=80)
     (folder / "profile.txt").write_text(f"{case}, {CALLS} calls of forward + backward\n{table}\n", encoding="utf-8")
-    kernels = [event for event in averages if not on_gpu or event.device_type == torch.autograd.DeviceType.CUDA]
+    kernels = gpu_events(averages) if on_gpu else list(averages)
     kernels.sort(key=lambda event: getattr(event, key), reverse=True)
     total = sum(getattr(event, key) for event in kernels) or 1
     for event in kernels[:TOP]:
@@ -52,7 +55,7 @@ def profile_kernels(session: Session, case: Case, folder: Path) -> str | None:
             "share": round(took / total, 4),
         }
         session.file.add("profile", record)
-    return kernels[0].key if on_gpu and kernels else None
+    return next((event.key for event in kernels if on_gpu and not event.key.startswith("Mem")), None)
 
 
 def profile_counters(session: Session, case: Case, kernel: str, folder: Path, timeout_s: float) -> None:
@@ -64,18 +67,29 @@ def profile_counters(session: Session, case: Case, kernel: str, folder: Path, ti
     shape = case.shape
     child = [sys.executable, "-m", "benchmarks.profiling", shape.name, case.dtype, case.slots]
     command = ["ncu", "--clock-control", "none", "--set", "full", "--kernel-name-base", "function"]
-    command += ["--kernel-name", kernel.partition("<")[0].partition("(")[0].split("::")[-1].split(" ")[-1]]
+    command += ["--kernel-name", function_name(kernel)]
     command += ["--launch-skip", "1", "--launch-count", "1"]
-    try:
-        done = subprocess.run(
-            [*command, *child], capture_output=True, text=True, timeout=timeout_s, cwd=ROOT, check=False
-        )
-    except subprocess.TimeoutExpired:
-        session.file.skip(what, f"ncu took more than {timeout_s:.0f} s")
-        return
-    (folder / "ncu.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-    if done.returncode:
-        session.file.skip(what, f"ncu ended with {done.returncode}; see ncu.txt")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen([*command, *child], cwd=ROOT, start_new_session=True, **pipes) as ncu:
+        try:
+            output, _ = ncu.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(ncu.pid, signal.SIGKILL)  # the watched program too, or it would go on using the GPU
+            session.file.skip(what, f"ncu took more than {timeout_s:.0f} s")
+            return
+    (folder / "ncu.txt").write_text(output, encoding="utf-8")
+    if ncu.returncode:
+        session.file.skip(what, f"ncu ended with {ncu.returncode}; see ncu.txt")
+
+
+def function_name(kernel: str) -> str:
+    """The bare name of a kernel as Nsight Compute knows it.
+
+    >>> function_name("void at::native::(anonymous namespace)::reduce<float>(int)"), function_name("_axis_kernel")
+    ('reduce', '_axis_kernel')
+    """
+    bare = kernel.replace("(anonymous namespace)::", "").partition("<")[0].partition("(")[0]
+    return bare.split("::")[-1].split(" ")[-1]
 
 
 def _training_read(case: Case, device: torch.device) -> Callable[[], object]:

@@ -16,9 +16,10 @@ import torch
 from benchmarks import cpu, gpu, report
 from benchmarks.correctness import WrongResult, check, row_error
 from benchmarks.floors import Floor, floor_of
-from benchmarks.measure import describe_failure
+from benchmarks.measure import Session, describe_failure
 from benchmarks.memory import peak_bytes
 from benchmarks.problems import OPS, SLOTS, Case, make_problems, zipf
+from benchmarks.profiling import profile_counters
 from benchmarks.report_data import bars, find, load
 from benchmarks.report_plots import draw_plots
 from benchmarks.results import RESULTS, ROOT, ResultFile
@@ -319,6 +320,26 @@ def test_a_failing_item_is_written_down_and_the_next_one_runs(
     assert [each["reason"] for each in data["failed"]] == ["RuntimeError: the clock is broken"]
     assert len(data["determinism"]) == 2
     assert "the clock is broken" in capsys.readouterr().out
+
+
+def test_hardware_counters_are_written_or_their_absence_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    with ResultFile(tmp_path / "gpu.json", "gpu", "cpu") as file:
+        session = Session(file, Stopwatch("cpu"), Effort())
+        case = Case("layer", TINY, "bf16")
+        profile_counters(session, case, "_some_kernel", tmp_path, 20)
+        for script in ('echo "$@"', "echo refused; exit 3", "exec /bin/sleep 60"):
+            (programs / "ncu").write_text(f"#!/bin/sh\n{script}\n")
+            (programs / "ncu").chmod(0o755)
+            profile_counters(session, case, "void at::native::(anonymous namespace)::sum<float>(int)", tmp_path, 1)
+            if script.startswith("echo "):
+                shown = (tmp_path / "ncu.txt").read_text()
+                assert "--clock-control none" in shown or "refused" in shown
+                assert "--kernel-name sum " in shown or "refused" in shown
+    whys = [each["why"] for each in file.data["skipped"]]
+    assert whys == ["ncu is not on the PATH", "ncu ended with 3; see ncu.txt", "ncu took more than 1 s"]
 
 
 def test_a_wrong_side_gets_a_reason_and_no_figure() -> None:
