@@ -41,8 +41,8 @@ test-gpu:  ## the kernel tests on this machine's GPU, with the Python and torch 
 	$(PYTHON) -c 'import torch; assert torch.cuda.is_available(), "no GPU"; print(torch.cuda.get_device_name(), torch.__version__)'
 	$(PYTHON) -m pytest --durations=10 $(KERNEL_TESTS)
 
-audit: $(VENV)/.installed  ## registers and spills of every kernel on four GPUs, compiled here without one
-	$(BIN)/python -m benchmarks.offline
+audit: $(VENV)/.installed  ## what every kernel costs on four GPUs, compiled here without one, against its budgets
+	$(BIN)/python -m benchmarks.audit
 
 bench: $(VENV)/.installed  ## the timing suite and the CPU bars, alone on the machine; result files in OUT (runs/bench)
 	$(BIN)/python -m pytest benchmarks --results $(or $(OUT),runs/bench)/suite.json

@@ -1,68 +1,211 @@
-"""Count what the kernels cost in machine code, for GPUs that need not be here.
+"""Compile every kernel for GPUs that this machine does not have, count what each costs, and hold it to its budget.
 
-``python -m benchmarks.audit --case lmn_1m:bf16 --target sm_90 --kernel NAME --lines`` prints the instructions that one
-thread issues, loops weighted by their trips, by machine loop and by source line. How they are weighted: ``weights.py``.
+``python -m benchmarks.audit`` collects the launches that the ops make at the named shapes, compiles each for every
+target and prints for each binary registers, spills, shared memory, the bound on occupancy, instructions in all and
+weighted by how often they run, widths of global loads and matrix instructions, and for each case what the router costs
+a score and the bag for 16 gathered bytes. How each is counted: ``figures.py``, ``machine/``; limits: ``budgets.toml``.
+
+It exits with 1 where a kernel spills or does not fit, or a budget is broken, and names the budget, the figure and the
+place. ``--out`` saves all figures as JSON. ``--lines`` also prints where the instructions of each binary are, by
+machine loop and by source line::
+
+    python -m benchmarks.audit --case lmn_1m:bf16 --target sm_90 --kernel axis --lines
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import zip_longest
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+import torch
 
-from . import scalar_sass
-from .breakdown import format_breakdown
-from .launches import collect_launches
-from .loops import Program
-from .offline import AUDIT_CASES, TARGETS, compile_launch, parse_case
-from .weights import Declarations, weigh
+from lmn_kernels.activation import ACTIVATIONS
+from lmn_kernels.product_key_topk.metric import METRICS
+
+from .budgets import Budgets, broken, read_budgets, unused
+from .figures import Binary, Part, count_binary, count_part, format_tables
+from .launches import collect_launches, kernel_names
+from .machine.weights import Declarations
+from .offline import TARGETS, compile_launch
+from .results import ResultFile
+from .shapes import SHAPES, Shape
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
+NAMED_CASES = tuple(
+    f"{shape}:{dtype}"
+    for shape in ("lmn_1m", "ctr_64k", "lmn_16m", "heads_1m", "wide_1m", "serve_1", "serve_256")
+    for dtype in ("bf16", "fp32")
+    if (shape, dtype) != ("heads_1m", "fp32")
+)
+AUDIT_CASES = (
+    *NAMED_CASES,
+    "ctr_64k:fp64",
+    "lmn_1m:fp16:cosine:sigmoid",
+    "ctr_64k:bf16:l2:relu",
+    "ctr_64k:fp64:cosine",
+    "ctr_64k:fp64:l2",
+    "odd:fp32:l2",
+    "many_slots:bf16",
+)
+
+
+class Case(NamedTuple):
+    """A case of the audit: a problem size, a type, a metric and an activation."""
+
+    shape: Shape
+    dtype: torch.dtype
+    metric: str
+    activation: str
+
+
+def parse_case(case: str) -> Case:
+    """Read ``SHAPE:DTYPE[:METRIC[:ACTIVATION]]``, with ``dot`` and ``softmax`` where nothing is said.
+
+    Raises:
+        ValueError: a part is unknown or one too many.
+    """
+    parts = dict(zip_longest(("shape", "dtype", "metric", "activation"), case.split(":")))
+    choices = {"shape": SHAPES, "dtype": DTYPES, "metric": METRICS, "activation": ACTIVATIONS}
+    metric, activation = parts.get("metric") or "dot", parts.get("activation") or "softmax"
+    for name, value in {**parts, "metric": metric, "activation": activation}.items():
+        if name not in choices or value not in choices[name]:
+            raise ValueError(
+                f"--case must be SHAPE:DTYPE[:METRIC[:ACTIVATION]], of {', '.join(SHAPES)}; {', '.join(DTYPES)}; "
+                f"{', '.join(METRICS)}; {', '.join(ACTIVATIONS)}; got {case}"
+            )
+    return Case(SHAPES[parts["shape"]], DTYPES[parts["dtype"]], metric, activation)
+
+
+def count_cases(
+    cases: Sequence[str],
+    targets: Sequence[str],
+    declarations: Declarations,
+    kernels: Sequence[str] = (),
+    lines: bool = False,
+    workers: int | None = None,
+) -> tuple[list[Binary], list[Part]]:
+    """Compile and count every launch of ``cases`` for ``targets``; a binary that several launches share counts once.
+
+    Each target is compiled in a process and with a cache of its own. Threads that compile for several targets at once
+    were seen to translate the same LLVM code to other PTX (128 registers and a spill where a target alone gives 96 and
+    none), and Triton's shared cache keeps such a result.
+
+    Args:
+        cases: as :func:`parse_case` reads them.
+        targets: of :data:`~benchmarks.offline.TARGETS`.
+        declarations: trips that the machine code does not tell.
+        kernels: count only kernels whose name holds one of these, and no parts; empty: all.
+        lines: break each binary down by source line.
+        workers: processes; None: one a target, as far as there are cores.
+    """
+    workers = workers or min(len(targets), len(os.sched_getaffinity(0)))
+    count = partial(_count_target, cases, declarations, kernels, lines)
+    with get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
+        of_targets = pool.map(count, targets, chunksize=1)
+    return [row for rows, _ in of_targets for row in rows], [part for _, parts in of_targets for part in parts]
+
+
+def _count_target(
+    cases: Sequence[str], declarations: Declarations, kernels: Sequence[str], lines: bool, target: str
+) -> tuple[list[Binary], list[Part]]:
+    binaries: dict[str, Binary] = {}
+    parts = []
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TRITON_CACHE_DIR"] = cache
+        for number, case in enumerate(cases, 1):
+            shape, dtype, metric, activation = parse_case(case)
+            for part, launches in collect_launches(shape, dtype, metric, activation).items():
+                counted = []
+                for launch in launches:
+                    if kernels and not any(name in launch.kernel.__name__ for name in kernels):
+                        continue
+                    compiled = compile_launch(launch, target)
+                    if compiled.key not in binaries:
+                        binaries[compiled.key] = count_binary(compiled, launch, case, declarations, lines)
+                    binary = binaries[compiled.key]
+                    if case not in binary.cases:
+                        binary.cases.append(case)
+                    counted.append((launch, binary))
+                if not kernels:
+                    parts.append(count_part(case, target, part, shape, dtype.itemsize, counted))
+            print(f"{target}: {number} of {len(cases)} cases, {len(binaries)} binaries", file=sys.stderr, flush=True)
+    return list(binaries.values()), parts
+
+
+def find_problems(budgets: Budgets, binaries: Sequence[Binary], parts: Sequence[Part], whole: bool) -> list[str]:
+    """Everything that makes the audit fail; of the ``whole`` audit also kernels and budgets that it did not meet."""
+    found = [
+        f"{row.kernel} {row.cases[0]} {row.target} ({row.config}): {problem}"
+        for row in binaries
+        for problem in row.problems
+    ]
+    found += broken(budgets.limits, binaries, parts)
+    if whole:
+        found += unused(budgets, binaries, parts)
+        compiled = {(row.kernel, row.target) for row in binaries}
+        found += [
+            f"{kernel} {target}: not compiled; its launch is missing in benchmarks/launches.py"
+            for kernel in kernel_names()
+            for target in TARGETS
+            if (kernel, target) not in compiled
+        ]
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the weighted instructions; see the head of this module. Returns the exit status."""
+    """Audit the kernels of ``lmn_kernels``; see the head of this module. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.audit", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--case", action="append", metavar="SHAPE:DTYPE[:METRIC[:ACTIVATION]]", help="may repeat")
+    form = "SHAPE:DTYPE[:METRIC[:ACTIVATION]]"
+    parser.add_argument("--case", action="append", metavar=form, help=f"may repeat; default: {' '.join(AUDIT_CASES)}")
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="may repeat; default: all")
     parser.add_argument("--kernel", action="append", help="only kernels whose name holds this; may repeat")
-    parser.add_argument("--lines", action="store_true", help="print loops and source lines")
+    parser.add_argument("--lines", action="store_true", help="print loops and source lines of each binary")
+    parser.add_argument("--workers", type=int, help="processes; default: one a target, as far as there are cores")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="save every figure as JSON")
     options = parser.parse_args(arguments)
-    declared = tomllib.loads(Path(__file__).with_name("budgets.toml").read_text())
-    declarations = Declarations(declared.get("trips", {}), declared.get("rare", {}))
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["TRITON_CACHE_DIR"] = cache
-        for target in options.target or ("sm_90",):
-            for case in options.case or AUDIT_CASES:
-                seen = set()
-                for launch in collect_launches(*parse_case(case)):
-                    name = launch.kernel.__name__
-                    if options.kernel and not any(part in name for part in options.kernel):
-                        continue
-                    compiled = compile_launch(launch, target)
-                    if compiled.key in seen:
-                        continue
-                    seen.add(compiled.key)
-                    constants = dict(zip(launch.kernel.arg_names, launch.args, strict=False)) | dict(launch.meta)
-                    program = Program(compiled.instructions, scalar_sass)
-                    weights = weigh(program, name, target, constants, declarations)
-                    total = sum(weights.of)
-                    programs = math.prod(launch.grid)
-                    print(
-                        f"{case} {target} {name}: {total:.0f} weighted instructions x {compiled.threads} threads x "
-                        f"{programs} programs = {total * compiled.threads * programs:.4g}; {compiled.registers} "
-                        f"registers, {compiled.spill_bytes} bytes spilled ({compiled.config})"
-                    )
-                    if options.lines:
-                        print(format_breakdown(compiled.instructions, weights))
-    return 0
+    cases, targets = options.case or AUDIT_CASES, options.target or tuple(TARGETS)
+    for case in cases:
+        try:
+            parse_case(case)
+        except ValueError as error:
+            parser.error(str(error))
+    budgets = read_budgets()
+    binaries, parts = count_cases(
+        cases, targets, budgets.declarations, options.kernel or (), options.lines, options.workers
+    )
+    problems = find_problems(budgets, binaries, parts, whole=not (options.case or options.target or options.kernel))
+    for row in binaries if options.lines else ():
+        print(f"{row.kernel} {row.cases[0]} {row.target} ({row.config})\n{row.lines}\n")
+    print(format_tables(binaries, parts))
+    print("\n".join(["", *problems]) if problems else "\nevery budget is kept")
+    if options.out:
+        _save(options.out, cases, targets, binaries, parts, problems)
+    return int(bool(problems))
+
+
+def _save(
+    path: Path,
+    cases: Sequence[str],
+    targets: Sequence[str],
+    binaries: Sequence[Binary],
+    parts: Sequence[Part],
+    problems: Sequence[str],
+) -> None:
+    about = {"cases": list(cases), "targets": list(targets), "problems": list(problems)}
+    with ResultFile(path, "audit", torch.device("cpu"), **about) as file:
+        file.data["binaries"] = [
+            {name: value for name, value in asdict(row).items() if name != "lines"} for row in binaries
+        ]
+        file.data["parts"] = [asdict(part) for part in parts]
 
 
 if __name__ == "__main__":

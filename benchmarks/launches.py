@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 import lmn_kernels
-from lmn_kernels.gather_aggregate.triton import launch_touched_rows, launch_values_backward, launch_weights_backward
+from lmn_kernels.gather_aggregate.triton import (
+    launch_gather_aggregate,
+    launch_touched_rows,
+    launch_values_backward,
+    launch_weights_backward,
+)
 from lmn_kernels.launch import Launch, record_launches
-from lmn_kernels.memory_lookup.triton import launch_memory_lookup
 from lmn_kernels.product_key_topk.triton import launch_product_key_topk, launch_product_key_topk_backward
 
 from .shapes import Shape
 
 SAMPLE_ROWS = 16
+Launches = dict[str, list[Launch]]
 
 
-def collect_launches(
-    shape: Shape, dtype: torch.dtype, metric: str = "dot", activation: str = "softmax"
-) -> list[Launch]:
+def collect_launches(shape: Shape, dtype: torch.dtype, metric: str = "dot", activation: str = "softmax") -> Launches:
     """Record every launch of the forward and backward passes at ``shape``, all tensors but the scores in ``dtype``.
 
-    The router is taken alone and, with ``activation``, inside ``memory_lookup``; values get their dense and their
-    sparse gradient.
+    Returns:
+        Launches by part: ``router`` (scores to weights, with ``activation``), ``router_scores`` (without),
+        ``router_backward``, ``bag``, ``bag_backward``: with the dense and with the sparse gradient of the values.
     """
     B, H, C, N, K, D = shape.B, shape.H, shape.C, shape.N, shape.K, shape.D
     with torch.device("meta"):
@@ -35,11 +41,17 @@ def collect_launches(
         keys = torch.empty(H, 2, N, C, dtype=dtype)
         values = torch.empty(shape.slots, D, dtype=dtype)
         grad = torch.empty(B, D, dtype=dtype)
-    with record_launches() as launches:
+    parts: Launches = {}
+    with _part(parts, "router"):
+        weights, slots = launch_product_key_topk(queries, keys, K, metric, activation)
+    with _part(parts, "router_scores"):
         scores, slots = launch_product_key_topk(queries, keys, K, metric)
+    with _part(parts, "router_backward"):
         launch_product_key_topk_backward(scores, queries, keys, slots, metric, (True, True))
-        _, slots, weights = launch_memory_lookup(queries, keys, values, K, metric, activation)
-        bag_slots, bag_weights = slots.flatten(1), weights.flatten(1)
+    bag_slots, bag_weights = slots.flatten(1), weights.flatten(1)
+    with _part(parts, "bag"):
+        launch_gather_aggregate(values, bag_slots, bag_weights)
+    with _part(parts, "bag_backward"):
         launch_weights_backward(grad, values, bag_slots, weights.dtype)
         launch_values_backward(grad, bag_slots, bag_weights, shape.slots, dtype)
         # Touched rows are counted on the host, which a meta tensor cannot do; the configuration does not depend on B.
@@ -47,16 +59,23 @@ def collect_launches(
         sample_grad = torch.zeros(SAMPLE_ROWS, D, dtype=dtype)
         sample_weights = torch.zeros(SAMPLE_ROWS, H * K, dtype=weights.dtype)
         launch_touched_rows(sample_grad, sample_slots, sample_weights, shape.slots, dtype)
-    return launches
+    return parts
 
 
 def kernel_names() -> list[str]:
     """The names of all Triton kernels in ``lmn_kernels``: the audit must have compiled each of them."""
     names = set()
     for info in pkgutil.walk_packages(lmn_kernels.__path__, f"{lmn_kernels.__name__}."):
-        if info.name.endswith(".triton"):
+        if "triton" in info.name.split("."):
             names |= {name for name in vars(importlib.import_module(info.name)) if _is_kernel_name(name)}
     return sorted(names)
+
+
+@contextmanager
+def _part(parts: Launches, name: str) -> Iterator[None]:
+    with record_launches() as launches:
+        yield
+    parts[name] = launches
 
 
 def _is_kernel_name(name: str) -> bool:

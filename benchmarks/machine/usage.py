@@ -46,7 +46,7 @@ def disassemble(cubin: bytes) -> str:
         path.write_bytes(cubin)
         commands = (
             [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(path)],
-            [triton.knobs.nvidia.nvdisasm.path, "-gp", "-c", str(path)],
+            [triton.knobs.nvidia.nvdisasm.path, "-gp", "-c", "-ndf", str(path)],
         )
         return "\n".join(
             subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands

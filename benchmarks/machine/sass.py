@@ -13,7 +13,6 @@ from .instructions import Instruction
 
 State = dict[str, int]
 
-_REGISTER = re.compile(r"^[-~|]*(U?R\d+|U?RZ)\b")
 _PREDICATE = re.compile(r"^!?(U?P\d|U?PT)$")
 _MASK = 0xFFFFFFFF
 _NO_RESULT = re.compile(
@@ -259,5 +258,5 @@ def flow(instruction: Instruction) -> str:
             return "next"
         return "branch" if conditional else "jump"
     if base in ("BRX", "JMX", "BRXU"):
-        raise ValueError(f"scalar_sass: {instruction.opcode} jumps to a computed address, which has no fixed target")
+        raise ValueError(f"sass: {instruction.opcode} jumps to a computed address, which has no fixed target")
     return "next"

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from .instructions import Frame
 from .loops import Loop, Program
-from .sources import Statement, statements
+from .sources import Statement, evaluate, statements
 
 _COUNTABLE = re.compile(
     r"^(LDG|LDS|LDL|STG|STS|STL|ATOM|RED|SHFL|BAR|VOTE|REDUX|MATCH|[A-Z]*MMA|UTC|"
@@ -32,9 +32,12 @@ _COUNTABLE = re.compile(
 
 @dataclass(frozen=True)
 class Declarations:
-    """Trips of loops that depend on data and branches that are rare, by kernel and source text."""
+    """Trips of loops that depend on data and branches that are rare, by kernel and source text.
 
-    trips: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    Trips are a number, or an expression over the arguments of the launch: ``"CHUNK // UNROLL"``.
+    """
+
+    trips: Mapping[str, Mapping[str, int | str]] = field(default_factory=dict)
     rare: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -78,7 +81,7 @@ def weigh(
     declared = declarations.trips.get(kernel, {})
     for group in _groups(program.loops, named):
         statement = named[id(group[0])]
-        trips = declared.get(statement.text) if statement else None
+        trips = _declared(declared, statement, constants) if statement else None
         of_source = statement.trips(constants) if statement else None
         for loop in group:
             if loop.header in rare or trips == 0:
@@ -151,6 +154,18 @@ def _statement(program: Program, loop: Loop) -> Statement | None:
     )
     common = [statement for statement, count in around.items() if 2 * count > len(body)]
     return max(common, key=lambda statement: statement.first, default=None)
+
+
+def _declared(declared: Mapping[str, int | str], statement: Statement, constants: Mapping[str, object]) -> int | None:
+    trips = declared.get(statement.text)
+    if isinstance(trips, str):
+        try:
+            return evaluate(trips, constants)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"the declared trips {trips!r} of {_name(statement)} are no expression: {error}"
+            ) from error
+    return trips
 
 
 def _groups(loops: Sequence[Loop], named: Mapping[int, Statement | None]) -> list[list[Loop]]:

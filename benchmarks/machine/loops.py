@@ -4,7 +4,7 @@ Blocks end at branches; a loop is a natural loop: an edge back to a block that d
 that reach the source without passing that header. Loops with one header are one loop; they nest by containment.
 
 A trip count is derived by running the integer instructions of the loop with the registers whose values are known, until
-it leaves (``scalar_sass.py``). A loop that sits inside another is derived with everything the outer one changes
+it leaves (``sass.py``, ``amd.py``). A loop that sits inside another is derived with everything the outer one changes
 unknown, so a derived count holds in each trip of the outer loop. Where paths meet behind a branch that is not known,
 what either path writes is unknown. None means that the count depends on data.
 """
@@ -241,6 +241,8 @@ def _split(instructions: list[Instruction], semantics: Semantics) -> list[Block]
         if flow in ("next", "branch", "call") and number + 1 < len(bounds):
             block.after.append(number + 1)
         if flow == "call":
+            if target is None:
+                raise ValueError(f"loops: {instructions[end - 1].opcode} calls a function outside this kernel's code")
             block.callee = number_of[target]
         elif flow in ("branch", "jump") and target is not None:
             block.after.append(number_of[target])

@@ -41,7 +41,7 @@ class Statement(NamedTuple):
     def trips(self, values: Mapping[str, object]) -> int | None:
         """Length of the ``range`` where ``values`` determine it, else None."""
         try:
-            return len(range(*(_evaluate(bound, values) for bound in self.bounds))) if self.bounds else None
+            return len(range(*(evaluate(bound, values) for bound in self.bounds))) if self.bounds else None
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -81,8 +81,13 @@ def _bounds(node: ast.For) -> tuple[str, ...]:
     return ()
 
 
-def _evaluate(source: str, values: Mapping[str, object]) -> int:
-    """Integer arithmetic over ``values``; KeyError or TypeError for anything else."""
+def evaluate(source: str, values: Mapping[str, object]) -> int:
+    """An integer expression over ``values``.
+
+    Raises:
+        KeyError: a name is not in ``values``.
+        TypeError: it is more than integers, names and ``+ - * //``.
+    """
 
     def value(node: ast.expr) -> int:
         if isinstance(node, ast.Constant) and isinstance(node.value, int):

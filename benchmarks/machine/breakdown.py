@@ -27,7 +27,7 @@ def by_line(instructions: Sequence[Instruction], weights: Weights) -> list[tuple
 
 def format_breakdown(instructions: Sequence[Instruction], weights: Weights, most: int = 25) -> str:
     """Loops with their trips, then the ``most`` source lines that cost most."""
-    total = sum(weights.of)
+    total = sum(weights.of) or 1
     rows = [f"  {'trips':>7} {'from':13} {'a trip':>9} {'in all':>10} {'share':>6}  loop"]
     for loop in weights.loops:
         rows.append(

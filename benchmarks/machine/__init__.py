@@ -1,0 +1,1 @@
+"""Reading machine code: instructions, control flow, how often each runs, and what a kernel takes."""
