@@ -18,6 +18,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -46,6 +47,7 @@ NAMED_CASES = tuple(
     for dtype in ("bf16", "fp32")
     if (shape, dtype) != ("heads_1m", "fp32")
 )
+NO_ACTIVATION = "none"
 AUDIT_CASES = (
     *NAMED_CASES,
     "ctr_64k:fp64",
@@ -55,6 +57,7 @@ AUDIT_CASES = (
     "ctr_64k:fp64:l2",
     "odd:fp32:l2",
     "many_slots:bf16",
+    "lmn_1m:bf16:dot:none",
 )
 
 
@@ -64,25 +67,28 @@ class Case(NamedTuple):
     shape: Shape
     dtype: torch.dtype
     metric: str
-    activation: str
+    activation: str | None
 
 
 def parse_case(case: str) -> Case:
     """Read ``SHAPE:DTYPE[:METRIC[:ACTIVATION]]``, with ``dot`` and ``softmax`` where nothing is said.
 
+    The activation ``none`` stands for the router on its own, which returns scores.
+
     Raises:
         ValueError: a part is unknown or one too many.
     """
     parts = dict(zip_longest(("shape", "dtype", "metric", "activation"), case.split(":")))
-    choices = {"shape": SHAPES, "dtype": DTYPES, "metric": METRICS, "activation": ACTIVATIONS}
+    choices = {"shape": SHAPES, "dtype": DTYPES, "metric": METRICS, "activation": (*ACTIVATIONS, NO_ACTIVATION)}
     metric, activation = parts.get("metric") or "dot", parts.get("activation") or "softmax"
     for name, value in {**parts, "metric": metric, "activation": activation}.items():
         if name not in choices or value not in choices[name]:
             raise ValueError(
                 f"--case must be SHAPE:DTYPE[:METRIC[:ACTIVATION]], of {', '.join(SHAPES)}; {', '.join(DTYPES)}; "
-                f"{', '.join(METRICS)}; {', '.join(ACTIVATIONS)}; got {case}"
+                f"{', '.join(METRICS)}; {', '.join(choices['activation'])}; got {case}"
             )
-    return Case(SHAPES[parts["shape"]], DTYPES[parts["dtype"]], metric, activation)
+    named = None if activation == NO_ACTIVATION else activation
+    return Case(SHAPES[parts["shape"]], DTYPES[parts["dtype"]], metric, named)
 
 
 def count_cases(
@@ -117,6 +123,7 @@ def count_cases(
 def _count_target(
     cases: Sequence[str], declarations: Declarations, kernels: Sequence[str], lines: bool, target: str
 ) -> tuple[list[Binary], list[Part]]:
+    start = time.monotonic()
     binaries: dict[str, Binary] = {}
     parts = []
     with tempfile.TemporaryDirectory() as cache:
@@ -137,7 +144,8 @@ def _count_target(
                     counted.append((launch, binary))
                 if not kernels:
                     parts.append(count_part(case, target, part, shape, dtype.itemsize, counted))
-            print(f"{target}: {number} of {len(cases)} cases, {len(binaries)} binaries", file=sys.stderr, flush=True)
+            progress = f"{target}: {case}, {number} of {len(cases)} cases, {len(binaries)} binaries"
+            print(f"{progress}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     return list(binaries.values()), parts
 
 

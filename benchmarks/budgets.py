@@ -1,6 +1,7 @@
 """Limits on what the audit counts, and what it cannot count by itself, read from ``budgets.toml``.
 
-``[trips.KERNEL]`` and ``[rare]`` are declarations for ``machine/weights.py``. Each ``[[budget]]`` names a ``figure``,
+``[trips.KERNEL]`` and ``[rare]`` are declarations for ``machine/weights.py``, by the first lines of loops and branches,
+comments and quotes aside. Each ``[[budget]]`` names a ``figure``,
 ``most`` or ``least``, and optionally ``kernel``, ``case`` and ``target``; without them it holds for all. Figures of a
 binary are the fields of :class:`~benchmarks.figures.Binary`, figures of a case those of
 :class:`~benchmarks.figures.Part`, as ``PART.figure``: ``router.instructions_per_score``.
@@ -20,6 +21,7 @@ else:
     import tomli as tomllib
 
 from .figures import Binary, Part
+from .machine.sources import normal_head
 from .machine.weights import Declarations
 
 BUDGETS = Path(__file__).with_name("budgets.toml")
@@ -69,6 +71,7 @@ def read_budgets(path: Path = BUDGETS) -> Budgets:
     """
     data = tomllib.loads(path.read_text(encoding="utf-8"))
     _check_keys(path, "the file", data, {"trips", "rare", "budget"})
+    declared: dict[str, dict[str, int | str]] = {}
     for kernel, loops in data.get("trips", {}).items():
         for text, trips in loops.items():
             if not isinstance(trips, str) and (type(trips) is not int or trips < 0):
@@ -76,11 +79,14 @@ def read_budgets(path: Path = BUDGETS) -> Budgets:
                     f"{path.name}: trips of {text!r} in {kernel} must be an integer >= 0 or an expression, "
                     f"got {trips!r}"
                 )
+        declared[kernel] = {_head(path, text): trips for text, trips in loops.items()}
+    rare: dict[str, list[str]] = {}
     for kernel, texts in data.get("rare", {}).items():
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{path.name}: rare.{kernel} must be a list of source lines, got {texts!r}")
+        rare[kernel] = [_head(path, text) for text in texts]
     limits = tuple(_budget(path, entry) for entry in data.get("budget", []))
-    return Budgets(Declarations(data.get("trips", {}), data.get("rare", {})), limits)
+    return Budgets(Declarations(declared, rare), limits)
 
 
 def broken(budgets: Sequence[Budget], binaries: Sequence[Binary], parts: Sequence[Part]) -> list[str]:
@@ -141,6 +147,13 @@ def _budget(path: Path, entry: dict[str, Any]) -> Budget:
     if len(limits) != 1 or not isinstance(limits[0], int | float):
         raise ValueError(f"{path.name}: budget {entry} must have one number, most or least")
     return Budget(**entry)
+
+
+def _head(path: Path, text: str) -> str:
+    try:
+        return normal_head(text)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def _check_keys(path: Path, what: str, entry: dict[str, Any], known: set[str]) -> None:

@@ -144,7 +144,7 @@ def count_part(
         part=part,
         launches=len(launches),
         thread_instructions=total,
-        instructions_per_score=total / scores if total is not None and part in ("router", "router_scores") else None,
+        instructions_per_score=total / scores if total is not None and part == "router" else None,
         instructions_per_16_bytes=total / pieces if total is not None and part == "bag" else None,
     )
 

@@ -28,11 +28,13 @@ SAMPLE_ROWS = 16
 Launches = dict[str, list[Launch]]
 
 
-def collect_launches(shape: Shape, dtype: torch.dtype, metric: str = "dot", activation: str = "softmax") -> Launches:
+def collect_launches(
+    shape: Shape, dtype: torch.dtype, metric: str = "dot", activation: str | None = "softmax"
+) -> Launches:
     """Record every launch of the forward and backward passes at ``shape``, all tensors but the scores in ``dtype``.
 
     Returns:
-        Launches by part: ``router`` (scores to weights, with ``activation``), ``router_scores`` (without),
+        Launches by part: ``router`` (to weights by ``activation``, or to scores where that is None),
         ``router_backward``, ``bag``, ``bag_backward``: with the dense and with the sparse gradient of the values.
     """
     B, H, C, N, K, D = shape.B, shape.H, shape.C, shape.N, shape.K, shape.D
@@ -44,10 +46,8 @@ def collect_launches(shape: Shape, dtype: torch.dtype, metric: str = "dot", acti
     parts: Launches = {}
     with _part(parts, "router"):
         weights, slots = launch_product_key_topk(queries, keys, K, metric, activation)
-    with _part(parts, "router_scores"):
-        scores, slots = launch_product_key_topk(queries, keys, K, metric)
     with _part(parts, "router_backward"):
-        launch_product_key_topk_backward(scores, queries, keys, slots, metric, (True, True))
+        launch_product_key_topk_backward(weights, queries, keys, slots, metric, (True, True))
     bag_slots, bag_weights = slots.flatten(1), weights.flatten(1)
     with _part(parts, "bag"):
         launch_gather_aggregate(values, bag_slots, bag_weights)

@@ -16,7 +16,7 @@ from benchmarks.machine.instructions import Frame, Instruction, parse_amd, parse
 from benchmarks.machine.loops import Program
 from benchmarks.machine.occupancy import occupancy
 from benchmarks.machine.opcodes import global_loads, load_bytes, tensor_opcodes
-from benchmarks.machine.sources import statements
+from benchmarks.machine.sources import normal_head, statements
 from benchmarks.machine.weights import Declarations, weigh
 
 PTX = """.version 9.1
@@ -85,6 +85,22 @@ def test_counts_trips_with_carries_in_nested_loops() -> None:
     )
     assert [(loop.depth, loop.trips) for loop in program.loops] == [(1, 7), (2, 15)]
     assert weights_of(program) == (1, 7, *[7 * 15] * 5, 7, 7, 7, 1, 0)
+
+
+def test_subtraction_of_zero_carries() -> None:
+    program = sass_program(
+        "CS2R R2, SRZ",
+        "CS2R R4, SRZ",
+        "again:",
+        "IADD3 R2, P0, R2, -R4, RZ",
+        "IADD3.X R3, R3, ~R5, RZ, P0, !PT",
+        "IADD3 R2, R2, 0x1, RZ",
+        "ISETP.NE.U32.AND P0, PT, R2, 0x6, PT",
+        "ISETP.NE.AND.EX P0, PT, R3, RZ, PT, P0",
+        "@P0 BRA `(again)",
+        "EXIT",
+    )
+    assert [loop.trips for loop in program.loops] == [6]
 
 
 def test_loop_that_depends_on_data_or_on_the_loop_around_it_has_no_trips() -> None:
@@ -218,6 +234,9 @@ def test_reads_loops_and_branches_of_a_source(tmp_path: Path) -> None:
     assert branch.holds(Frame(str(source), 3))
     assert not branch.holds(Frame(str(source), 5))
     assert (during.text, during.trips({})) == ("while c:", None)
+    assert normal_head("for i in range( 0, N-1, 2*S ):  # as written") == loop.text
+    with pytest.raises(ValueError, match="'while' must be the first line"):
+        normal_head("while")
     assert statements(str(tmp_path / "missing.py")) == ()
 
 
@@ -301,6 +320,7 @@ def test_stale_budgets_and_declarations_are_told(tmp_path: Path) -> None:
         ('[[budget]]\nfigure = "registers"\nmost = 1\nleast = 1\n', "must have one number, most or least"),
         ('[[budget]]\nfigure = "bag.launches"\nmost = 1\nkernel = "_k"\n', "figure of a case, not of a kernel"),
         ('[trips._k]\n"while x:" = -1\n', "must be an integer >= 0 or an expression, got -1"),
+        ('[rare]\n_k = ["when x"]\n', "budgets.toml: 'when x' must be the first line of a for, while or if"),
         ('[rare]\n_k = "if x:"\n', "rare._k must be a list of source lines"),
     ],
 )

@@ -49,10 +49,10 @@ def writes(instruction: Instruction) -> list[str]:
     return found
 
 
-def step(instruction: Instruction, state: State) -> None:
-    """Update ``state`` by one instruction."""
-    results = _evaluate(instruction, state)
-    for name in writes(instruction):
+def step(instruction: Instruction, written: list[str], state: State) -> None:
+    """Update ``state`` by one instruction, which writes ``written``."""
+    results = _evaluate(instruction, state) if written else {}
+    for name in written:
         if name in results:
             state[name] = results[name]
         else:

@@ -27,8 +27,8 @@ class Semantics(Protocol):
     def writes(self, instruction: Instruction, /) -> list[str]:
         """Registers the instruction may write."""
 
-    def step(self, instruction: Instruction, state: State, /) -> None:
-        """Update the known registers by one instruction."""
+    def step(self, instruction: Instruction, writes: list[str], state: State, /) -> None:
+        """Update the known registers by one instruction, which writes ``writes``."""
 
     def taken(self, branch: Instruction, state: State, /) -> int | None:
         """Whether a branch is taken: 1, 0, or None where that is unknown."""
@@ -94,9 +94,9 @@ class Program:
             loop.parent = min(around, key=lambda other: len(other.blocks), default=None)
         self.loops.sort(key=lambda loop: (self.blocks[loop.header].first, loop.depth))
         self._join = _immediate_postdominators(after)
+        self._writes = [semantics.writes(instruction) for instruction in instructions]
         self._written = [
-            {name for i in range(block.first, block.end) for name in semantics.writes(instructions[i])}
-            for block in self.blocks
+            {name for i in range(block.first, block.end) for name in self._writes[i]} for block in self.blocks
         ]
         for entry in entries:
             self._explore(None, entry, {})
@@ -206,7 +206,7 @@ class Program:
         """Run a block; whether its branch is taken."""
         block = self.blocks[number]
         for index in range(block.first, block.end):
-            self.semantics.step(self.instructions[index], state)
+            self.semantics.step(self.instructions[index], self._writes[index], state)
         if len(block.after) < 2:
             return 0
         return self.semantics.taken(self.instructions[block.end - 1], state)

@@ -18,6 +18,9 @@ _MASK = 0xFFFFFFFF
 _NO_RESULT = re.compile(
     r"^(ST|RED|BAR|BRA|EXIT|RET|NOP|MEMBAR|ERRBAR|CCTL|WARPSYNC|BSYNC|BSSY|DEPBAR|UTMA|FENCE|SYNCS\.ARR)"
 )
+_MODELLED = {
+    "ISETP", "PLOP3", "CS2R", "HFMA2", "MOV", "R2UR", "SEL", "IADD3", "VIADD", "IADD", "IMAD", "LOP3", "SHF",
+}  # fmt: skip
 _COMPARE = {
     "EQ": lambda a, b: a == b,
     "NE": lambda a, b: a != b,
@@ -54,13 +57,13 @@ def writes(instruction: Instruction) -> list[str]:
     return [name for name in found if not name.endswith("PT")]
 
 
-def step(instruction: Instruction, state: State) -> None:
-    """Update ``state`` by one instruction."""
+def step(instruction: Instruction, written: list[str], state: State) -> None:
+    """Update ``state`` by one instruction, which writes ``written``."""
     guard = read(instruction.guard, state) if instruction.guard else 1
-    if guard == 0:
+    if guard == 0 or not written:
         return
     results = _evaluate(instruction, state) if guard == 1 else None
-    for name in writes(instruction):
+    for name in written:
         if name == "*":
             for predicate in [key for key in state if key.startswith(("P", "UP"))]:
                 del state[predicate]
@@ -123,13 +126,15 @@ def _evaluate(instruction: Instruction, state: State) -> dict[str, int] | None:
     """Results by register of a modelled instruction; None for any other."""
     base, *modifiers = instruction.opcode.split(".")
     name = base.removeprefix("U") if base.startswith(("UI", "UM", "UP", "UL", "US", "UV")) else base
+    if name not in _MODELLED:
+        return None
     operands = instruction.operands
     if name in ("ISETP", "PLOP3"):
         return _predicates(name, modifiers, operands, state)
     if base == "CS2R" or (base == "HFMA2" and _is_zero_product(operands)):
         return _constant(base, modifiers, operands)
     sources = [read(operand, state) for operand in operands]
-    if name in ("MOV", "R2UR"):
+    if name in ("MOV", "R2UR") and len(operands) == 2:
         return _one(operands, sources[-1])
     if name == "SEL":
         chosen = None if sources[3] is None else sources[1] if sources[3] else sources[2]
@@ -176,7 +181,7 @@ def _add(name: str, modifiers: list[str], operands: tuple[str, ...], state: Stat
         position += 1
     rest = operands[position:]
     carries_in = [read(operand, state) for operand in rest if _PREDICATE.match(operand)] if "X" in modifiers else []
-    values = [read(operand, state) for operand in rest if not _PREDICATE.match(operand)]
+    values = [_addend(operand, state) for operand in rest if not _PREDICATE.match(operand)]
     if None in values or None in carries_in:
         return None
     if name == "IMAD":
@@ -187,6 +192,12 @@ def _add(name: str, modifiers: list[str], operands: tuple[str, ...], state: Stat
         results[carries_out[0]] = int(total > _MASK)
         results.update({name: int(total > 2 * _MASK + 1) for name in carries_out[1:]})
     return results
+
+
+def _addend(operand: str, state: State) -> int | None:
+    """As :func:`read`, but minus zero, ``~0 + 1``, is 2^32: it carries."""
+    value = read(operand, state)
+    return 1 << 32 if value == 0 and operand.startswith("-") else value
 
 
 def _predicates(name: str, modifiers: list[str], operands: tuple[str, ...], state: State) -> dict[str, int] | None:

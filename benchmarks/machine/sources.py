@@ -18,7 +18,7 @@ class Statement(NamedTuple):
         first: its first line.
         body: first line of its body; for an ``if`` the ``else`` does not belong to it.
         last: last line of its body.
-        text: the first line, stripped.
+        text: its head as Python itself would write it, ``for i in range(0, N):``, without comments.
         bounds: the arguments of ``range``, as source; empty for any other statement.
     """
 
@@ -53,17 +53,28 @@ def statements(file: str) -> tuple[Statement, ...]:
     if not path.is_file():
         return ()
     source = path.read_text()
-    lines = source.splitlines()
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.For | ast.While | ast.If):
             bounds = _bounds(node) if isinstance(node, ast.For) else ()
             kind = type(node).__name__.lower()
             last = max(child.end_lineno or 0 for child in node.body)
-            text = lines[node.lineno - 1].strip()
             body = max(node.body[0].lineno, node.lineno + 1)
-            found.append(Statement(file, kind, node.lineno, body, last, text, bounds))
+            found.append(Statement(file, kind, node.lineno, body, last, _head(node), bounds))
     return tuple(sorted(found, key=lambda statement: (statement.first, -statement.last)))
+
+
+def normal_head(text: str) -> str:
+    """The head of a ``for``, ``while`` or ``if`` as :class:`Statement` writes it.
+
+    Raises:
+        ValueError: ``text`` is no such line.
+    """
+    try:
+        (node,) = ast.parse(f"{text.strip()}\n    pass").body
+        return _head(node)
+    except (SyntaxError, TypeError) as error:
+        raise ValueError(f"{text!r} must be the first line of a for, while or if") from error
 
 
 @cache
@@ -72,6 +83,14 @@ def source_line(frame: Frame) -> str:
     path = Path(frame.file)
     lines = path.read_text().splitlines() if path.is_file() else []
     return lines[frame.line - 1].strip() if 0 < frame.line <= len(lines) else ""
+
+
+def _head(node: ast.stmt) -> str:
+    if isinstance(node, ast.For):
+        return f"for {ast.unparse(node.target)} in {ast.unparse(node.iter)}:"
+    if isinstance(node, ast.While | ast.If):
+        return f"{type(node).__name__.lower()} {ast.unparse(node.test)}:"
+    raise TypeError(f"{ast.unparse(node)} has no head")
 
 
 def _bounds(node: ast.For) -> tuple[str, ...]:
