@@ -1,16 +1,16 @@
-"""Triton kernels of product-key selection: two, and scores never in memory.
+"""Launchers of product-key selection: two kernels, and scores never in memory.
 
-1. The axis kernel streams the sub-keys past a tile of query halves, turns each score into an integer whose order is the
-   contract's order (the float's bits made monotone, then the reversed index), and keeps the K best in registers.
-2. The pair kernel looks at the staircase of rank pairs alone (see ``staircase.py``), picks the K best sums the same
-   way, and applies the activation.
+Three ways choose the same slots:
 
-The integer leaves no room for 64-bit scores, and a register network none for a large K. For float64, and for K above
-``LARGEST_NETWORK``, two search kernels do the same steps by K scans, each for the best score after the last one found:
-slow, exact, and no buffer at all.
+- K up to ``LARGEST_LIST``: ``survivors.py`` finds the few sub-keys that can be among the K best, ``lists.py`` sorts
+  them and selects the pairs.
+- K up to ``LARGEST_NETWORK``: ``streaming.py`` keeps the K best in a register network.
+- float64, whose scores leave no room for an index beside them, and larger K: ``search.py`` scans K times.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
@@ -22,62 +22,127 @@ from ...dtypes import accumulator
 from ...gather_aggregate.triton import launch_gather_aggregate, launch_scatter_rows
 from ...launch import launch
 from ..metric import metric_term, sparse_score_backward
-from ..staircase import staircase
+from ..staircase import staircase, staircase_chunks
+from .lists import _product_key_topk_few_lists_fwd_kernel, _product_key_topk_lists_fwd_kernel
 from .search import _product_key_topk_axis_search_fwd_kernel, _product_key_topk_pairs_search_fwd_kernel
 from .streaming import _product_key_topk_axis_fwd_kernel, _product_key_topk_pairs_fwd_kernel
+from .survivors import _product_key_topk_survivors_fwd_kernel
 
+LARGEST_LIST = 32
 LARGEST_NETWORK = 128
+TILE = 128
+FEW_ROWS = 4096
+"""Rows times heads below which a row's lists are spread over the lanes of a warp: a thread for each row would leave
+most of a large GPU idle. The limit is a quarter of one row for each thread of an H200 at 128 threads a multiprocessor;
+unmeasured."""
 
 
 def launch_product_key_topk(
     queries: Tensor, keys: Tensor, k: int, metric: str, activation: str | None = None
 ) -> tuple[Tensor, Tensor]:
     """Scores, or weights where an ``activation`` is named, and slots: both ``[B, H, K]``, best first."""
-    B, H, _, C = queries.shape
-    N = keys.shape[2]
+    B, H, _, _ = queries.shape
     dtype = accumulator(queries.dtype)
     scores = queries.new_empty(B, H, k, dtype=dtype)
     slots = queries.new_empty(B, H, k, dtype=torch.int64)
     if B == 0:
         return scores, slots
-    top_scores = queries.new_empty(B, H, 2, k, dtype=dtype)
-    top_index = queries.new_empty(B, H, 2, k, dtype=torch.int32)
-    ranks = staircase(k, queries.device)
-    query_term = metric_term(queries, metric, dtype)
-    key_term = metric_term(keys, metric, dtype)
-    axis_args = (
-        queries, keys, query_term, key_term, top_scores, top_index,
-        B, H, *queries.stride(), *keys.stride(),
-    )  # fmt: skip
-    pair_args = (top_scores, top_index, ranks, scores, slots, B * H)
+    terms = metric_term(queries, metric, dtype), metric_term(keys, metric, dtype)
     if dtype == torch.float64 or k > LARGEST_NETWORK:
-        acc = tl.float64 if dtype == torch.float64 else tl.float32
+        _launch_search(queries, keys, terms, metric, scores, slots)
+        return (scores if activation is None else activate(scores, activation)), slots
+    way = _launch_survivors if k <= LARGEST_LIST else _launch_streaming
+    way(queries, keys, terms, metric, activation or "none", scores, slots)
+    return scores, slots
+
+
+def _launch_survivors(
+    queries: Tensor, keys: Tensor, terms: Any, metric: str, activation: str, scores: Tensor, slots: Tensor
+) -> None:
+    B, H, _, C = queries.shape
+    N, k = keys.shape[2], slots.shape[2]
+    block_k = max(8, triton.next_power_of_2(k))
+    capacity = 2 * block_k
+    tiles = triton.cdiv(B, TILE)
+    lists = queries.new_empty(H * 2, tiles, capacity, TILE, dtype=torch.int64)  # survivors, later the K best
+    counts = queries.new_empty(H * 2, B, dtype=torch.int32)
+    block_b, block_n = 64, 64
+    launch(
+        _product_key_topk_survivors_fwd_kernel, (triton.cdiv(B, block_b), H * 2),
+        queries, keys, *terms, lists, counts, B, H, *queries.stride(), *keys.stride(),
+        N=N, C=C, K=k, METRIC=metric, BLOCK_B=block_b, BLOCK_N=block_n, BLOCK_C=_block_c(C, queries.dtype),
+        BLOCK_K=block_k, CAPACITY=capacity, DEPTH=min(6, triton.cdiv(N, block_n)), ROUNDS=7, LOG_N=6, TILE=TILE,
+        num_warps=8, num_stages=3,
+    )  # fmt: skip
+    if B * H <= FEW_ROWS:
+        ranks = staircase(k, queries.device)
         launch(
-            _product_key_topk_axis_search_fwd_kernel, (triton.cdiv(B, 16), H * 2), *axis_args,
-            N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=min(triton.next_power_of_2(N), 32), ACC=acc, num_warps=4,
-        )  # fmt: skip
-        launch(
-            _product_key_topk_pairs_search_fwd_kernel, (triton.cdiv(B * H, 16),), *pair_args,
-            N=N, K=k, P=ranks.shape[1], BLOCK_R=16, BLOCK_P=min(triton.next_power_of_2(ranks.shape[1]), 64),
+            _product_key_topk_few_lists_fwd_kernel, (triton.cdiv(B, 4), H),
+            lists, counts, ranks, scores, slots, B, H,
+            N=N, K=k, CAPACITY=capacity, P=ranks.shape[1], ACTIVATION=activation,
+            BLOCK_K=block_k, BLOCK_P=max(block_k, triton.next_power_of_2(ranks.shape[1])), BLOCK_R=4, TILE=TILE,
             num_warps=4,
         )  # fmt: skip
-        return (scores if activation is None else activate(scores, activation)), slots
-    block_k = triton.next_power_of_2(k)
-    block_n = max(64, block_k)
-    block_c = max(16, min(triton.next_power_of_2(C), 32 if queries.dtype == torch.float32 else 64))
+        return
+    chunks = staircase_chunks(k, block_k, queries.device)
     launch(
-        _product_key_topk_axis_fwd_kernel, (triton.cdiv(B, 16), H * 2), *axis_args,
-        N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=block_n, BLOCK_C=block_c, BLOCK_K=block_k,
-        num_warps=8 if block_k > 8 else 4, num_stages=1,  # wider C, 4 warps or more stages spill at some K and type
+        _product_key_topk_lists_fwd_kernel, (tiles, H),
+        lists, counts, chunks, scores, slots, B, H, chunks.shape[0],
+        N=N, K=k, CAPACITY=capacity, ACTIVATION=activation,
+        BLOCK_K=block_k, LOG_K=block_k.bit_length() - 1, TILE=TILE, num_warps=4,
+    )  # fmt: skip
+
+
+def _launch_streaming(
+    queries: Tensor, keys: Tensor, terms: Any, metric: str, activation: str, scores: Tensor, slots: Tensor
+) -> None:
+    B, H, _, C = queries.shape
+    N, k = keys.shape[2], slots.shape[2]
+    top_scores = queries.new_empty(B, H, 2, k, dtype=torch.float32)
+    top_index = queries.new_empty(B, H, 2, k, dtype=torch.int32)
+    ranks = staircase(k, queries.device)
+    block_k = triton.next_power_of_2(k)
+    launch(
+        _product_key_topk_axis_fwd_kernel, (triton.cdiv(B, 16), H * 2),
+        queries, keys, *terms, top_scores, top_index, B, H, *queries.stride(), *keys.stride(),
+        N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=max(64, block_k),
+        BLOCK_C=min(64, _block_c(C, queries.dtype)), BLOCK_K=block_k,
+        num_warps=8, num_stages=1,  # wider C, 4 warps or more stages spill at some K and type
     )  # fmt: skip
     block_p = triton.next_power_of_2(ranks.shape[1])
     block_r = max(1, 512 // block_p)
     launch(
-        _product_key_topk_pairs_fwd_kernel, (triton.cdiv(B * H, block_r),), *pair_args,
-        N=N, K=k, P=ranks.shape[1], ACTIVATION=activation or "none",
+        _product_key_topk_pairs_fwd_kernel, (triton.cdiv(B * H, block_r),),
+        top_scores, top_index, ranks, scores, slots, B * H,
+        N=N, K=k, P=ranks.shape[1], ACTIVATION=activation,
         BLOCK_R=block_r, BLOCK_P=block_p, BLOCK_K=block_k, num_warps=4,
     )  # fmt: skip
-    return scores, slots
+
+
+def _launch_search(queries: Tensor, keys: Tensor, terms: Any, metric: str, scores: Tensor, slots: Tensor) -> None:
+    B, H, _, C = queries.shape
+    N, k = keys.shape[2], slots.shape[2]
+    top_scores = queries.new_empty(B, H, 2, k, dtype=scores.dtype)
+    top_index = queries.new_empty(B, H, 2, k, dtype=torch.int32)
+    ranks = staircase(k, queries.device)
+    launch(
+        _product_key_topk_axis_search_fwd_kernel, (triton.cdiv(B, 16), H * 2),
+        queries, keys, *terms, top_scores, top_index, B, H, *queries.stride(), *keys.stride(),
+        N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=min(triton.next_power_of_2(N), 32),
+        ACC=tl.float64 if scores.dtype == torch.float64 else tl.float32, num_warps=4,
+    )  # fmt: skip
+    launch(
+        _product_key_topk_pairs_search_fwd_kernel, (triton.cdiv(B * H, 16),),
+        top_scores, top_index, ranks, scores, slots, B * H,
+        N=N, K=k, P=ranks.shape[1], BLOCK_R=16, BLOCK_P=min(triton.next_power_of_2(ranks.shape[1]), 64),
+        num_warps=4,
+    )  # fmt: skip
+
+
+def _block_c(C: int, dtype: torch.dtype) -> int:
+    """Width of a tile of sub-keys; narrow where a row is no multiple of 16 bytes, for each element is then a load."""
+    widest = 32 if dtype == torch.float32 or C * dtype.itemsize % 16 else 128
+    return max(16, min(triton.next_power_of_2(C), widest))
 
 
 def launch_product_key_topk_backward(

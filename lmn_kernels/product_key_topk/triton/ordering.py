@@ -31,6 +31,13 @@ def unrank32(ranked):
 
 
 @triton.jit
+def load_score(ranked_ptr, mask):
+    """The score alone of what :func:`rank32` packed, from its high word: half the registers of the whole."""
+    ordered = tl.load(ranked_ptr.to(tl.pointer_type(tl.int32)) + 1, mask=mask, other=0)
+    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def rank64(scores):
     """int64 in the order of the scores, NaN lowest, and above the lowest int64."""
     wide = scores.to(tl.float64)
@@ -60,3 +67,26 @@ def add_scores(first, second):
     sums = first + second
     clash = (sums != sums) & (first == first) & (second == second)
     return tl.where(clash, float("-inf"), sums)
+
+
+@triton.jit
+def activate_rows(scores, chosen, ACTIVATION: tl.constexpr, AXIS: tl.constexpr):
+    """The activation over the ``chosen`` scores along ``AXIS``; a NaN counts as -inf."""
+    scores = tl.where(scores == scores, scores, float("-inf"))
+    if ACTIVATION == "softmax":
+        scores = tl.where(chosen, scores, float("-inf"))
+        best = tl.expand_dims(tl.max(scores, axis=AXIS), AXIS)
+        shares = tl.where(chosen, tl.exp(tl.where(scores == best, 0.0, scores - best)), 0.0)
+        scores = shares / tl.expand_dims(tl.sum(shares, axis=AXIS), AXIS)
+    elif ACTIVATION == "sigmoid":
+        scores = tl.sigmoid(scores)
+    elif ACTIVATION == "relu":
+        scores = tl.maximum(scores, 0.0)
+    return scores
+
+
+@triton.jit
+def list_rows(lists_ptr, head_axis, b, B, CAPACITY: tl.constexpr, TILE: tl.constexpr):
+    """Where the list of each row begins; its places lie ``TILE`` apart, so that neighbouring rows are neighbours."""
+    tiles = (B + TILE - 1) // TILE
+    return lists_ptr + (head_axis * tiles + b // TILE) * (CAPACITY * TILE) + b % TILE

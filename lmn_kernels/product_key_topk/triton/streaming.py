@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ordering import LOWEST, add_scores, combine_terms, rank32, unrank32
+from .ordering import LOWEST, activate_rows, add_scores, combine_terms, rank32, unrank32
 
 
 @triton.jit(do_not_specialize=["B"])
@@ -73,16 +73,7 @@ def _product_key_topk_pairs_fwd_kernel(
     mask = (r < R)[:, None] & (k < K)[None, :]
     i = tl.load(top_index_ptr + rows + tl.load(ranks_ptr + pair, mask=mask, other=0), mask=mask, other=0)
     j = tl.load(top_index_ptr + rows + K + tl.load(ranks_ptr + P + pair, mask=mask, other=0), mask=mask, other=0)
-    scores = tl.where(scores == scores, scores, float("-inf"))
-    if ACTIVATION == "softmax":
-        scores = tl.where((k < K)[None, :], scores, float("-inf"))
-        best = tl.max(scores, axis=1)[:, None]
-        shares = tl.where((k < K)[None, :], tl.exp(tl.where(scores == best, 0.0, scores - best)), 0.0)
-        scores = shares / tl.sum(shares, axis=1)[:, None]
-    elif ACTIVATION == "sigmoid":
-        scores = tl.sigmoid(scores)
-    elif ACTIVATION == "relu":
-        scores = tl.maximum(scores, 0.0)
+    scores = activate_rows(scores, (k < K)[None, :], ACTIVATION, 1)
     out = r[:, None] * K + k[None, :]
     tl.store(scores_ptr + out, scores, mask=mask)
     tl.store(slots_ptr + out, i.to(tl.int64) * N + j, mask=mask)

@@ -1,0 +1,197 @@
+"""The router's fast way against the oracle: many blocks of sub-keys, both list kernels, and every way to overflow."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from lmn_kernels import product_key_topk
+from lmn_kernels.launch import Launch, launch_counts, record_launches
+from lmn_kernels.product_key_topk import triton as router
+from lmn_kernels.product_key_topk.triton import launchers
+from lmn_kernels.testing import brute_force_topk
+
+N = 448  # seven blocks of sub-keys: one more than a column's register holds
+
+
+@pytest.fixture(params=["few rows", "many rows"])
+def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each list kernel in turn, whatever the number of rows."""
+    monkeypatch.setattr(launchers, "FEW_ROWS", launchers.FEW_ROWS if request.param == "few rows" else 0)
+    return str(request.param)
+
+
+def inputs_with_scores(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys (C = 1, H = 1) whose scores on the two axes are ``first`` and ``second``, in every row."""
+    return torch.ones(2, 1, 2, 1, device=first.device), torch.stack((first, second))[None, :, :, None]
+
+
+def survivors_of(queries: Tensor, keys: Tensor, k: int) -> Tensor:
+    """How many entries the first kernel writes for each axis and row."""
+    with record_launches() as launches:
+        router.launch_product_key_topk(queries, keys, k, "dot")
+    first = launches[0]
+    assert isinstance(first, Launch)
+    first.kernel[first.grid](*first.args, **first.meta)
+    counts = first.args[5]
+    assert isinstance(counts, Tensor)
+    return counts
+
+
+def assert_exact(queries: Tensor, keys: Tensor, k: int) -> None:
+    scores, slots = product_key_topk(queries, keys, k, backend="triton")
+    true_scores, true_slots = brute_force_topk(queries, keys, k, "dot")
+    assert torch.equal(slots, true_slots)
+    assert torch.equal(scores, true_scores)
+
+
+def patterns() -> dict[str, Tensor]:
+    ramp = torch.arange(N, dtype=torch.float32)
+    group = torch.where(torch.arange(N) % 64 == 5, ramp + 1000, ramp % 50)
+    heavy = torch.where(torch.arange(N) % 64 < 6, 500 - ramp % 64 + ramp // 64 * 0.5, ramp % 7)
+    outlier = (torch.arange(N) * 37 % N).float()
+    outlier[77] = 1e30
+    ties = (torch.arange(N) * 37 % 11).float()
+    infinite = torch.where(torch.arange(N) % 20 == 0, -ramp, -torch.inf)
+    nan = torch.where(torch.arange(N) % 20 == 0, ramp, torch.nan)
+    top = torch.where(torch.arange(N) % 3 == 0, torch.inf, ramp)
+    return {
+        "constant": torch.ones(N),
+        "rising": ramp,
+        "falling": -ramp,
+        "one dominant group": group,
+        "few dominant groups": heavy,
+        "outlier": outlier,
+        "ties": ties,
+        "mostly -inf": infinite,
+        "mostly NaN": nan,
+        "many +inf": top,
+        "all NaN": torch.full((N,), torch.nan),
+    }
+
+
+PATTERNS = patterns()
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_is_exact_where_a_register_or_a_list_overflows(name: str, rows: str, device: torch.device) -> None:
+    usual = (torch.arange(N) * 37 % N).float()
+    assert_exact(*inputs_with_scores(PATTERNS[name].to(device), usual.to(device)), 32)
+    assert_exact(*inputs_with_scores(usual.to(device), PATTERNS[name].to(device)), 5)
+
+
+def test_patterns_take_the_ways_they_are_meant_for(device: torch.device) -> None:
+    def counts(name: str) -> list[int]:
+        found = survivors_of(*inputs_with_scores(PATTERNS[name].to(device), PATTERNS["rising"].to(device)), 32)
+        return found[0].tolist()
+
+    for slow in ("constant", "outlier", "mostly -inf", "mostly NaN", "all NaN", "many +inf"):
+        assert counts(slow) == [32, 32], slow  # the streaming network writes K entries
+    for crowded in ("few dominant groups", "rising"):
+        assert 32 <= counts(crowded)[0] <= 64, crowded
+    columns = PATTERNS["few dominant groups"].view(-1, 64)
+    bound = columns.max(0).values.topk(32).values[-1]
+    assert (columns >= bound).sum(0).max() > 6
+
+
+def test_rows_past_the_last_have_no_survivors(device: torch.device) -> None:
+    queries, keys = inputs_with_scores(PATTERNS["rising"].to(device), PATTERNS["outlier"].to(device))
+    assert (survivors_of(queries[:1], keys, 16)[0] < 32).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 8, 9, 16, 17, 31, 32])
+def test_is_exact_for_every_kind_of_k(k: int, rows: str, device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(k)
+    queries = torch.randint(-4, 5, (3, 2, 2, 3), generator=generator).float().to(device)
+    keys = torch.randint(-4, 5, (2, 2, 130, 3), generator=generator).float().to(device)
+    assert_exact(queries, keys, k)
+
+
+def test_is_exact_past_one_segment_of_blocks(rows: str, device: torch.device) -> None:
+    """2,048 sub-keys fill the bits of an int32; more take another segment, whose survivors are appended."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randperm(2200, generator=generator).float()
+    second = torch.cat((torch.zeros(2048), torch.arange(152.0)))
+    assert_exact(*inputs_with_scores(first.to(device), second.to(device)), 32)
+
+
+def test_is_exact_past_one_tile_of_rows(rows: str, device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randint(-9, 10, (131, 1, 2, 4), generator=generator).float().to(device)
+    keys = torch.randint(-9, 10, (1, 2, 70, 4), generator=generator).float().to(device)
+    assert_exact(queries, keys, 11)
+
+
+@pytest.mark.parametrize(
+    ("k", "rows_limit", "names"),
+    [
+        (32, 4096, ("survivors", "few_lists")),
+        (32, 0, ("survivors", "lists")),
+        (33, 0, ("axis", "pairs")),
+        (129, 0, ("axis_search", "pairs_search")),
+    ],
+)
+def test_k_and_rows_choose_the_kernels(
+    k: int, rows_limit: int, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    monkeypatch.setattr(launchers, "FEW_ROWS", rows_limit)
+    launch_counts.clear()
+    scores = torch.arange(130.0, device=device)
+    assert_exact(*inputs_with_scores(scores, scores), k)
+    assert launch_counts == {f"_product_key_topk_{name}_fwd_kernel": 1 for name in names}
+
+
+SPECIAL = (0.0, -0.0, 1.0, -1.0, 3e38, -3e38, 1e-45, torch.inf, -torch.inf, torch.nan)
+
+
+@st.composite
+def axis_scores(draw: st.DrawFn) -> Tensor:
+    """Scores of one axis: random, few distinct values, sorted or grouped by column, with special values put in."""
+    size = draw(st.sampled_from([33, 64, 65, 128, 200]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    distinct = draw(st.sampled_from([1, 2, 10, 60, 10_000]))
+    scores = torch.randint(-distinct, distinct + 1, (size,), generator=generator).float()
+    order = draw(st.sampled_from(["as drawn", "rising", "falling", "by column"]))
+    if order in ("rising", "falling"):
+        scores = scores.sort(descending=order == "falling").values
+    elif order == "by column":
+        scores = scores + 1000.0 * (torch.arange(size) % 64 < draw(st.integers(1, 10)))
+    for value in draw(st.lists(st.sampled_from(SPECIAL), max_size=4)):
+        scores[torch.rand(size, generator=generator) < draw(st.sampled_from([0.01, 0.2, 0.9]))] = value
+    return scores
+
+
+def check_drawn(data: st.DataObject, device: torch.device) -> None:
+    first, second = data.draw(axis_scores()), data.draw(axis_scores())
+    size = min(len(first), len(second))
+    launchers.FEW_ROWS = data.draw(st.sampled_from([0, 4096]))
+    assert_exact(
+        *inputs_with_scores(first[:size].to(device), second[:size].to(device)),
+        data.draw(st.sampled_from([1, 7, 16, 32])),
+    )
+
+
+@pytest.fixture
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts back what the drawn cases set."""
+    monkeypatch.setattr(launchers, "FEW_ROWS", launchers.FEW_ROWS)
+
+
+@pytest.mark.usefixtures("restored")
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.data())
+def test_is_exact_on_200_drawn_cases(device: torch.device, data: st.DataObject) -> None:
+    check_drawn(data, device)
+
+
+@pytest.mark.overnight
+@pytest.mark.usefixtures("restored")
+@settings(max_examples=10_000, deadline=None)
+@given(st.data())
+def test_is_exact_on_10_000_drawn_cases(device: torch.device, data: st.DataObject) -> None:
+    check_drawn(data, device)
