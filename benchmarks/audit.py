@@ -126,11 +126,12 @@ def _count_target(
     start = time.monotonic()
     binaries: dict[str, Binary] = {}
     parts = []
+    amd = TARGETS[target].gpu.backend == "hip"
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TRITON_CACHE_DIR"] = cache
         for number, case in enumerate(cases, 1):
             shape, dtype, metric, activation = parse_case(case)
-            for part, launches in collect_launches(shape, dtype, metric, activation).items():
+            for part, launches in collect_launches(shape, dtype, metric, activation, amd=amd).items():
                 counted = []
                 for launch in launches:
                     if kernels and not any(name in launch.kernel.__name__ for name in kernels):

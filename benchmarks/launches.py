@@ -24,14 +24,14 @@ from lmn_kernels.product_key_topk.triton import launch_product_key_topk, launch_
 
 from .shapes import Shape
 
-SAMPLE_ROWS = 16
 Launches = dict[str, list[Launch]]
 
 
 def collect_launches(
-    shape: Shape, dtype: torch.dtype, metric: str = "dot", activation: str | None = "softmax"
+    shape: Shape, dtype: torch.dtype, metric: str = "dot", activation: str | None = "softmax", *, amd: bool = False
 ) -> Launches:
-    """Record every launch of the forward and backward passes at ``shape``, all tensors but the scores in ``dtype``.
+    """Record every launch of the forward and backward passes at ``shape``, all tensors but the scores in ``dtype``,
+    as they would be on an NVIDIA or an ``amd`` GPU.
 
     Returns:
         Launches by part: ``router`` (to weights by ``activation``, or to scores where that is None),
@@ -44,21 +44,19 @@ def collect_launches(
         values = torch.empty(shape.slots, D, dtype=dtype)
         grad = torch.empty(B, D, dtype=dtype)
     parts: Launches = {}
-    with _part(parts, "router"):
+    with _part(parts, "router", amd):
         weights, slots = launch_product_key_topk(queries, keys, K, metric, activation)
-    with _part(parts, "router_backward"):
+    with _part(parts, "router_backward", amd):
         launch_product_key_topk_backward(weights, queries, keys, slots, metric, (True, True))
     bag_slots, bag_weights = slots.flatten(1), weights.flatten(1)
-    with _part(parts, "bag"):
+    with _part(parts, "bag", amd):
         launch_gather_aggregate(values, bag_slots, bag_weights)
-    with _part(parts, "bag_backward"):
+    with _part(parts, "bag_backward", amd):
         launch_weights_backward(grad, values, bag_slots, weights.dtype)
-        launch_values_backward(grad, bag_slots, bag_weights, shape.slots, dtype)
-        # Touched rows are counted on the host, which a meta tensor cannot do; the configuration does not depend on B.
-        sample_slots = torch.arange(SAMPLE_ROWS * H * K).view(SAMPLE_ROWS, H * K)
-        sample_grad = torch.zeros(SAMPLE_ROWS, D, dtype=dtype)
-        sample_weights = torch.zeros(SAMPLE_ROWS, H * K, dtype=weights.dtype)
-        launch_touched_rows(sample_grad, sample_slots, sample_weights, shape.slots, dtype)
+        for table in (None, values):  # the values' gradient alone, and the weights' with it
+            arguments = (grad, bag_slots, bag_weights, shape.slots, dtype, table)
+            launch_values_backward(*arguments)
+            launch_touched_rows(*arguments, padded=True)  # otherwise it counts rows on the host, for like launches
     return parts
 
 
@@ -72,8 +70,8 @@ def kernel_names() -> list[str]:
 
 
 @contextmanager
-def _part(parts: Launches, name: str) -> Iterator[None]:
-    with record_launches() as launches:
+def _part(parts: Launches, name: str, amd: bool) -> Iterator[None]:
+    with record_launches(amd=amd) as launches:
         yield
     parts[name] = launches
 

@@ -25,13 +25,18 @@ class Launch(NamedTuple):
 
 
 launch_counts: Counter[str] = Counter()
-_recorders: list[list[Launch]] = []
+_recorders: list[tuple[list[Launch], bool]] = []
+
+
+def for_amd() -> bool:
+    """Whether launches go to an AMD GPU, or are recorded for one: its wavefronts have 64 threads, not 32."""
+    return _recorders[-1][1] if _recorders else torch.version.hip is not None
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
     """Launch ``kernel`` on ``grid``, or hand the launch to the innermost active recorder."""
     if _recorders:
-        _recorders[-1].append(Launch(kernel, grid, args, meta))
+        _recorders[-1][0].append(Launch(kernel, grid, args, meta))
         return
     launch_counts[kernel.__name__] += 1
     # Triton launches on the current device, which need not be that of the tensors.
@@ -40,8 +45,10 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
 
 
 @contextmanager
-def record_launches() -> Iterator[list[Launch]]:
-    """Record launches instead of running them; outputs stay unwritten, so meta tensors will do.
+def record_launches(*, amd: bool = False) -> Iterator[list[Launch]]:
+    """Record launches, as they would be on an NVIDIA or an ``amd`` GPU, instead of running them.
+
+    Outputs stay unwritten, so meta tensors will do.
 
     >>> with record_launches() as launches:
     ...     pass
@@ -49,8 +56,8 @@ def record_launches() -> Iterator[list[Launch]]:
     []
     """
     recorded: list[Launch] = []
-    _recorders.append(recorded)
+    _recorders.append((recorded, amd))
     try:
         yield recorded
     finally:
-        _recorders.remove(recorded)
+        _recorders.pop()

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...activation import activate
 from ...dtypes import accumulator
 from ...gather_aggregate.triton import launch_gather_aggregate, launch_scatter_rows
-from ...launch import launch
+from ...launch import for_amd, launch
 from ..metric import metric_term, sparse_score_backward
 from ..staircase import staircase, staircase_chunks
 from .lists import _product_key_topk_few_lists_fwd_kernel, _product_key_topk_lists_fwd_kernel
@@ -67,12 +67,13 @@ def _launch_survivors(
     lists = queries.new_empty(H * 2, tiles, capacity, TILE, dtype=torch.int64)  # survivors, later the K best
     counts = queries.new_empty(H * 2, B, dtype=torch.int32)
     block_b, block_n = 64, 64
+    wide = queries.dtype == torch.float32  # no tensor cores, more registers: a place less, nothing in flight
     launch(
         _product_key_topk_survivors_fwd_kernel, (triton.cdiv(B, block_b), H * 2),
         queries, keys, *terms, lists, counts, B, H, *queries.stride(), *keys.stride(),
         N=N, C=C, K=k, METRIC=metric, BLOCK_B=block_b, BLOCK_N=block_n, BLOCK_C=_block_c(C, queries.dtype),
-        BLOCK_K=block_k, CAPACITY=capacity, DEPTH=min(6, triton.cdiv(N, block_n)), ROUNDS=7, LOG_N=6, TILE=TILE,
-        num_warps=8, num_stages=3,
+        BLOCK_K=block_k, CAPACITY=capacity, DEPTH=min(5 if wide else 6, triton.cdiv(N, block_n)), ROUNDS=7, LOG_N=6, TILE=TILE,
+        num_warps=4 if for_amd() else 8, num_stages=1 if wide else 3,  # sixteen scores of a block for each thread
     )  # fmt: skip
     if B * H <= FEW_ROWS:
         ranks = staircase(k, queries.device)
@@ -106,7 +107,7 @@ def _launch_streaming(
         _product_key_topk_axis_fwd_kernel, (triton.cdiv(B, 16), H * 2),
         queries, keys, *terms, top_scores, top_index, B, H, *queries.stride(), *keys.stride(),
         N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=max(64, block_k),
-        BLOCK_C=min(64, _block_c(C, queries.dtype)), BLOCK_K=block_k,
+        BLOCK_C=_block_c(C, queries.dtype), BLOCK_K=block_k,
         num_warps=8, num_stages=1,  # wider C, 4 warps or more stages spill at some K and type
     )  # fmt: skip
     block_p = triton.next_power_of_2(ranks.shape[1])
@@ -141,8 +142,8 @@ def _launch_search(queries: Tensor, keys: Tensor, terms: Any, metric: str, score
 
 def _block_c(C: int, dtype: torch.dtype) -> int:
     """Width of a tile of sub-keys; narrow where a row is no multiple of 16 bytes, for each element is then a load."""
-    widest = 32 if dtype == torch.float32 or C * dtype.itemsize % 16 else 128
-    return max(16, min(triton.next_power_of_2(C), widest))
+    widest = 64 if C * dtype.itemsize % 16 == 0 else 32
+    return max(16, min(triton.next_power_of_2(C), widest * 2 // dtype.itemsize))
 
 
 def launch_product_key_topk_backward(

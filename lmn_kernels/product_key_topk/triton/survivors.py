@@ -180,7 +180,7 @@ def _product_key_topk_survivors_fwd_kernel(
     # A bound of -inf would let -inf and NaN tie.
     overflow = tl.max(tl.where(row_mask & ~(bound > float("-inf")), 1, 0))
     bound = tl.where(row_mask, bound, float("inf"))  # rows past the last have no survivors
-    for segment in range(0, BLOCKS, SEGMENT):
+    for segment in tl.range(0, BLOCKS, SEGMENT, disable_licm=True):  # what is hoisted takes registers, and spills
         blocks = tl.minimum(SEGMENT, BLOCKS - segment)
         bits = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.int32)  # of a column: the blocks whose score reaches the bound
         kept_0 = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.float32)
@@ -209,7 +209,7 @@ def _product_key_topk_survivors_fwd_kernel(
         overflow = tl.maximum(overflow, tl.max((found > CAPACITY).to(tl.int32)))
         if crowded and overflow == 0:  # a column has more survivors than its register holds: count again, then store
             count = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.int32)
-            for block in range(blocks):
+            for block in tl.range(blocks, num_stages=1):
                 scores = _block_scores(
                     q, q_rows, row_mask, query_term, k_columns, k_terms, (segment + block) * BLOCK_N,
                     stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C,
@@ -221,7 +221,7 @@ def _product_key_topk_survivors_fwd_kernel(
             found += tl.sum(count, axis=1)
             overflow = tl.maximum(overflow, tl.max((found > CAPACITY).to(tl.int32)))
             seen = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.int32)
-            for block in range(blocks):
+            for block in tl.range(blocks, num_stages=1):
                 scores = _block_scores(
                     q, q_rows, row_mask, query_term, k_columns, k_terms, (segment + block) * BLOCK_N,
                     stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C,
@@ -237,7 +237,7 @@ def _product_key_topk_survivors_fwd_kernel(
 
     if overflow > 0:
         ranked_best = tl.full([BLOCK_B, BLOCK_K], LOWEST, dtype=tl.int64)
-        for block in range(BLOCKS):
+        for block in tl.range(BLOCKS, num_stages=1):
             first = tl.to_tensor(block * BLOCK_N)
             scores = _block_scores(
                 q, q_rows, row_mask, query_term, k_columns, k_terms, first,
