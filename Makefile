@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-KERNEL_TESTS := tests/test_backend.py tests/test_gather_aggregate.py tests/test_product_key_topk.py tests/test_memory_lookup.py
+KERNEL_TESTS := tests/test_backend.py tests/test_gather_aggregate.py tests/test_gather_aggregate_backward.py \
+	tests/test_product_key_topk.py tests/test_memory_lookup.py
 
 .PHONY: help install demo test check format test-interpret test-gpu audit bench bench-gpu sanitize-gpu report clean
 

@@ -12,6 +12,7 @@ import torch
 GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET", "0") != "1"
 TRITON = importlib.util.find_spec("triton") is not None
 
+os.environ["TORCHINDUCTOR_AUTOGRAD_CACHE"] = "0"  # its key has no backward formula of an op: stale after a change
 if GPU:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS has no deterministic mode
 else:

@@ -53,8 +53,8 @@ def variant(launch):
             kinds.append((parameter.name, value == 1, value % 16 == 0))
     return launch.kernel.__name__, tuple(kinds), str(launch.meta)
 
-variants = set()
-for B in (1, 16, 17, 33):
+known, again = set(), set()
+for B in (33, 1, 16, 17):  # the first is large enough for every kernel
     queries, keys, values = make_memory_inputs(B, 1, 8, 4, 5)
     _, slots, weights = make_bag_inputs(B, 3, 64, 5)
     slots = torch.arange(B * 3).remainder(64).view(B, 3)
@@ -64,11 +64,11 @@ for B in (1, 16, 17, 33):
         launch_product_key_topk_backward(weights[:, None], queries, keys, slots[:, None], "dot", (True, True))
         launch_weights_backward(torch.ones(B, 5), values, slots, torch.float32)
         launch_values_backward(torch.ones(B, 5), slots, weights, 64, torch.float32)
-        launch_touched_rows(torch.ones(B, 5), slots, weights, 64, torch.float32)
-    calls = [variant(launch) for launch in launches]
-    variants.add(tuple(calls))
-    kernels = {name for name, *_ in calls}
-print(len(variants), len(kernels))
+        launch_touched_rows(torch.ones(B, 5), slots, weights, 64, torch.float32, padded=True)
+    calls = {variant(launch) for launch in launches}
+    again |= {name for name, *_ in calls - known} if known else set()
+    known |= calls
+print(sorted(again), len({name for name, *_ in known}) >= 10)
 """
 
 
@@ -166,7 +166,7 @@ def test_launches_are_recorded_instead_of_run(device: torch.device) -> None:
         lmn_kernels.gather_aggregate(*bag, backend="triton")
     assert outer == []
     assert [record.kernel.__name__ for record in inner] == ["_gather_aggregate_fwd_kernel"]
-    assert inner[0].grid == (2, 1)
+    assert inner[0].grid == (1, 1)
     assert inner[0].meta["D"] == 5
     assert launch_counts.total() == 0
     lmn_kernels.gather_aggregate(*bag, backend="triton")
@@ -176,14 +176,14 @@ def test_launches_are_recorded_instead_of_run(device: torch.device) -> None:
 def test_no_kernel_is_compiled_again_for_a_new_batch_size() -> None:
     pytest.importorskip("triton")
     done = run_python(VARIANTS)
-    assert done.stdout.split() == ["1", "7"], done.stdout + done.stderr
+    assert done.stdout.split() == ["[]", "True"], done.stdout + done.stderr
 
 
 @pytest.mark.gpu
 def test_one_binary_serves_all_batch_sizes(device: torch.device) -> None:
-    from lmn_kernels.product_key_topk import triton as kernels
+    from lmn_kernels.product_key_topk.triton import lists, survivors
 
-    jitted = (kernels._product_key_topk_axis_fwd_kernel, kernels._product_key_topk_pairs_fwd_kernel)
+    jitted = (survivors._product_key_topk_survivors_fwd_kernel, lists._product_key_topk_few_lists_fwd_kernel)
     counts = []
     for B in (1, 16, 17, 33):
         lmn_kernels.product_key_topk(*make_router_inputs(B, 1, 37, 19, device=device), 6, backend="triton")

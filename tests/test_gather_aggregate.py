@@ -21,7 +21,11 @@ from lmn_kernels.testing import BagInputs, assert_within_reference_error, grads_
 OPS = torch.ops.lmn_kernels
 FORWARD = "_gather_aggregate_fwd_kernel"
 BACKWARD_WEIGHTS = "_gather_aggregate_bwd_weights_kernel"
-BACKWARD_VALUES = "_gather_aggregate_bwd_values_kernel"
+BACKWARD_ENTRIES = "_gather_aggregate_bwd_entries_kernel"
+BACKWARD_PARTS = "_gather_aggregate_bwd_parts_kernel"
+COUNT_RUNS = "_gather_aggregate_count_runs_kernel"
+SORT = {f"_gather_aggregate_sort_{step}_kernel": 1 for step in ("count", "scan", "move")}  # of one pass
+CHUNK = 64  # entries that a program adds before it leaves the rest of a run to another
 
 
 def loop_over_rows(bag: BagInputs) -> Tensor:
@@ -44,6 +48,18 @@ def loop_over_rows_backward(bag: BagInputs, grad: Tensor) -> tuple[Tensor, Tenso
     return torch.from_numpy(grad_values), torch.from_numpy(grad_weights)
 
 
+def assert_equals_the_loops(bag: BagInputs, *, sparse_grad: bool, backend: str) -> None:
+    """Output and both gradients, bit by bit: inputs must be small integers."""
+    out = gather_aggregate(*bag, sparse_grad=sparse_grad, backend=backend)
+    assert out.dtype == bag.values.dtype
+    torch.testing.assert_close(out.cpu().double(), loop_over_rows(bag), rtol=0, atol=0)
+    upstream = torch.randint(-2, 3, out.shape, device=out.device).to(out.dtype)
+    grads = torch.autograd.grad(out, (bag.values, bag.weights), upstream)
+    for grad, like, truth in zip(grads, (bag.values, bag.weights), loop_over_rows_backward(bag, upstream), strict=True):
+        assert grad.dtype == like.dtype
+        torch.testing.assert_close(grad.to_dense().cpu().double(), truth, rtol=0, atol=0)
+
+
 def random_bags(group: int, device: torch.device) -> list[BagInputs]:
     """Twenty-five small bags of integers, empty ones among them."""
     rng = np.random.default_rng(group)
@@ -61,17 +77,7 @@ def random_bags(group: int, device: torch.device) -> list[BagInputs]:
 @pytest.mark.parametrize("group", range(8))
 def test_equals_the_loops_exactly_on_integers_in_200_shapes(group: int, backend: str, device: torch.device) -> None:
     for bag in random_bags(group, device):
-        for sparse_grad in (False, True):
-            out = gather_aggregate(*bag, sparse_grad=sparse_grad, backend=backend)
-            assert out.dtype == bag.values.dtype
-            torch.testing.assert_close(out.cpu().double(), loop_over_rows(bag), rtol=0, atol=0)
-            upstream = torch.randint(-2, 3, out.shape, device=device).to(out.dtype)
-            grads = torch.autograd.grad(out, (bag.values, bag.weights), upstream)
-            for grad, like, truth in zip(
-                grads, (bag.values, bag.weights), loop_over_rows_backward(bag, upstream), strict=True
-            ):
-                assert grad.dtype == like.dtype
-                torch.testing.assert_close(grad.to_dense().cpu().double(), truth, rtol=0, atol=0)
+        assert_equals_the_loops(bag, sparse_grad=group % 2 == 1, backend=backend)
 
 
 def test_gradcheck_in_full(backend: str, device: torch.device) -> None:
@@ -114,13 +120,7 @@ def test_errs_no_more_than_plain_torch(
 def test_any_shape(B: int, L: int, M: int, D: int, backend: str, device: torch.device) -> None:
     bag = make_bag_inputs(B, L, M, D, device=device, ties=True, requires_grad=True)
     for sparse_grad in (False, True):
-        out = gather_aggregate(*bag, sparse_grad=sparse_grad, backend=backend)
-        torch.testing.assert_close(out.cpu().double(), loop_over_rows(bag), rtol=0, atol=0)
-        upstream = torch.randint(-2, 3, out.shape, device=device).float()
-        grad_values, grad_weights = torch.autograd.grad(out, (bag.values, bag.weights), upstream)
-        true_values, true_weights = loop_over_rows_backward(bag, upstream)
-        torch.testing.assert_close(grad_values.to_dense().cpu().double(), true_values, rtol=0, atol=0)
-        torch.testing.assert_close(grad_weights.cpu().double(), true_weights, rtol=0, atol=0)
+        assert_equals_the_loops(bag, sparse_grad=sparse_grad, backend=backend)
 
 
 @pytest.mark.parametrize("layout", ["transposed", "expanded", "sliced", "int32"])
@@ -144,18 +144,24 @@ def test_inputs_need_not_be_contiguous(layout: str, backend: str, device: torch.
             torch.testing.assert_close(grad.cpu().double(), truth, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("needed", ["values", "weights"])
-def test_computes_nothing_for_a_frozen_input(needed: str, device: torch.device) -> None:
+@pytest.mark.parametrize("sparse_grad", [False, True])
+@pytest.mark.parametrize("needed", [("values",), ("weights",), ("values", "weights")])
+def test_computes_nothing_for_a_frozen_input(needed: tuple[str, ...], sparse_grad: bool, device: torch.device) -> None:
     pytest.importorskip("triton")
     bag = make_bag_inputs(3, 4, 9, 5, device=device)
-    trainable = getattr(bag, needed).requires_grad_()
+    trainable = [getattr(bag, name).requires_grad_() for name in needed]
     launch_counts.clear()
-    out = gather_aggregate(*bag, backend="triton")
+    out = gather_aggregate(*bag, sparse_grad=sparse_grad, backend="triton")
     assert launch_counts == {FORWARD: 1}
-    (grad,) = grads_of(out, trainable)
-    assert launch_counts == {FORWARD: 1, BACKWARD_VALUES if needed == "values" else BACKWARD_WEIGHTS: 1}
-    (plain,) = grads_of(sum_rows(*bag), trainable)
-    torch.testing.assert_close(grad, plain)
+    launch_counts.clear()
+    grads = grads_of(out, *trainable)
+    if needed == ("weights",):
+        assert launch_counts == {BACKWARD_WEIGHTS: 1}, "no sort for the weights alone"
+    else:
+        runs = {COUNT_RUNS: 1} if sparse_grad else {}
+        assert launch_counts == {**SORT, **runs, BACKWARD_ENTRIES: 1}, "one pass for both"
+    for grad, plain in zip(grads, grads_of(sum_rows(*bag), *trainable), strict=True):
+        torch.testing.assert_close(grad.to_dense(), plain)
 
 
 def test_without_gradients_nothing_is_kept(backend: str, device: torch.device) -> None:
@@ -251,15 +257,10 @@ def test_compiles_once_for_all_batch_sizes(
 
 def test_opcheck(backend: str, device: torch.device) -> None:
     values, slots, weights = make_bag_inputs(4, 6, 9, 5, device=device, requires_grad=True)
-    grad, detached = torch.randn(4, 5, device=device), (values.detach(), slots, weights.detach())
     for sparse_grad in (False, True):
         torch.library.opcheck(OPS.gather_aggregate.default, (values, slots, weights, sparse_grad, backend))
-    for op, arguments in (
-        (OPS.gather_aggregate_weights_backward, (grad, *detached[:2], torch.bfloat16, backend)),
-        (OPS.gather_aggregate_values_backward, (grad, *detached[1:], 9, torch.bfloat16, backend)),
-        (OPS.gather_aggregate_touched_rows, (grad, *detached[1:], 9, torch.bfloat16, backend)),
-    ):
-        torch.library.opcheck(op.default, arguments)
+    arguments = (torch.randn(4, 5, device=device), values.detach(), slots, torch.bfloat16, backend)
+    torch.library.opcheck(OPS.gather_aggregate_weights_backward.default, arguments)
 
 
 def wide_buffer(elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -47,10 +47,15 @@ def gather_aggregate(
         RuntimeError: ``backend="triton"`` where Triton cannot run.
 
     Notes:
-        Deterministic: each output row and each gradient row is summed in one fixed order, forward and backward.
-        Gradients flow to ``values`` and ``weights``, each computed only if it is needed, and once: there is no second
-        derivative. ``sparse_grad`` reads the number of touched slots on the host, which waits for the GPU; the torch
-        backend waits in every pass.
+        Deterministic: each output row and each gradient row is summed in one fixed order, forward and backward, whether
+        or not ``torch.use_deterministic_algorithms`` asks for it; atomic additions would move more bytes (see
+        ``docs/performance.md``).
+        Gradients flow to ``values`` and ``weights``, each computed only if it is needed, both in one pass on Triton,
+        and once: there is no second derivative.
+        CUDA graphs: on Triton every step can be captured. ``sparse_grad`` reads the number of touched slots on the
+        host, which waits for the GPU; while a graph is being captured it gives instead a gradient that is not
+        coalesced and has B * L rows, of which those past the touched slots repeat one of them with zeros: an equal sum.
+        There a slot outside [0, M) has no gradient. The torch backend waits in every pass.
         Bytes moved, forward: B * L * D of values, B * L slots and weights, B * D of output.
 
     Source: the value read-out of Lample et al. 2019, arXiv 1907.05242, section 3.1; the memory read of LMN, arXiv
@@ -75,21 +80,46 @@ def gather_aggregate(
     return _forward(values, slots, weights, sparse_grad, backend)  # type: ignore[no-any-return]
 
 
-def values_gradient(
-    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, sparse: bool, backend: str
-) -> Tensor:
-    """Gradient of the values ``[M, D]``, dense or coalesced sparse rows, through the dispatched ops."""
+def bag_gradients(
+    grad: Tensor,
+    values: Tensor | None,
+    slots: Tensor,
+    weights: Tensor | None,
+    values_like: tuple[int, torch.dtype] | None,
+    weights_dtype: torch.dtype | None,
+    sparse: bool,
+    backend: str,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the values ``[M, D]`` and of the weights ``[B, L]``, each None where not needed.
+
+    Args:
+        values: ``[M, D]``, needed for the gradient of the weights.
+        weights: ``[B, L]``, needed for the gradient of the values.
+        values_like: M and the type of the values, if their gradient is needed.
+        weights_dtype: type of the weights, if their gradient is needed.
+        sparse: give the values' gradient as coalesced sparse rows; see :func:`gather_aggregate` for captured graphs.
+    """
+    if values_like is None or weights is None:
+        if weights_dtype is None:
+            return None, None
+        return None, _weights_backward(grad, values, slots, weights_dtype, backend)
+    M, dtype = values_like
+    table = None if weights_dtype is None else values
     if not sparse:
-        return _values_backward(grad, slots, weights, M, dtype, backend)  # type: ignore[no-any-return]
-    rows, sums = _touched_rows(grad, slots, weights, M, dtype, backend)
-    return torch.sparse_coo_tensor(
-        rows.unsqueeze(0), sums, (M, grad.shape[1]), is_coalesced=True, check_invariants=False
-    )
+        grad_values, grad_weights = _values_backward(grad, table, slots, weights, M, dtype, backend)
+    else:
+        padded = _is_capturing(grad.device)
+        rows, sums, grad_weights = _touched_rows(grad, table, slots, weights, M, dtype, padded, backend)
+        grad_values = torch.sparse_coo_tensor(
+            rows.unsqueeze(0), sums, (M, grad.shape[1]), is_coalesced=not padded, check_invariants=False
+        )
+    return grad_values, None if table is None else grad_weights
 
 
-def weights_gradient(grad: Tensor, values: Tensor, slots: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
-    """Gradient of the weights ``[B, L]``, through the dispatched op."""
-    return _weights_backward(grad, values, slots, dtype, backend)  # type: ignore[no-any-return]
+def _is_capturing(device: torch.device) -> bool:
+    if device.type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    return torch.cuda.is_current_stream_capturing()
 
 
 def _forward_implementation(values: Tensor, slots: Tensor, weights: Tensor, sparse_grad: bool, backend: str) -> Tensor:
@@ -119,36 +149,82 @@ def _weights_backward_fake(grad: Tensor, values: Tensor, slots: Tensor, dtype: t
 
 
 def _values_backward_implementation(
-    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, backend: str
-) -> Tensor:
+    grad: Tensor,
+    values: Tensor | None,
+    slots: Tensor,
+    weights: Tensor,
+    M: int,
+    dtype: torch.dtype,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
     if use_triton(_OP, backend, grad.device):
         from .triton import launch_values_backward
 
-        return launch_values_backward(grad, slots, weights, M, dtype)
-    return reference.values_backward_reference(grad, slots, weights, M, dtype)
+        grad_values, grad_weights = launch_values_backward(grad, slots, weights, M, dtype, values)
+    else:
+        grad_values = reference.values_backward_reference(grad, slots, weights, M, dtype)
+        grad_weights = _weights_backward_reference(grad, slots, weights, values)
+    return grad_values, weights.new_empty(0) if grad_weights is None else grad_weights
 
 
 def _values_backward_fake(
-    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, backend: str
-) -> Tensor:
-    return grad.new_empty(M, grad.shape[1], dtype=dtype)
+    grad: Tensor,
+    values: Tensor | None,
+    slots: Tensor,
+    weights: Tensor,
+    M: int,
+    dtype: torch.dtype,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return grad.new_empty(M, grad.shape[1], dtype=dtype), _weights_gradient_fake(weights, values)
 
 
 def _touched_rows_implementation(
-    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, backend: str
-) -> tuple[Tensor, Tensor]:
+    grad: Tensor,
+    values: Tensor | None,
+    slots: Tensor,
+    weights: Tensor,
+    M: int,
+    dtype: torch.dtype,
+    padded: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
     if use_triton(_OP, backend, grad.device):
         from .triton import launch_touched_rows
 
-        return launch_touched_rows(grad, slots, weights, M, dtype)
-    return reference.touched_rows_reference(grad, slots, weights, dtype)
+        rows, sums, grad_weights = launch_touched_rows(grad, slots, weights, M, dtype, values, padded)
+    else:
+        rows, sums = reference.touched_rows_reference(grad, slots, weights, dtype)
+        if padded:
+            rows, sums = reference.pad_rows_reference(rows, sums, slots.numel())
+        grad_weights = _weights_backward_reference(grad, slots, weights, values)
+    return rows, sums, weights.new_empty(0) if grad_weights is None else grad_weights
 
 
 def _touched_rows_fake(
-    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, backend: str
-) -> tuple[Tensor, Tensor]:
-    touched = torch.library.get_ctx().new_dynamic_size()
-    return slots.new_empty(touched, dtype=torch.int64), grad.new_empty(touched, grad.shape[1], dtype=dtype)
+    grad: Tensor,
+    values: Tensor | None,
+    slots: Tensor,
+    weights: Tensor,
+    M: int,
+    dtype: torch.dtype,
+    padded: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    touched = slots.numel() if padded else torch.library.get_ctx().new_dynamic_size()
+    return (
+        slots.new_empty(touched, dtype=torch.int64),
+        grad.new_empty(touched, grad.shape[1], dtype=dtype),
+        _weights_gradient_fake(weights, values),
+    )
+
+
+def _weights_backward_reference(grad: Tensor, slots: Tensor, weights: Tensor, values: Tensor | None) -> Tensor | None:
+    return None if values is None else reference.weights_backward_reference(grad, values, slots, weights.dtype)
+
+
+def _weights_gradient_fake(weights: Tensor, values: Tensor | None) -> Tensor:
+    return weights.new_empty(0 if values is None else weights.shape)
 
 
 _forward = register(
@@ -163,14 +239,14 @@ _weights_backward = register(
     _weights_backward_fake,
 )
 _values_backward = register(
-    "gather_aggregate_values_backward(Tensor grad, Tensor slots, Tensor weights, SymInt M, ScalarType dtype, "
-    "str backend) -> Tensor",
+    "gather_aggregate_values_backward(Tensor grad, Tensor? values, Tensor slots, Tensor weights, SymInt M, "
+    "ScalarType dtype, str backend) -> (Tensor, Tensor)",
     _values_backward_implementation,
     _values_backward_fake,
 )
 _touched_rows = register(
-    "gather_aggregate_touched_rows(Tensor grad, Tensor slots, Tensor weights, SymInt M, ScalarType dtype, str backend) "
-    "-> (Tensor, Tensor)",
+    "gather_aggregate_touched_rows(Tensor grad, Tensor? values, Tensor slots, Tensor weights, SymInt M, "
+    "ScalarType dtype, bool padded, str backend) -> (Tensor, Tensor, Tensor)",
     _touched_rows_implementation,
     _touched_rows_fake,
     capturable=False,
@@ -179,7 +255,8 @@ _touched_rows = register(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     values, slots, weights, ctx.sparse_grad, ctx.backend = inputs
-    ctx.M, ctx.values_dtype, ctx.weights_dtype = values.shape[0], values.dtype, weights.dtype
+    ctx.values_like = (values.shape[0], values.dtype) if ctx.needs_input_grad[0] else None
+    ctx.weights_dtype = weights.dtype if ctx.needs_input_grad[2] else None
     ctx.save_for_backward(
         values if ctx.needs_input_grad[2] else None, slots, weights if ctx.needs_input_grad[0] else None
     )
@@ -187,11 +264,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     values, slots, weights = ctx.saved_tensors
-    grad_values = grad_weights = None
-    if ctx.needs_input_grad[0]:
-        grad_values = values_gradient(grad, slots, weights, ctx.M, ctx.values_dtype, ctx.sparse_grad, ctx.backend)
-    if ctx.needs_input_grad[2]:
-        grad_weights = weights_gradient(grad, values, slots, ctx.weights_dtype, ctx.backend)
+    grad_values, grad_weights = bag_gradients(
+        grad, values, slots, weights, ctx.values_like, ctx.weights_dtype, ctx.sparse_grad, ctx.backend
+    )
     return grad_values, None, grad_weights, None, None
 
 

@@ -74,6 +74,12 @@ def touched_rows_reference(grad: Tensor, slots: Tensor, weights: Tensor, dtype: 
     return run_slots[:U], sums.to(dtype)
 
 
+def pad_rows_reference(rows: Tensor, sums: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Slots ``[U]`` and rows ``[U, D]`` made ``length`` long by rows of zeros for the first of the slots."""
+    more = length - rows.shape[0]
+    return torch.cat((rows, rows[:1].expand(more))), torch.cat((sums, sums.new_zeros(more, sums.shape[1])))
+
+
 def scatter_rows_reference(ids: Tensor, weights: Tensor, source: Tensor, rows: int) -> Tensor:
     """``out[r] = sum of weights[x, k] * source[x] over ids[x, k] == r``, ``[rows, C]``, in the type of ``weights``."""
     return values_backward_reference(source, ids, weights, rows, weights.dtype)

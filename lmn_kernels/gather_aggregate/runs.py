@@ -1,8 +1,7 @@
-"""Bring equal slots together: the transpose of a bag, as both backends use it.
+"""Bring equal slots together: the transpose of a bag, for the torch backend.
 
 Entries (row, position) of ``slots [B, L]`` are sorted by slot; a run is the entries of one slot. Nothing here looks
-at a value on the host, so it can be captured in a CUDA graph: arrays have their largest possible size and the number
-of runs stays on the device.
+at a value on the host: arrays have their largest possible size and the number of runs stays on the device.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from ..activation import ACTIVATIONS, activation_backward
 from ..backend import check_backend, use_triton
 from ..checks import check_choice, check_flag, check_same_device, check_tensor
 from ..dtypes import accumulator, describe
-from ..gather_aggregate.api import values_gradient, weights_gradient
+from ..gather_aggregate.api import bag_gradients
 from ..library import register, register_backward
 from ..product_key_topk.api import check_router_arguments, router_gradient
 from .reference import memory_lookup_reference
@@ -60,7 +60,8 @@ def memory_lookup(
         k: slots to read for each row and head, 1 to N.
         metric: ``"dot"``, ``"cosine"`` or ``"l2"``.
         activation: ``"softmax"`` over the K chosen scores, ``"sigmoid"`` or ``"relu"`` of each.
-        sparse_grad: give ``values`` a coalesced sparse gradient, one row for each touched slot.
+        sparse_grad: give ``values`` a coalesced sparse gradient, one row for each touched slot; see
+            :func:`lmn_kernels.gather_aggregate` for what a captured CUDA graph gets.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
 
     Returns:
@@ -133,26 +134,28 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     queries, keys, values, _, ctx.metric, ctx.activation, ctx.sparse_grad, ctx.backend = inputs
     _, slots, weights = output
     ctx.mark_non_differentiable(slots)
-    ctx.M, ctx.values_dtype = values.shape[0], values.dtype
+    ctx.values_like = (values.shape[0], values.dtype) if ctx.needs_input_grad[2] else None
     router = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
     ctx.save_for_backward(queries, keys, values if router else None, slots, weights)
 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor, grad_weights: Tensor) -> tuple[Tensor | None, ...]:
     queries, keys, values, slots, weights = ctx.saved_tensors
-    bag_slots, bag_weights = slots.flatten(1), weights.flatten(1)
-    needs_queries, needs_keys, needs_values = ctx.needs_input_grad[:3]
-    grad_queries = grad_keys = grad_values = None
-    if needs_values:
-        grad_values = values_gradient(
-            grad, bag_slots, bag_weights, ctx.M, ctx.values_dtype, ctx.sparse_grad, ctx.backend
-        )
-    if needs_queries or needs_keys:
-        from_output = weights_gradient(grad, values, bag_slots, weights.dtype, ctx.backend).view_as(weights)
-        grad_scores = activation_backward(from_output + grad_weights, weights, ctx.activation)
-        grad_queries, grad_keys = router_gradient(
-            grad_scores, queries, keys, slots, ctx.metric, (needs_queries, needs_keys), ctx.backend
-        )
+    needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+    grad_values, from_output = bag_gradients(
+        grad,
+        values,
+        slots.flatten(1),
+        weights.flatten(1),
+        ctx.values_like,
+        weights.dtype if any(needs) else None,
+        ctx.sparse_grad,
+        ctx.backend,
+    )
+    grad_queries = grad_keys = None
+    if from_output is not None:
+        grad_scores = activation_backward(from_output.view_as(weights) + grad_weights, weights, ctx.activation)
+        grad_queries, grad_keys = router_gradient(grad_scores, queries, keys, slots, ctx.metric, needs, ctx.backend)
     return grad_queries, grad_keys, grad_values, None, None, None, None, None
 
 
