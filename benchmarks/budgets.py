@@ -1,7 +1,7 @@
 """Limits on what the audit counts, and what it cannot count by itself, read from ``budgets.toml``.
 
-``[trips.KERNEL]`` and ``[rare]`` are declarations for ``machine/weights.py``, by the first lines of loops and branches,
-comments and quotes aside. Each ``[[budget]]`` names a ``figure``,
+``[trips.KERNEL]`` and ``[taken.KERNEL]`` are declarations for ``machine/weights.py``, by the first lines of loops and
+branches, comments and quotes aside. Each ``[[budget]]`` names a ``figure``,
 ``most`` or ``least``, and optionally ``kernel``, ``case`` and ``target``; without them it holds for all. Figures of a
 binary are the fields of :class:`~benchmarks.figures.Binary`, figures of a case those of
 :class:`~benchmarks.figures.Part`, as ``PART.figure``: ``router.instructions_per_score``.
@@ -70,7 +70,7 @@ def read_budgets(path: Path = BUDGETS) -> Budgets:
         ValueError: a key, figure or value is not one that the audit knows.
     """
     data = tomllib.loads(path.read_text(encoding="utf-8"))
-    _check_keys(path, "the file", data, {"trips", "rare", "budget"})
+    _check_keys(path, "the file", data, {"trips", "taken", "budget"})
     declared: dict[str, dict[str, int | str]] = {}
     for kernel, loops in data.get("trips", {}).items():
         for text, trips in loops.items():
@@ -80,13 +80,14 @@ def read_budgets(path: Path = BUDGETS) -> Budgets:
                     f"got {trips!r}"
                 )
         declared[kernel] = {_head(path, text): trips for text, trips in loops.items()}
-    rare: dict[str, list[str]] = {}
-    for kernel, texts in data.get("rare", {}).items():
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{path.name}: rare.{kernel} must be a list of source lines, got {texts!r}")
-        rare[kernel] = [_head(path, text) for text in texts]
+    taken: dict[str, dict[str, float]] = {}
+    for kernel, branches in data.get("taken", {}).items():
+        for text, share in branches.items():
+            if type(share) not in (int, float) or not 0 <= share <= 1:
+                raise ValueError(f"{path.name}: share of {text!r} in {kernel} must be 0 to 1, got {share!r}")
+        taken[kernel] = {_head(path, text): share for text, share in branches.items()}
     limits = tuple(_budget(path, entry) for entry in data.get("budget", []))
-    return Budgets(Declarations(declared, rare), limits)
+    return Budgets(Declarations(declared, taken), limits)
 
 
 def broken(budgets: Sequence[Budget], binaries: Sequence[Binary], parts: Sequence[Part]) -> list[str]:
@@ -107,7 +108,7 @@ def unused(budgets: Budgets, binaries: Sequence[Binary], parts: Sequence[Part]) 
     """Budgets and declarations that nothing in a whole audit answers to, so that stale ones are removed."""
     found = [f"{budget}: matches nothing" for budget in budgets.limits if not _values(budget, binaries, parts)]
     kernels = {binary.kernel for binary in binaries}
-    declared = {**budgets.declarations.trips, **budgets.declarations.rare}
+    declared = {**budgets.declarations.trips, **budgets.declarations.taken}
     return found + [
         f"declarations for {kernel}: there is no such kernel" for kernel in declared if kernel not in kernels
     ]

@@ -160,6 +160,11 @@ def test_code_behind_the_end_that_jumps_back_is_no_loop() -> None:
     assert weights_of(program) == (1, 1, 1, 1, 1)
 
 
+def test_loop_that_waits_for_the_hardware_counts_once() -> None:
+    program = sass_program(".L_wait:", "SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR25], R4", "@!P0 BRA `(.L_wait)", "EXIT")
+    assert weights_of(program) == (1, 1, 1)
+
+
 def test_called_function_weighs_what_its_calls_weigh() -> None:
     program = sass_program(
         "MOV R0, RZ",
@@ -312,7 +317,7 @@ def test_stale_budgets_and_declarations_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[budgets]\n", "the file must have only the keys budget, rare, trips, got budgets"),
+        ("[budgets]\n", "the file must have only the keys budget, taken, trips, got budgets"),
         ('[[budget]]\nfigure = "registers"\nmost = 1\nkernal = "_k"\n', "got kernal"),
         ('[[budget]]\nfigure = "speed"\nmost = 1\n', "figure must be one of registers, .* got 'speed'"),
         ('[[budget]]\nfigure = "router.registers"\nmost = 1\n', "got 'router.registers'"),
@@ -320,8 +325,8 @@ def test_stale_budgets_and_declarations_are_told(tmp_path: Path) -> None:
         ('[[budget]]\nfigure = "registers"\nmost = 1\nleast = 1\n', "must have one number, most or least"),
         ('[[budget]]\nfigure = "bag.launches"\nmost = 1\nkernel = "_k"\n', "figure of a case, not of a kernel"),
         ('[trips._k]\n"while x:" = -1\n', "must be an integer >= 0 or an expression, got -1"),
-        ('[rare]\n_k = ["when x"]\n', "budgets.toml: 'when x' must be the first line of a for, while or if"),
-        ('[rare]\n_k = "if x:"\n', "rare._k must be a list of source lines"),
+        ('[taken._k]\n"when x" = 0\n', "budgets.toml: 'when x' must be the first line of a for, while or if"),
+        ('[taken._k]\n"if x:" = 2\n', "share of 'if x:' in _k must be 0 to 1, got 2"),
     ],
 )
 def test_budget_file_is_checked(tmp_path: Path, text: str, message: str) -> None:

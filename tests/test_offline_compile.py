@@ -108,6 +108,12 @@ def test_rare_branch_weighs_nothing(known: dict[str, Any], target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_branch_weighs_its_share(known: dict[str, Any], target: str) -> None:
+    before = rows_of(known, target)["rare"]["loads"]["4"]
+    assert rows_of(known, target)["half"]["loads"]["4"] == pytest.approx(before + 499 / 2, abs=4)  # unrolled remainders
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_undeclared_trips_are_an_error(known: dict[str, Any], target: str) -> None:
     row = known["undeclared"][target]
     assert row["weighted_instructions"] is None

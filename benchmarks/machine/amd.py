@@ -66,6 +66,11 @@ def taken(branch: Instruction, state: State) -> int | None:
     return None if value is None else int(value == wanted)
 
 
+def waits(instruction: Instruction) -> bool:
+    """Never: waits are instructions of their own there."""
+    return False
+
+
 def flow(instruction: Instruction) -> str:
     """How control leaves an instruction: ``next``, ``branch``, ``jump`` or ``end``."""
     opcode = instruction.opcode

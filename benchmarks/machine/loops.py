@@ -6,7 +6,8 @@ that reach the source without passing that header. Loops with one header are one
 A trip count is derived by running the integer instructions of the loop with the registers whose values are known, until
 it leaves (``sass.py``, ``amd.py``). A loop that sits inside another is derived with everything the outer one changes
 unknown, so a derived count holds in each trip of the outer loop. Where paths meet behind a branch that is not known,
-what either path writes is unknown. None means that the count depends on data.
+what either path writes is unknown. A loop that only waits for the hardware, a barrier's phase for instance, counts
+once. None means that the count depends on data.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class Semantics(Protocol):
 
     def taken(self, branch: Instruction, state: State, /) -> int | None:
         """Whether a branch is taken: 1, 0, or None where that is unknown."""
+
+    def waits(self, instruction: Instruction, /) -> bool:
+        """Whether a loop of one block with this instruction only waits for the hardware."""
 
     def flow(self, instruction: Instruction, /) -> str:
         """``next``, ``branch`` (either way), ``jump``, ``call`` or ``end``."""
@@ -92,6 +96,8 @@ class Program:
         for loop in self.loops:
             around = [other for other in self.loops if other is not loop and loop.blocks < other.blocks]
             loop.parent = min(around, key=lambda other: len(other.blocks), default=None)
+            if len(loop.blocks) == 1 and any(map(semantics.waits, self._instructions_of(loop.header))):
+                loop.trips = 1
         self.loops.sort(key=lambda loop: (self.blocks[loop.header].first, loop.depth))
         self._join = _immediate_postdominators(after)
         self._writes = [semantics.writes(instruction) for instruction in instructions]
@@ -112,6 +118,9 @@ class Program:
     def innermost(self, block: int) -> Loop | None:
         """The innermost loop around a block."""
         return max((loop for loop in self.loops if block in loop.blocks), key=lambda loop: loop.depth, default=None)
+
+    def _instructions_of(self, number: int) -> list[Instruction]:
+        return self.instructions[self.blocks[number].first : self.blocks[number].end]
 
     def _find_loops(self, after: list[list[int]], entry: int) -> None:
         dominators = _dominators(after, entry)

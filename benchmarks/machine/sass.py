@@ -250,6 +250,11 @@ def _choices(value: int | None, bit: int) -> tuple[int, ...]:
     return (0, 1) if value is None else (value >> bit & 1,)
 
 
+def waits(instruction: Instruction) -> bool:
+    """Whether the instruction asks for a barrier's phase or for tensor memory, to be repeated until it gets it."""
+    return "TRYWAIT" in instruction.opcode or instruction.opcode.startswith("UTCATOMSWS")
+
+
 def flow(instruction: Instruction) -> str:
     """How control leaves an instruction: ``next``, ``branch``, ``jump``, ``call`` or ``end``.
 

@@ -9,8 +9,8 @@ has unrolled such a loop, each machine loop of it runs as often as its copies of
 copies are counted by PTX lines that several memory, shuffle, barrier or matrix instructions of the loop share, and,
 where one source loop became several machine loops, by the number of such instructions.
 
-Branches count as taken both ways, as written, but for an ``if`` declared rare: a block of which most instructions come
-from its body weighs nothing.
+Branches count as taken both ways, as written, but for an ``if`` of which it is declared how
+often it is taken: a block of which most instructions come from its body weighs that share, 0 for a slow path.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _COUNTABLE = re.compile(
 
 @dataclass(frozen=True)
 class Declarations:
-    """Trips of loops that depend on data and branches that are rare, by kernel and source text.
+    """Trips of loops that depend on data, and shares of the times that an ``if`` is taken, by kernel and source text.
 
     Trips are a number, or an expression over the arguments of the launch: ``"CHUNK // UNROLL"``.
     """
 
     trips: Mapping[str, Mapping[str, int | str]] = field(default_factory=dict)
-    rare: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    taken: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def weigh(
     Raises:
         ValueError: the trips of a loop can be neither derived nor found declared, or contradict the source.
     """
-    rare = _rare_blocks(program, declarations.rare.get(kernel, ()))
+    shares = _shares(program, declarations.taken.get(kernel, {}))
     named = {id(loop): _statement(program, loop) for loop in program.loops}
     origins = {id(loop): "machine code" for loop in program.loops if loop.trips is not None}
     declared = declarations.trips.get(kernel, {})
@@ -84,7 +84,7 @@ def weigh(
         trips = _declared(declared, statement, constants) if statement else None
         of_source = statement.trips(constants) if statement else None
         for loop in group:
-            if loop.header in rare or trips == 0:
+            if shares.get(loop.header) == 0 or trips == 0:
                 loop.trips, origins[id(loop)] = 0, "declared"
             elif loop.trips is not None and of_source is not None and loop.trips > of_source + 1:
                 raise ValueError(
@@ -101,22 +101,22 @@ def weigh(
             origin = "source" if trips is None else "declared"
             _share(program, unknown, of_source if trips is None else trips)
             origins.update({id(loop): origin for loop in unknown})
-    of = _spread(program, rare)
+    of = _spread(program, shares)
     rows = tuple(_row(program, loop, named[id(loop)], origins[id(loop)], of) for loop in program.loops)
     return Weights(of, rows)
 
 
-def _rare_blocks(program: Program, texts: Sequence[str]) -> set[int]:
-    if not texts:
-        return set()
-    found = set()
-    for number, block in enumerate(program.blocks):
-        inside = sum(
-            any(_within(frame, text) for frame in program.instructions[i].frames for text in texts)
-            for i in range(block.first, block.end)
-        )
-        if 2 * inside > block.end - block.first:
-            found.add(number)
+def _shares(program: Program, declared: Mapping[str, float]) -> dict[int, float]:
+    """Share of the times that a block runs, for blocks inside the branches of ``declared``."""
+    found: dict[int, float] = {}
+    for text, share in declared.items():
+        for number, block in enumerate(program.blocks):
+            inside = sum(
+                any(_within(frame, text) for frame in instruction.frames)
+                for instruction in program.instructions[block.first : block.end]
+            )
+            if 2 * inside > block.end - block.first:
+                found[number] = found.get(number, 1.0) * share
     return found
 
 
@@ -205,12 +205,12 @@ def _countable(program: Program, loop: Loop) -> Counter[int]:
     )
 
 
-def _spread(program: Program, rare: set[int]) -> tuple[float, ...]:
+def _spread(program: Program, shares: Mapping[int, float]) -> tuple[float, ...]:
     weights = [0.0] * len(program.blocks)
 
     def enter(entry: int, times: float) -> None:
         for number in program.reach(entry):
-            weight = 0.0 if number in rare else times
+            weight = times * shares.get(number, 1.0)
             loop = program.innermost(number)
             while loop:
                 weight *= loop.trips or 0
