@@ -36,7 +36,7 @@ def _block_scores(
     """Scores ``[BLOCK_B, BLOCK_N]`` of the block of sub-keys that begins at ``first``; -inf past the last sub-key."""
     n = tl.arange(0, BLOCK_N)
     inside = first + n < N
-    k_block = k_columns + first.to(tl.int64) * stride_kn  # [1, BLOCK_N] pointers
+    k_block = k_columns + tl.cast(first, tl.int64) * stride_kn  # [1, BLOCK_N] pointers
     scores = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.float32)
     for c_first in range(0, C, BLOCK_C):
         c = (c_first + tl.arange(0, BLOCK_C)).to(tl.int64)
@@ -164,7 +164,7 @@ def _product_key_topk_survivors_fwd_kernel(
     best = tl.full([BLOCK_B, BLOCK_N], float("-inf"), dtype=tl.float32)
     for block in range(BLOCKS):
         scores = _block_scores(
-            q, q_rows, row_mask, query_term, k_columns, k_terms, tl.to_tensor(block * BLOCK_N),
+            q, q_rows, row_mask, query_term, k_columns, k_terms, block * BLOCK_N,
             stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C,
         )  # fmt: skip
         best = tl.maximum(best, scores)  # the maximum of a score and NaN is the score
@@ -239,7 +239,7 @@ def _product_key_topk_survivors_fwd_kernel(
     if overflow > 0:
         ranked_best = tl.full([BLOCK_B, BLOCK_K], LOWEST, dtype=tl.int64)
         for block in tl.range(BLOCKS, num_stages=1):
-            first = tl.to_tensor(block * BLOCK_N)
+            first = block * BLOCK_N
             scores = _block_scores(
                 q, q_rows, row_mask, query_term, k_columns, k_terms, first,
                 stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C,
