@@ -27,14 +27,14 @@ def product_key_topk_reference(queries: Tensor, keys: Tensor, k: int, metric: st
     slots = queries.new_empty(B, H, k, dtype=torch.int64)
     wide_keys = keys.to(dtype).reshape(H * 2, N, C)
     key_term = metric_term(keys.reshape(H * 2, N, C), metric, dtype)
-    chunk = min(B, max(1, CHUNK_BYTES // (H * 2 * N * dtype.itemsize)))
+    chunk = max(1, min(B, CHUNK_BYTES // (H * 2 * N * dtype.itemsize)))
     dots = queries.new_empty(H * 2 * chunk * N, dtype=dtype)  # one buffer for all chunks: fresh memory costs more
     for start in range(0, B, chunk):
         rows = slice(start, start + chunk)
         wide_queries = queries[rows].to(dtype).permute(1, 2, 0, 3).flatten(0, 1)  # [H * 2, b, C]
         axis_scores = score_sub_keys(wide_queries, wide_keys, key_term, metric, dots)
         best, sub_keys = best_first(axis_scores, k)  # [H * 2, b, K]
-        sums, chosen = best_pairs(best.unflatten(0, (H, 2)), sub_keys.unflatten(0, (H, 2)), N)  # [H, b, K]
+        sums, chosen = best_pairs(best.view(H, 2, -1, k), sub_keys.view(H, 2, -1, k), N)  # [H, b, K]
         scores[rows], slots[rows] = sums.transpose(0, 1), chosen.transpose(0, 1)
     return scores, slots
 
