@@ -48,8 +48,8 @@ def gather_aggregate(
 
     Notes:
         Deterministic: each output row and each gradient row is summed in one fixed order, forward and backward, whether
-        or not ``torch.use_deterministic_algorithms`` asks for it; atomic additions would move more bytes (see
-        ``docs/performance.md``).
+        or not ``torch.use_deterministic_algorithms`` asks for it: atomic additions would move more bytes (why is in the
+        head of ``triton/sums.py``).
         Gradients flow to ``values`` and ``weights``, each computed only if it is needed, both in one pass on Triton,
         and once: there is no second derivative.
         CUDA graphs: on Triton every step can be captured. ``sparse_grad`` reads the number of touched slots on the
