@@ -2,11 +2,15 @@
 
 Forward and value backward are one operation: ``embedding_bag``. Forward, a bag is the L slots of a row; backward, with
 the entries sorted by slot, a bag is the run of gradient rows that one slot receives. So nothing of size ``[B, L, D]``
-is made in float32 and float64; narrower types are widened in chunks of rows.
+is made: the weights' gradient and types that must be widened take chunks of rows that stay in the cache.
+
+On the CPU a large gradient costs less to compute than its fresh memory costs to map page by page, so it is made in
+chunks, whose memory is used again, and gathered in an array of NumPy's, which asks the system for huge pages.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,7 +18,7 @@ from torch.nn import functional as F
 from ..dtypes import accumulator
 from .runs import group_by_slot
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 2 << 20
 
 
 def gather_aggregate_reference(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
@@ -37,20 +41,24 @@ def gather_aggregate_reference(values: Tensor, slots: Tensor, weights: Tensor) -
 def weights_backward_reference(grad: Tensor, values: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
     """``grad[b] . values[slots[b, l]]``, ``[B, L]``, in ``dtype``."""
     B, L = slots.shape
+    D = values.shape[1]
     wide = accumulator(values.dtype, dtype)
     out = grad.new_zeros(B, L, dtype=dtype)
-    if B * L * values.shape[1] == 0:
+    if B * L * D == 0:
         return out
-    for rows in _row_chunks(B, L * values.shape[1] * wide.itemsize):
-        gathered = values[slots[rows].long()].to(wide)  # [b, L, D]
-        out[rows] = torch.bmm(gathered, grad[rows].to(wide).unsqueeze(2)).squeeze(2).to(dtype)
+    chunks = _row_chunks(B, L * D * wide.itemsize)
+    buffer = values.new_empty(chunks[0].stop * L, D)
+    for rows in chunks:
+        entries = slots[rows].reshape(-1)
+        gathered = torch.index_select(values, 0, entries, out=buffer[: entries.shape[0]]).view(-1, L, D)
+        out[rows] = torch.bmm(grad[rows].to(wide).unsqueeze(1), gathered.to(wide).mT).squeeze(1).to(dtype)
     return out
 
 
 def values_backward_reference(grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype) -> Tensor:
     """Dense gradient of the values ``[M, D]``, in ``dtype``."""
     rows, sums = touched_rows_reference(grad, slots, weights, dtype)
-    return grad.new_zeros(M, grad.shape[1], dtype=dtype).index_copy_(0, rows, sums)
+    return _fresh(grad, M, grad.shape[1], dtype, zeros=True).index_copy_(0, rows, sums)
 
 
 def touched_rows_reference(grad: Tensor, slots: Tensor, weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -60,18 +68,20 @@ def touched_rows_reference(grad: Tensor, slots: Tensor, weights: Tensor, dtype: 
     if B * L == 0:
         return slots.new_zeros(0, dtype=torch.int64), grad.new_zeros(0, D, dtype=dtype)
     wide = accumulator(dtype, grad.dtype, weights.dtype)
-    order, starts, run_slots, total = group_by_slot(slots)
-    U = int(total)
+    order, starts, run_slots = group_by_slot(slots)
+    sums = _fresh(grad, starts.shape[0], D, dtype)
     if D == 0:
-        return run_slots[:U], grad.new_zeros(U, 0, dtype=dtype)
-    sums = F.embedding_bag(
-        torch.div(order, L, rounding_mode="floor"),
-        grad.to(wide),
-        starts[:U],
-        mode="sum",
-        per_sample_weights=weights.reshape(-1)[order].to(wide),
-    )
-    return run_slots[:U], sums.to(dtype)
+        return run_slots, sums
+    sources = torch.div(order, L, rounding_mode="floor")
+    shares = weights.reshape(-1).index_select(0, order).to(wide)
+    wide_grad = grad.to(wide)
+    for runs in _row_chunks(starts.shape[0], D * wide.itemsize):
+        first, last = int(starts[runs.start]), int(starts[runs.stop]) if runs.stop < starts.shape[0] else B * L
+        entries = slice(first, last)
+        sums[runs] = F.embedding_bag(
+            sources[entries], wide_grad, starts[runs] - first, mode="sum", per_sample_weights=shares[entries]
+        )
+    return run_slots, sums
 
 
 def pad_rows_reference(rows: Tensor, sums: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -87,7 +97,15 @@ def scatter_rows_reference(ids: Tensor, weights: Tensor, source: Tensor, rows: i
 
 def _row_chunks(rows: int, bytes_per_row: int) -> list[slice]:
     chunk = max(1, CHUNK_BYTES // bytes_per_row)
-    return [slice(start, start + chunk) for start in range(0, rows, chunk)]
+    return [slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk)]
+
+
+def _fresh(like: Tensor, rows: int, columns: int, dtype: torch.dtype, *, zeros: bool = False) -> Tensor:
+    """``[rows, columns]``, undefined or zeros, on the device of ``like``."""
+    if like.device.type != "cpu":
+        return (like.new_zeros if zeros else like.new_empty)(rows, columns, dtype=dtype)
+    words = (np.zeros if zeros else np.empty)((rows, columns), f"i{dtype.itemsize}")  # NumPy has no bfloat16
+    return torch.from_numpy(words).view(dtype)
 
 
 def _check_range(slots: Tensor, M: int) -> None:

@@ -1,13 +1,16 @@
 """Bring equal slots together: the transpose of a bag, for the torch backend.
 
-Entries (row, position) of ``slots [B, L]`` are sorted by slot; a run is the entries of one slot. Nothing here looks
-at a value on the host: arrays have their largest possible size and the number of runs stays on the device.
+Entries (row, position) of ``slots [B, L]`` are sorted by slot; a run is the entries of one slot. On the CPU slot and
+entry number share one integer, which NumPy sorts with vector instructions: several times as fast as a stable sort of
+the slots that carries the entry numbers along, and in the same order.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,26 +20,34 @@ class Runs(NamedTuple):
 
     Attributes:
         order: ``[E]`` int64, entry numbers b * L + l sorted by slot, in order of the entries within a slot.
-        starts: ``[E + 1]`` int64, where each run begins in ``order``; E after the last run.
-        slots: ``[E]`` int64, the slot of each run; undefined after the last run.
-        total: ``[1]`` int64, the number of runs.
+        starts: ``[U]`` int64, where each run begins in ``order``.
+        slots: ``[U]`` int64, the slot of each run, ascending.
     """
 
     order: Tensor
     starts: Tensor
     slots: Tensor
-    total: Tensor
 
 
 def group_by_slot(slots: Tensor) -> Runs:
     """Group the entries of ``slots [B, L]``; E = B * L must not be 0."""
-    sorted_slots, order = slots.reshape(-1).sort(stable=True)
-    entries = order.shape[0]
+    entries = slots.reshape(-1)
+    sorted_slots, order = _sort(entries)
     begins = torch.ones_like(sorted_slots, dtype=torch.bool)
-    begins[1:] = sorted_slots[1:] != sorted_slots[:-1]
-    run = begins.cumsum(0) - 1  # [E]: the run of each sorted entry
-    places = torch.arange(entries, device=slots.device)
-    starts = torch.full((entries + 1,), entries, dtype=torch.int64, device=slots.device)
-    starts.scatter_reduce_(0, run, places, "amin")
-    run_slots = torch.zeros_like(order).scatter_(0, run, sorted_slots.long())
-    return Runs(order, starts, run_slots, run[-1:] + 1)
+    torch.ne(sorted_slots[1:], sorted_slots[:-1], out=begins[1:])
+    starts = begins.nonzero().squeeze(1)
+    return Runs(order, starts, sorted_slots[starts].long())
+
+
+def _sort(entries: Tensor) -> tuple[Tensor, Tensor]:
+    """Slots in ascending order and the int64 number of each's entry, equal slots in order of their entries."""
+    E = entries.shape[0]
+    low, high = (int(bound) for bound in entries.aminmax())
+    shift = (E - 1).bit_length()
+    bits = high.bit_length() + shift
+    if entries.device.type != "cpu" or low < 0 or bits > 63:
+        return entries.sort(stable=True)
+    dtype = np.dtype(np.int32 if bits <= 31 else np.int64)
+    packed: npt.NDArray[np.signedinteger[Any]] = entries.numpy().astype(dtype) << shift | np.arange(E, dtype=dtype)
+    packed.sort()
+    return torch.from_numpy(packed >> shift), torch.from_numpy(packed & ((1 << shift) - 1)).long()
