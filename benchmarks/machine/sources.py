@@ -105,7 +105,7 @@ def evaluate(source: str, values: Mapping[str, object]) -> int:
 
     Raises:
         KeyError: a name is not in ``values``.
-        TypeError: it is more than integers, names and ``+ - * //``.
+        TypeError: it is more than integers, names, ``+ - * //``, ``min`` and ``max``.
     """
 
     def value(node: ast.expr) -> int:
@@ -123,6 +123,8 @@ def evaluate(source: str, values: Mapping[str, object]) -> int:
                 return result
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return -value(node.operand)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("min", "max"):
+            return (min if node.func.id == "min" else max)(map(value, node.args))
         raise TypeError(f"no integer: {ast.unparse(node)}")
 
     return value(ast.parse(source, mode="eval").body)

@@ -72,7 +72,8 @@ def _launch_survivors(
         _product_key_topk_survivors_fwd_kernel, (triton.cdiv(B, block_b), H * 2),
         queries, keys, *terms, lists, counts, B, H, *queries.stride(), *keys.stride(),
         N=N, C=C, K=k, METRIC=metric, BLOCK_B=block_b, BLOCK_N=block_n, BLOCK_C=_block_c(C, queries.dtype),
-        BLOCK_K=block_k, CAPACITY=capacity, DEPTH=min(5 if wide else 6, triton.cdiv(N, block_n)), ROUNDS=7, LOG_N=6, TILE=TILE,
+        BLOCK_K=block_k, CAPACITY=capacity, DEPTH=min(5 if wide else 6, triton.cdiv(N, block_n)), ROUNDS=7, LOG_N=6,
+        TILE=TILE,
         num_warps=4 if for_amd() else 8, num_stages=1 if wide else 3,  # sixteen scores of a block for each thread
     )  # fmt: skip
     if B * H <= FEW_ROWS:
@@ -142,8 +143,8 @@ def _launch_search(queries: Tensor, keys: Tensor, terms: Any, metric: str, score
 
 def _block_c(C: int, dtype: torch.dtype) -> int:
     """Width of a tile of sub-keys; narrow where a row is no multiple of 16 bytes, for each element is then a load."""
-    widest = 64 if C * dtype.itemsize % 16 == 0 else 32
-    return max(16, min(triton.next_power_of_2(C), widest * 2 // dtype.itemsize))
+    widest = 16 if dtype == torch.float32 else 32 if C % 8 else 64
+    return max(16, min(triton.next_power_of_2(C), widest))
 
 
 def launch_product_key_topk_backward(
