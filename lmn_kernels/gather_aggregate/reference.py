@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ..dtypes import accumulator
 from .runs import group_by_slot
 
-CHUNK_BYTES = 2 << 20
+CHUNK_BYTES = 8 << 20
 
 
 def gather_aggregate_reference(values: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
@@ -58,7 +58,9 @@ def weights_backward_reference(grad: Tensor, values: Tensor, slots: Tensor, dtyp
 def values_backward_reference(grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype) -> Tensor:
     """Dense gradient of the values ``[M, D]``, in ``dtype``."""
     rows, sums = touched_rows_reference(grad, slots, weights, dtype)
-    return _fresh(grad, M, grad.shape[1], dtype, zeros=True).index_copy_(0, rows, sums)
+    table = _fresh(grad, M, grad.shape[1], dtype, zeros=True)
+    table[rows] = sums  # index_copy_ takes eight times as long on a CPU
+    return table
 
 
 def touched_rows_reference(grad: Tensor, slots: Tensor, weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from .metric import combine_terms, metric_term, sparse_score_backward
 from .selection import best_first
 from .staircase import staircase
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 8 << 20
 
 
 def product_key_topk_reference(queries: Tensor, keys: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:

@@ -35,18 +35,20 @@ def best_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _positions_of_survivors(rows: Tensor, k: int) -> Tensor:
     R, N = rows.shape
     scores = rows.numpy()
-    reached = scores >= _bound(rows, k)  # [R, N]
-    entries = np.flatnonzero(reached)
-    row = entries // N
-    counts = np.bincount(row, minlength=R)
+    entries = np.flatnonzero(scores >= _bound(rows, k))
+    first_of_row = np.arange(R) * N
+    counts = np.diff(entries.searchsorted(first_of_row), append=entries.shape[0])  # [R]
     fits = (counts >= k) & (counts <= 4 * k)
     if not fits.all():
-        kept = fits[row]
-        entries, row = entries[kept], row[kept]
+        entries = entries[fits.repeat(counts)]
         counts[~fits] = 0
-    place = np.arange(entries.shape[0]) - np.repeat(counts.cumsum() - counts, counts)
-    lists = np.full((R, max(k, counts.max())), np.iinfo(np.int64).max)
-    lists[row, place] = _worst_first_bits(scores.reshape(-1)[entries]) << 32 | entries - row * N
+    width = max(k, counts.max())
+    first_of_list = np.arange(R) * width - (counts.cumsum() - counts)
+    lists = np.full(R * width, np.iinfo(np.int64).max)
+    lists[np.arange(entries.shape[0]) + first_of_list.repeat(counts)] = _worst_first_bits(
+        scores.reshape(-1)[entries]
+    ) << 32 | entries - first_of_row.repeat(counts)
+    lists = lists.reshape(R, width)
     lists.sort(axis=1)
     position = torch.from_numpy(lists[:, :k] & _LOW)
     if not fits.all():
