@@ -114,9 +114,7 @@ RUNS: dict[str, Callable[[], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("runs", "D"), [*((runs, 3) for runs in RUNS), ("end_just_before_and_after", 130), ("hot_between_cold", 130)]
-)
+@pytest.mark.parametrize(("runs", "D"), [*((runs, 3) for runs in RUNS), ("end_just_before_and_after", 130)])
 def test_runs_of_any_length_are_summed_exactly(runs: str, D: int, device: torch.device) -> None:
     """Chunks side by side in a program where rows are narrow, one in each where they are wide."""
     pytest.importorskip("triton")
@@ -147,7 +145,7 @@ def backward_bits(bag: BagInputs, sparse_grad: bool, backend: str) -> list[Tenso
 
 
 def test_twenty_runs_on_three_slots_give_the_same_bits(backend: str, device: torch.device) -> None:
-    size = (4096, 32) if GPU else (50, 3)
+    size = (4096, 32) if GPU else (23, 3)
     values, _, weights = make_bag_inputs(*size, 9, 33 if GPU else 4, device=device, requires_grad=True)
     bag = BagInputs(values, torch.randint(3, size, device=device) * 4, weights)
     first = backward_bits(bag, False, backend)
