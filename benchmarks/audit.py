@@ -5,6 +5,8 @@ target and prints for each binary registers, spills, shared memory, the bound on
 weighted by how often they run, widths of global loads and matrix instructions, and for each case what the router costs
 a score and the bag for 16 gathered bytes. How each is counted: ``figures.py``, ``machine/``; limits: ``budgets.toml``.
 
+The default cases compile every kernel for every target in minutes; ``--every`` takes all named shapes in two types.
+
 It exits with 1 where a kernel spills or does not fit, or a budget is broken, and names the budget, the figure and the
 place. ``--out`` saves all figures as JSON. ``--lines`` also prints where the instructions of each binary are, by
 machine loop and by source line::
@@ -38,18 +40,13 @@ from .launches import collect_launches, kernel_names
 from .machine.weights import Declarations
 from .offline import TARGETS, compile_launch
 from .results import ResultFile
-from .shapes import SHAPES, Shape
+from .shapes import NAMED, SHAPES, Shape
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
-NAMED_CASES = tuple(
-    f"{shape}:{dtype}"
-    for shape in ("lmn_1m", "ctr_64k", "lmn_16m", "heads_1m", "wide_1m", "serve_1", "serve_256")
-    for dtype in ("bf16", "fp32")
-    if (shape, dtype) != ("heads_1m", "fp32")
-)
 NO_ACTIVATION = "none"
-AUDIT_CASES = (
-    *NAMED_CASES,
+AUDIT_CASES = ("lmn_1m:bf16", "lmn_1m:fp32", "serve_256:bf16", "ctr_64k:fp64", "odd:fp32:l2")
+EVERY_CASE = (
+    *(f"{shape}:{dtype}" for shape in NAMED for dtype in ("bf16", "fp32")),
     "ctr_64k:fp64",
     "lmn_1m:fp16:cosine:sigmoid",
     "ctr_64k:bf16:l2:relu",
@@ -175,13 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.audit", description=__doc__.split("\n\n")[0])
     form = "SHAPE:DTYPE[:METRIC[:ACTIVATION]]"
     parser.add_argument("--case", action="append", metavar=form, help=f"may repeat; default: {' '.join(AUDIT_CASES)}")
+    parser.add_argument("--every", action="store_true", help="every named shape in bf16 and fp32, and odd ones: long")
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="may repeat; default: all")
     parser.add_argument("--kernel", action="append", help="only kernels whose name holds this; may repeat")
     parser.add_argument("--lines", action="store_true", help="print loops and source lines of each binary")
     parser.add_argument("--workers", type=int, help="processes; default: one a target, as far as there are cores")
     parser.add_argument("--out", type=Path, metavar="FILE", help="save every figure as JSON")
     options = parser.parse_args(arguments)
-    cases, targets = options.case or AUDIT_CASES, options.target or tuple(TARGETS)
+    cases = options.case or (EVERY_CASE if options.every else AUDIT_CASES)
+    targets = options.target or tuple(TARGETS)
     for case in cases:
         try:
             parse_case(case)

@@ -144,7 +144,7 @@ def _launch_search(queries: Tensor, keys: Tensor, terms: Any, metric: str, score
 def _block_c(C: int, dtype: torch.dtype) -> int:
     """Width of a tile of sub-keys; narrow where a row is no multiple of 16 bytes, for each element is then a load."""
     widest = 16 if dtype == torch.float32 else 32 if C % 8 else 64
-    return max(16, min(triton.next_power_of_2(C), widest))
+    return max(16, min(int(triton.next_power_of_2(C)), widest))
 
 
 def launch_product_key_topk_backward(
