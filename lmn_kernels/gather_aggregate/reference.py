@@ -58,9 +58,7 @@ def weights_backward_reference(grad: Tensor, values: Tensor, slots: Tensor, dtyp
 def values_backward_reference(grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype) -> Tensor:
     """Dense gradient of the values ``[M, D]``, in ``dtype``."""
     rows, sums = touched_rows_reference(grad, slots, weights, dtype)
-    table = _fresh(grad, M, grad.shape[1], dtype, zeros=True)
-    table[rows] = sums  # index_copy_ takes eight times as long on a CPU
-    return table
+    return _fresh(grad, M, grad.shape[1], dtype, zeros=True).index_copy_(0, rows, sums)
 
 
 def touched_rows_reference(grad: Tensor, slots: Tensor, weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
