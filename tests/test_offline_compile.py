@@ -137,14 +137,10 @@ def test_every_kernel_keeps_its_budgets(audit: dict[str, Any]) -> None:
     assert compiled == {(kernel, target) for kernel in kernels for target in TARGETS}
 
 
-def test_matrix_units_score_and_wide_loads_gather(audit: dict[str, Any]) -> None:
+def test_matrix_units_score_on_every_target(audit: dict[str, Any]) -> None:
     named = [binary for binary in audit["binaries"] if "lmn_1m:bf16" in binary["cases"]]
-    for target in TARGETS:
-        here = [binary for binary in named if binary["target"] == target]
-        assert any(binary["tensor_opcodes"] for binary in here), target
-        gathers = [binary for binary in here if "gather_aggregate_fwd" in binary["kernel"]]
-        assert gathers
-        assert all(binary["widest_load_bytes"] == 16 for binary in gathers), target
+    scoring = {binary["target"] for binary in named if binary["tensor_opcodes"]}
+    assert scoring == set(TARGETS)
 
 
 def test_reads_nvidia_figures_by_width() -> None:
