@@ -104,6 +104,12 @@ def test_rows_past_the_last_have_no_survivors(device: torch.device) -> None:
     assert (survivors_of(queries[:1], keys, 16)[0] < 32).all()
 
 
+@pytest.mark.parametrize(("sub_keys", "k"), [(1, 1), (2, 2), (9, 3), (64, 32)])
+def test_slots_stay_in_range_where_every_score_is_nan(sub_keys: int, k: int, rows: str, device: torch.device) -> None:
+    scores = torch.full((sub_keys,), torch.nan, device=device)
+    assert_exact(*inputs_with_scores(scores, scores), k)
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 8, 9, 16, 17, 31, 32])
 def test_is_exact_for_every_kind_of_k(k: int, rows: str, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(k)

@@ -76,8 +76,9 @@ def _launch_survivors(
         TILE=TILE,
         num_warps=4 if for_amd() else 8, num_stages=1 if wide else 3,  # sixteen scores of a block for each thread
     )  # fmt: skip
+    # Both tables are made by the first call, so that a graph may be captured after it at any number of rows.
+    ranks, chunks = staircase(k, queries.device), staircase_chunks(k, block_k, queries.device)
     if B * H <= FEW_ROWS:
-        ranks = staircase(k, queries.device)
         launch(
             _product_key_topk_few_lists_fwd_kernel, (triton.cdiv(B, 4), H),
             lists, counts, ranks, scores, slots, B, H,
@@ -86,7 +87,6 @@ def _launch_survivors(
             num_warps=4,
         )  # fmt: skip
         return
-    chunks = staircase_chunks(k, block_k, queries.device)
     launch(
         _product_key_topk_lists_fwd_kernel, (tiles, H),
         lists, counts, chunks, scores, slots, B, H, chunks.shape[0],

@@ -236,7 +236,10 @@ def _product_key_topk_survivors_fwd_kernel(
                 where += left.to(tl.int32)
                 seen += hit.to(tl.int32)
 
+    # A row with fewer than K means that the two passes rounded a score at the bound differently, or a NaN in the bound.
+    overflow = tl.maximum(overflow, tl.max(tl.where(row_mask & (found < K), 1, 0)))
     if overflow > 0:
+        tl.debug_barrier()  # the lists that are written over are another thread's
         ranked_best = tl.full([BLOCK_B, BLOCK_K], LOWEST, dtype=tl.int64)
         for block in tl.range(BLOCKS, num_stages=1):
             first = block * BLOCK_N
