@@ -40,6 +40,7 @@ class Binary:
         threads: of a block.
         registers: 32-bit vector registers of a thread.
         spill_bytes: widths of all spill instructions and the stack.
+        parked_registers: on AMD, registers that the compiler moves elsewhere (``machine/usage.py``).
         shared_bytes: dynamic, of a block.
         resident_warps, most_warps, limited_by: see ``machine/occupancy.py``.
         instructions: machine instructions that can be reached; padding is none.
@@ -60,6 +61,7 @@ class Binary:
     threads: int
     registers: int
     spill_bytes: int
+    parked_registers: int
     shared_bytes: int
     resident_warps: int
     most_warps: int
@@ -110,6 +112,7 @@ def count_binary(
         threads=compiled.threads,
         registers=compiled.registers,
         spill_bytes=compiled.spill_bytes + compiled.stack_bytes,
+        parked_registers=compiled.parked_registers,
         shared_bytes=compiled.dynamic_shared_bytes,
         resident_warps=bound.warps,
         most_warps=bound.most,
@@ -152,8 +155,8 @@ def count_part(
 def format_tables(binaries: Sequence[Binary], parts: Sequence[Part]) -> str:
     """Two text tables: binaries, one line each, and the parts with a figure of their own."""
     lines = [
-        f"{'kernel':42} {'first case':30} {'target':6} {'warps':>5} {'regs':>4} {'spill':>5} {'shared':>6} "
-        f"{'occupancy':>18} {'instr':>6} {'weighted':>9} {'loads by bytes':28} tensor"
+        f"{'kernel':42} {'first case':30} {'target':6} {'warps':>5} {'regs':>4} {'spill':>5} {'parked':>6} "
+        f"{'shared':>6} {'occupancy':>18} {'instr':>6} {'weighted':>9} {'loads by bytes':28} tensor"
     ]
     for row in binaries:
         bound = f"{row.resident_warps}/{row.most_warps} {row.limited_by}"
@@ -161,8 +164,8 @@ def format_tables(binaries: Sequence[Binary], parts: Sequence[Part]) -> str:
         warps = row.threads // (64 if row.target.startswith("gfx") else 32)
         lines.append(
             f"{row.kernel:42} {row.cases[0]:30} {row.target:6} {warps:5} {row.registers:4} {row.spill_bytes:5} "
-            f"{row.shared_bytes:6} {bound:>18} {row.instructions:6} {row.weighted_instructions or 0:9.0f} {loads:28} "
-            f"{' '.join(row.tensor_opcodes)}".rstrip()
+            f"{row.parked_registers:6} {row.shared_bytes:6} {bound:>18} {row.instructions:6} "
+            f"{row.weighted_instructions or 0:9.0f} {loads:28} {' '.join(row.tensor_opcodes)}".rstrip()
         )
     lines += ["", f"{'case':30} {'target':6} {'part':14} {'launches':>8} {'a score':>8} {'16 bytes':>9}"]
     for part in parts:

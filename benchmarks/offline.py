@@ -58,6 +58,7 @@ class CompiledKernel:
     threads: int
     registers: int
     spilled_registers: int
+    parked_registers: int
     spill_bytes: int
     stack_bytes: int
     static_shared_bytes: int

@@ -284,7 +284,7 @@ def test_occupancy_bound(target: str, warps: int, registers: int, shared: int, b
 
 BINARY = Binary(
     kernel="_k", target="sm_90", cases=["lmn_1m:bf16"], config="", key="", threads=128, registers=80, spill_bytes=0,
-    shared_bytes=0, resident_warps=24, most_warps=64, limited_by="registers", instructions=100,
+    parked_registers=0, shared_bytes=0, resident_warps=24, most_warps=64, limited_by="registers", instructions=100,
     weighted_instructions=900, loads={"16": 4}, widest_load_bytes=16, tensor_opcodes=[], loops=(), problems=[],
 )  # fmt: skip
 PART = Part("lmn_1m:bf16", "sm_90", "router", 2, 1e9, 61.5, None)

@@ -152,7 +152,7 @@ def test_reads_nvidia_figures_by_width() -> None:
             /*0030*/    @!P0 LDL.LU.64 R46, [R1] ;
             /*0040*/    LDL.U8 R47, [R1] ;
     """
-    assert nvidia_usage(text, "_k") == (64, 3, 12 + 9, 24, 1024)
+    assert nvidia_usage(text, "_k") == (64, 3, 0, 12 + 9, 24, 1024)
     with pytest.raises(ValueError, match="no resource usage of _other"):
         nvidia_usage(text, "_other")
 
@@ -168,7 +168,7 @@ def test_reads_amd_figures_by_width() -> None:
     .vgpr_count:     512
     .vgpr_spill_count: 4
 """
-    assert amd_usage(text) == (512, 6, 16 + 4 + 2, 36, 0)
+    assert amd_usage(text) == (512, 4, 6, 16 + 4 + 2, 36, 0)
     with pytest.raises(ValueError, match=r"must hold \.vgpr_count once, got 2"):
         amd_usage(text + text)
 
@@ -184,7 +184,9 @@ def test_too_much_memory_is_a_problem() -> None:
         "assembly": "",
         "instructions": [],
     }
-    fits |= dict.fromkeys(("spilled_registers", "spill_bytes", "stack_bytes", "static_shared_bytes"), 0)
+    fits |= dict.fromkeys(("spilled_registers", "parked_registers", "spill_bytes"), 0) | dict.fromkeys(
+        ("stack_bytes", "static_shared_bytes"), 0
+    )
     hopper = CompiledKernel(target="sm_90", dynamic_shared_bytes=100_000, tensor_memory_columns=0, **fits)
     assert hopper.problems() == []
     amd = CompiledKernel(target="gfx942", dynamic_shared_bytes=100_000, tensor_memory_columns=0, **fits)

@@ -38,6 +38,12 @@ class Statement(NamedTuple):
         """Whether a frame lies in the body."""
         return frame.file == self.file and self.body <= frame.line <= self.last
 
+    def around(self) -> Statement | None:
+        """The innermost loop that holds this statement."""
+        frame = Frame(self.file, self.first)
+        loops = [other for other in statements(self.file) if other.kind != "if" and other.holds(frame)]
+        return max(loops, key=lambda other: other.first, default=None)
+
     def trips(self, values: Mapping[str, object]) -> int | None:
         """Length of the ``range`` where ``values`` determine it, else None."""
         try:

@@ -3,8 +3,10 @@
 - NVIDIA, from the cubin by ``cuobjdump`` of Triton's wheel: ``REG``, ``STACK``, ``LOCAL`` and ``SHARED`` of
   ``-res-usage``; spill bytes are the widths of the ``STL`` and ``LDL`` instructions, which on a spilling kernel add up
   to the bytes that ``ptxas -v`` prints. Reading the binary, not a second run of ``ptxas``, leaves no flag to differ.
-- AMD, from the assembly: ``.vgpr_count`` (accumulation registers included), ``.vgpr_spill_count``,
-  ``.sgpr_spill_count``, ``.private_segment_fixed_size``, and the widths of the ``scratch_*`` instructions.
+- AMD, from the assembly: ``.vgpr_count`` (accumulation registers included), ``.private_segment_fixed_size``, and the
+  widths of the ``scratch_*`` instructions. Its ``.sgpr_spill_count`` and ``.vgpr_spill_count`` also count what moves to
+  other registers: scalars to lanes of a vector register, vectors to accumulation registers. Such a move costs an
+  instruction and no memory, so it is no spill here, but a figure of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Usage(NamedTuple):
 
     Attributes:
         registers: 32-bit vector registers of a thread.
-        spilled_registers: registers with a spill store; on AMD scalar registers moved to vector ones count too.
+        spilled_registers: registers with a spill store to memory.
+        parked_registers: on AMD, registers that the compiler counts as spilled, to memory or to other registers.
         spill_bytes: bytes of all spill stores and loads in the code of a thread; an instruction in a loop counts once.
         stack_bytes: local memory of a thread.
         static_shared_bytes: shared memory of a block that is fixed in the binary, the driver's share included.
@@ -34,6 +37,7 @@ class Usage(NamedTuple):
 
     registers: int
     spilled_registers: int
+    parked_registers: int
     spill_bytes: int
     stack_bytes: int
     static_shared_bytes: int
@@ -67,7 +71,7 @@ def nvidia_usage(disassembly: str, kernel: str) -> Usage:
         sum(_width(modifiers) for modifiers in re.findall(rf"\b{opcode}((?:\.\w+)*) ", disassembly))
         for opcode in ("STL", "LDL")
     )
-    return Usage(registers, -(-stored // 4), stored + loaded, stack + local, shared)
+    return Usage(registers, -(-stored // 4), 0, stored + loaded, stack + local, shared)
 
 
 def amd_usage(assembly: str) -> Usage:
@@ -83,11 +87,17 @@ def amd_usage(assembly: str) -> Usage:
             raise ValueError(f"amd_usage: the assembly must hold .{name} once, got {len(values)}")
         return int(values[0])
 
-    scratch = re.findall(r"^\s+scratch_(?:load|store)_[us]?(byte|short|dword(?:x\d)?)", assembly, re.MULTILINE)
+    scratch = [
+        (way, SCRATCH_BYTES[width])
+        for way, width in re.findall(
+            r"^\s+scratch_(load|store)_[us]?(byte|short|dword(?:x\d)?)", assembly, re.MULTILINE
+        )
+    ]
     return Usage(
         registers=figure("vgpr_count"),
-        spilled_registers=figure("vgpr_spill_count") + figure("sgpr_spill_count"),
-        spill_bytes=sum(SCRATCH_BYTES[width] for width in scratch),
+        spilled_registers=-(-sum(width for way, width in scratch if way == "store") // 4),
+        parked_registers=figure("vgpr_spill_count") + figure("sgpr_spill_count"),
+        spill_bytes=sum(width for _, width in scratch),
         stack_bytes=figure("private_segment_fixed_size"),
         static_shared_bytes=figure("group_segment_fixed_size"),
     )

@@ -76,7 +76,7 @@ def weigh(
         ValueError: the trips of a loop can be neither derived nor found declared, or contradict the source.
     """
     shares = _shares(program, declarations.taken.get(kernel, {}))
-    named = {id(loop): _statement(program, loop) for loop in program.loops}
+    named = _named(program)
     origins = {id(loop): "machine code" for loop in program.loops if loop.trips is not None}
     declared = declarations.trips.get(kernel, {})
     for group in _groups(program.loops, named):
@@ -125,6 +125,22 @@ def _within(frame: Frame, text: str) -> bool:
         statement.kind == "if" and statement.text == text and statement.holds(frame)
         for statement in statements(frame.file)
     )
+
+
+def _named(program: Program) -> dict[int, Statement | None]:
+    """The source loop of each machine loop, by its id.
+
+    A loop around another of the same source loop is the next one around that in the source: its branch back can carry
+    the inner loop's line.
+    """
+    named: dict[int, Statement | None] = {}
+    for loop in sorted(program.loops, key=lambda loop: -loop.depth):
+        statement = _statement(program, loop)
+        inside = [named[id(other)] for other in program.loops if other.parent is loop]
+        while statement is not None and statement in inside:
+            statement = statement.around()
+        named[id(loop)] = statement
+    return named
 
 
 def _statement(program: Program, loop: Loop) -> Statement | None:

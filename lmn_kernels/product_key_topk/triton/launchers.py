@@ -66,15 +66,15 @@ def _launch_survivors(
     tiles = triton.cdiv(B, TILE)
     lists = queries.new_empty(H * 2, tiles, capacity, TILE, dtype=torch.int64)  # survivors, later the K best
     counts = queries.new_empty(H * 2, B, dtype=torch.int32)
-    block_b, block_n = 64, 64
-    wide = queries.dtype == torch.float32  # no tensor cores, more registers: a place less, nothing in flight
+    wide = queries.dtype == torch.float32  # no tensor cores, more registers: fewer rows, nothing in flight
+    block_b, block_n = 32 if wide else 64, 64
     launch(
         _product_key_topk_survivors_fwd_kernel, (triton.cdiv(B, block_b), H * 2),
         queries, keys, *terms, lists, counts, B, H, *queries.stride(), *keys.stride(),
         N=N, C=C, K=k, METRIC=metric, BLOCK_B=block_b, BLOCK_N=block_n, BLOCK_C=_block_c(C, queries.dtype),
-        BLOCK_K=block_k, CAPACITY=capacity, DEPTH=min(5 if wide else 6, triton.cdiv(N, block_n)), ROUNDS=7, LOG_N=6,
+        BLOCK_K=block_k, CAPACITY=capacity, DEPTH=min(6, triton.cdiv(N, block_n)), ROUNDS=7, LOG_N=6,
         TILE=TILE,
-        num_warps=4 if for_amd() else 8, num_stages=1 if wide else 3,  # sixteen scores of a block for each thread
+        num_warps=4 if for_amd() else 8, num_stages=1 if wide else 3,  # 16 scores of a block a thread, 8 in float32
     )  # fmt: skip
     # Both tables are made by the first call, so that a graph may be captured after it at any number of rows.
     ranks, chunks = staircase(k, queries.device), staircase_chunks(k, block_k, queries.device)
