@@ -194,7 +194,7 @@ def _touched_rows_implementation(
 
         rows, sums, grad_weights = launch_touched_rows(grad, slots, weights, M, dtype, values, padded)
     else:
-        rows, sums = reference.touched_rows_reference(grad, slots, weights, dtype)
+        rows, sums = reference.touched_rows_reference(grad, slots, weights, M, dtype)
         if padded:
             rows, sums = reference.pad_rows_reference(rows, sums, slots.numel())
         grad_weights = _weights_backward_reference(grad, slots, weights, values)
