@@ -33,7 +33,8 @@ def gather_aggregate(
         weights: ``[B, L]``, any of the float types; it may differ from that of ``values``.
         sparse_grad: give ``values`` a coalesced sparse gradient, one row for each touched slot in ascending order, so
             that a step costs what it touches. The default is dense, as in torch.
-        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``; on a GPU ``"torch"`` is for checks: it waits for the device,
+            so it cannot be captured in a graph.
 
     Returns:
         ``[B, D]`` in the type of ``values``; sums are kept in float32, or float64 if either input is float64.

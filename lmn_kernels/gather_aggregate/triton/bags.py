@@ -53,13 +53,14 @@ def launch_weights_backward(grad: Tensor, values: Tensor, slots: Tensor, dtype: 
     out = grad.new_empty(B, L, dtype=dtype)
     if B * L == 0:
         return out
+    grad = grad.contiguous()  # a stride of its own would be another kernel
     block_b, split, block_d, unroll = _tile(B, L, D, grad, values)
     launch(
         _gather_aggregate_bwd_weights_kernel,
         (triton.cdiv(B, block_b),),
         grad, values, slots, out,
-        B, M, grad.stride(1), values.stride(1), *slots.stride(),
-        D=D, L=L, ROW_G=grad.stride(0), ROW_V=values.stride(0), BLOCK_B=block_b, SPLIT=split, BLOCK_D=block_d,
+        B, M, values.stride(1), *slots.stride(),
+        D=D, L=L, ROW_V=values.stride(0), BLOCK_B=block_b, SPLIT=split, BLOCK_D=block_d,
         UNROLL=unroll, ACC=acc_type(values.dtype, dtype), num_warps=1,
     )  # fmt: skip
     return out
@@ -124,8 +125,8 @@ def _gather_aggregate_fwd_kernel(
 @triton.jit(do_not_specialize=["B", "M"])
 def _gather_aggregate_bwd_weights_kernel(
     grad_ptr, values_ptr, slots_ptr, out_ptr,
-    B, M, stride_gd, stride_vd, stride_sb, stride_sl,
-    D: tl.constexpr, L: tl.constexpr, ROW_G: tl.constexpr, ROW_V: tl.constexpr, BLOCK_B: tl.constexpr,
+    B, M, stride_vd, stride_sb, stride_sl,
+    D: tl.constexpr, L: tl.constexpr, ROW_V: tl.constexpr, BLOCK_B: tl.constexpr,
     SPLIT: tl.constexpr, BLOCK_D: tl.constexpr, UNROLL: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     row = tl.arange(0, BLOCK_B * SPLIT)
@@ -137,11 +138,7 @@ def _gather_aggregate_bwd_weights_kernel(
         for start in range(0, D, BLOCK_D):
             d = start + tl.arange(0, BLOCK_D)
             columns = (d < D)[None, :]
-            grad = tl.load(
-                grad_ptr + (b * ROW_G)[:, None] + (d.to(tl.int64) * stride_gd)[None, :],
-                mask=(b < B)[:, None] & columns,
-                other=0,
-            ).to(ACC)
+            grad = tl.load(grad_ptr + b[:, None] * D + d[None, :], mask=(b < B)[:, None] & columns, other=0).to(ACC)
             loaded: tl.tuple = ()
             for u in tl.static_range(UNROLL):
                 l = (first + u * SPLIT + row % SPLIT).to(tl.int64)

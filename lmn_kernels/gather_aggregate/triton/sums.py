@@ -71,6 +71,7 @@ def launch_sums(
         out: contiguous ``[*, D]``; a run is written to the row of its slot or, with ``numbers``, of its number.
         numbers: how many runs begin before each chunk of ``CHUNK`` entries, and where the slot of each run is written.
     """
+    grad = grad.contiguous()  # a stride of its own would be another kernel
     D = grad.shape[1]
     rows = (grad,) if values is None else (grad, values)
     block_c, block_d, warps, unroll = _tile(D, *rows)
@@ -90,8 +91,8 @@ def launch_sums(
         (triton.cdiv(chunks, block_c), triton.cdiv(D, block_d)),
         entries.slots, entries.order, grad, weights.contiguous(), table, runs_before, run_slots,
         out if grad_weights is None else grad_weights, out, parts, part_rows,
-        E, chunks, grad.stride(1), table.stride(1),
-        D=D, L=slots.shape[1], ROW_G=grad.stride(0), ROW_V=table.stride(0), NUMBERED=numbers is not None,
+        E, chunks, table.stride(1),
+        D=D, L=slots.shape[1], ROW_V=table.stride(0), NUMBERED=numbers is not None,
         DOTS=values is not None, CHUNK=CHUNK, UNROLL=unroll, BLOCK_C=block_c, BLOCK_D=block_d, ACC=acc_type(acc),
         num_warps=warps,
     )  # fmt: skip
@@ -175,8 +176,8 @@ def _store_parts(
 @triton.jit(do_not_specialize=["E", "chunks"])
 def _gather_aggregate_bwd_entries_kernel(
     slots_ptr, order_ptr, grad_ptr, weights_ptr, values_ptr, runs_before_ptr, run_slots_ptr, grad_weights_ptr,
-    out_ptr, parts_ptr, part_rows_ptr, E, chunks, stride_gd, stride_vd,
-    D: tl.constexpr, L: tl.constexpr, ROW_G: tl.constexpr, ROW_V: tl.constexpr, NUMBERED: tl.constexpr,
+    out_ptr, parts_ptr, part_rows_ptr, E, chunks, stride_vd,
+    D: tl.constexpr, L: tl.constexpr, ROW_V: tl.constexpr, NUMBERED: tl.constexpr,
     DOTS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
     ACC: tl.constexpr,
 ):  # fmt: skip
@@ -205,7 +206,7 @@ def _gather_aggregate_bwd_entries_kernel(
             weight = tl.load(weights_ptr + entry, mask=inside, other=0).to(ACC)
             wanted = inside[:, None] & columns
             b = (entry.to(UNSIGNED) // L).to(tl.int64)
-            row = tl.load(grad_ptr + (b * ROW_G)[:, None] + (d * stride_gd)[None, :], mask=wanted, other=0)
+            row = tl.load(grad_ptr + b[:, None] * D + d[None, :], mask=wanted, other=0)
             value = row
             if DOTS:
                 m = slot.to(UNSIGNED).to(tl.int64)
