@@ -3,7 +3,8 @@
 On a GPU it is the allocator's own high-water mark. On a CPU, where tensors come from malloc and pages are kept, every
 allocation of a tensor is taken from torch's profiler and summed in the order of time; the high-water mark of NumPy's
 arrays, which tracemalloc sees, is added as if both came at one moment, so the sum may be too high, never too low.
-Buffers that a library allocates for itself are not seen.
+Buffers that a library allocates for itself are not seen; memory that this library kept from earlier calls is given back
+first, so that it counts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from lmn_kernels import empty_cache
+
 
 def peak_bytes(call: Callable[[], object], device: torch.device | str) -> int:
     """The most bytes of tensors and arrays that ``call`` holds at one time, its result included."""
@@ -28,6 +31,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device | str) -> int:
         call()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    empty_cache()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         tracemalloc.start()
         kept = call()

@@ -30,6 +30,7 @@ from benchmarks.shapes import NAMED, SHAPES, Shape, on_cpu, tiny
 from benchmarks.sides import Bound, all_sides
 from benchmarks.suite import cases
 from benchmarks.timing import Effort, Stopwatch, percentiles, time_in_turns
+from lmn_kernels import gather_aggregate
 
 TINY = Shape("tiny", B=24, H=2, C=8, N=20, K=6, D=12)
 UNCOMPILED = [name for name, side in all_sides().items() if not side.compiled]
@@ -203,6 +204,15 @@ def test_peak_memory_counts_what_lives_at_once() -> None:
     assert peak_bytes(call, "cpu") == pytest.approx(6_000_000, abs=objects)
     assert peak_bytes(lambda: torch.zeros(250, 1000), "cpu") == pytest.approx(1_000_000, abs=objects)
     assert peak_bytes(lambda: torch.from_numpy(np.zeros(250_000)), "cpu") == pytest.approx(2_000_000, abs=objects)
+    values, slots = torch.zeros(20_000, 64, requires_grad=True), torch.arange(20_000).view(-1, 2)
+
+    def gradient() -> torch.Tensor:
+        out = gather_aggregate(values, slots, torch.ones(10_000, 2), sparse_grad=True, backend="torch")
+        return torch.autograd.grad(out.sum(), values)[0]
+
+    first = peak_bytes(gradient, "cpu")
+    assert first > values.nbytes
+    assert peak_bytes(gradient, "cpu") == pytest.approx(first, rel=0.01)  # also where memory of the first is kept
 
 
 def test_cpu_shapes_have_fewer_queries() -> None:

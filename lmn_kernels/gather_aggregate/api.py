@@ -33,8 +33,7 @@ def gather_aggregate(
         weights: ``[B, L]``, any of the float types; it may differ from that of ``values``.
         sparse_grad: give ``values`` a coalesced sparse gradient, one row for each touched slot in ascending order, so
             that a step costs what it touches. The default is dense, as in torch.
-        backend: ``"auto"``, ``"triton"`` or ``"torch"``; on a GPU ``"torch"`` is for checks: it waits for the device,
-            so it cannot be captured in a graph.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
 
     Returns:
         ``[B, D]`` in the type of ``values``; sums are kept in float32, or float64 if either input is float64.
@@ -57,6 +56,8 @@ def gather_aggregate(
         host, which waits for the GPU; while a graph is being captured it gives instead a gradient that is not
         coalesced and has B * L rows, of which those past the touched slots repeat one of them with zeros: an equal sum.
         There a slot outside [0, M) has no gradient. The torch backend waits in every pass.
+        On the CPU a sparse gradient is made in memory of an earlier one that is no longer in use; :func:`empty_cache`
+        gives what is kept for that back.
         Bytes moved, forward: B * L * D of values, B * L slots and weights, B * D of output.
 
     Source: the value read-out of Lample et al. 2019, arXiv 1907.05242, section 3.1; the memory read of LMN, arXiv
