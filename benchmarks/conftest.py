@@ -21,12 +21,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marker of what a plain run leaves out."""
-    config.addinivalue_line("markers", "more: a benchmark that runs only if -k, -m or its id asks for it")
+    config.addinivalue_line("markers", "more: a benchmark that runs only if -k, -m more or its id asks for it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what a plain run has no time for."""
-    if config.option.keyword or config.option.markexpr or any("::" in argument for argument in config.args):
+    # The project's own options hold a -m, so only one that names the marker asks for more.
+    if config.option.keyword or "more" in config.option.markexpr or any("::" in argument for argument in config.args):
         return
     left_out = [item for item in items if item.get_closest_marker("more")]
     if left_out:

@@ -481,3 +481,19 @@ def test_committed_results_are_of_a_clean_tree() -> None:
 
 def test_the_sanitized_shapes_are_right() -> None:
     assert sanitize("cpu", [Shape("small", B=9, H=2, C=6, N=12, K=5, D=7)]) == 30
+
+
+def test_a_plain_run_of_the_suite_takes_the_default_cases_alone() -> None:
+    def collected(*options: str) -> set[str]:
+        command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", "-p", "no:cacheprovider"]
+        run = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=True)
+        return {line for line in run.stdout.splitlines() if "::" in line}
+
+    default: set[str] = set()
+    more: set[str] = set()
+    for op in OPS:
+        for case, pass_, side, plain in cases(op):
+            name = f"test_{op}[{case.shape.name}-{case.dtype}-{case.slots}-{pass_}-{side}]"
+            (default if plain else more).add(name)
+    assert {line.partition("::")[2] for line in collected()} == default
+    assert {line.partition("::")[2] for line in collected("-m", "more")} == more
