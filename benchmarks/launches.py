@@ -20,6 +20,8 @@ from lmn_kernels.gather_aggregate.triton import (
     launch_weights_backward,
 )
 from lmn_kernels.launch import Launch, record_launches
+from lmn_kernels.optim.rounding import Rounding
+from lmn_kernels.optim.triton import launch_adagrad, launch_adam, launch_sgd
 from lmn_kernels.product_key_topk.triton import launch_product_key_topk, launch_product_key_topk_backward
 
 from .shapes import Shape
@@ -35,7 +37,8 @@ def collect_launches(
 
     Returns:
         Launches by part: ``router`` (to weights by ``activation``, or to scores where that is None),
-        ``router_backward``, ``bag``, ``bag_backward``: with the dense and with the sparse gradient of the values.
+        ``router_backward``, ``bag``, ``bag_backward`` (with the dense and with the sparse gradient of the values) and
+        ``optimizer`` (each of them, on as many rows as there are entries).
     """
     B, H, C, N, K, D = shape.B, shape.H, shape.C, shape.N, shape.K, shape.D
     with torch.device("meta"):
@@ -57,6 +60,17 @@ def collect_launches(
             arguments = (grad, bag_slots, bag_weights, shape.slots, dtype, table)
             launch_values_backward(*arguments)
             launch_touched_rows(*arguments, padded=True)  # otherwise it counts rows on the host, for like launches
+    with torch.device("meta"):
+        rows = (values, bag_slots.reshape(-1), torch.empty(bag_slots.numel(), D, dtype=dtype))
+        state = torch.float64 if dtype == torch.float64 else torch.float32
+        moments, numbers = torch.empty(shape.slots, D, dtype=state), torch.empty(shape.slots, dtype=state)
+        step, lr = torch.empty((), dtype=torch.int64), torch.empty((), dtype=state)
+    rounding = Rounding.of({"stochastic_rounding": True, "seed": 0}, dtype)
+    with _part(parts, "optimizer", amd):
+        launch_adagrad(*rows, numbers, step, lr, 1e-10, 0.0, rounding)
+        for square in (moments, numbers):
+            launch_adam(*rows, moments, square, step, lr, (0.9, 0.999), 1e-8, 0.0, rounding)
+        launch_sgd(*rows, moments, step, lr, 0.9, True, 0.1, rounding)
     return parts
 
 

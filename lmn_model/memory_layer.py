@@ -16,8 +16,8 @@ class MemoryLayer(nn.Module):
 
     The query is a linear map of the input with a LayerNorm for each half and head; the read-out is the weighted sum of
     the ``top_k`` best slots of each head. The values take a coalesced sparse gradient, so that a step costs what it
-    touches: give :meth:`values_parameters` to an optimiser for sparse gradients (``torch.optim.SparseAdam``,
-    ``torch.optim.Adagrad`` or ``torch.optim.SGD``), or pass ``sparse_grad=False`` and use any.
+    touches: give :meth:`values_parameters` to an optimiser of ``lmn_kernels.optim`` (or to ``torch.optim.SparseAdam``,
+    ``Adagrad`` or ``SGD``), or pass ``sparse_grad=False`` and use any.
 
     Args:
         in_features: width of the input.

@@ -6,14 +6,23 @@ and writes the touched rows only, so that a step costs what it touches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lmn_kernels.optim import RowAdagrad, RowAdam, clip_grad_norm_
 from lmn_model.ctr_model import CTRModel
 from lmn_model.settings import TrainingSettings
+
+ROW_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "row_adagrad": RowAdagrad,
+    "row_adam": RowAdam,
+    "adagrad": torch.optim.Adagrad,
+    "sparse_adam": torch.optim.SparseAdam,
+}
+"""By the setting ``memory_optimizer``; the last two torch's. State for a row: a float, two rows, a row, two rows."""
 
 
 class Optimizers:
@@ -45,15 +54,14 @@ class Optimizers:
         self._optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0, fused=True)
         ]
-        if sparse and settings.memory_optimizer == "sparse_adam":
-            self._optimizers.append(torch.optim.SparseAdam(sparse, lr=settings.memory_learning_rate))
-        elif sparse:
-            self._optimizers.append(torch.optim.Adagrad(sparse, lr=settings.memory_learning_rate))
+        if sparse:
+            make = ROW_OPTIMIZERS[settings.memory_optimizer]
+            self._optimizers.append(make(sparse, lr=settings.memory_learning_rate))
 
     def step(self) -> None:
         """Clip if asked, update all parameters from their gradients, and clear the gradients."""
         if self._clip_norm is not None:
-            clip_gradients(self._names, self._clip_norm)
+            clip_grad_norm_(self._names, self._clip_norm)
         # Said out loud, for Adagrad builds a sparse tensor and torch warns where the choice was left open.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):
             for optimizer in self._optimizers:
@@ -96,27 +104,3 @@ class Optimizers:
                 if self._names[parameter] in found
             }
             optimizer.load_state_dict(packed)
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale all gradients, dense and sparse, so that their joint norm is at most ``max_norm``.
-
-    A sparse gradient is coalesced first: the norm of rows that are added up later is not the norm of their sum.
-
-    Returns:
-        The joint norm before scaling, a scalar tensor.
-    """
-    parts = []
-    for parameter in parameters:
-        gradient = parameter.grad
-        if gradient is None:
-            continue
-        if gradient.is_sparse:
-            gradient = parameter.grad = gradient.coalesce()
-            gradient = gradient.values()
-        parts.append(gradient)
-    norm = torch.nn.utils.get_total_norm(parts)
-    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    for part in parts:
-        part.mul_(scale)
-    return norm

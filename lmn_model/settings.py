@@ -126,7 +126,9 @@ class TrainingSettings:
     order: Literal["time", "shuffle"] = setting("time", "order of the training rows")
     learning_rate: float = setting(1e-3, "learning rate of the dense parameters (Adam)")
     memory_learning_rate: float = setting(0.05, "learning rate of the memory's value rows")
-    memory_optimizer: Literal["sparse_adam", "adagrad"] = setting("adagrad", "optimiser of the memory's value rows")
+    memory_optimizer: Literal["row_adagrad", "row_adam", "adagrad", "sparse_adam"] = setting(
+        "adagrad", "optimiser of the memory's value rows"
+    )
     weight_decay: float = setting(0.0, "decoupled decay of weight matrices; not of embeddings, biases or the memory")
     clip_norm: float | None = setting(None, "largest norm of the whole gradient")
     eval_every: int | None = setting(None, "steps between evaluations within an epoch; always at its end")

@@ -1,0 +1,95 @@
+"""Row-wise Adagrad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .reference import adagrad_change, update_rows
+from .rounding import Rounding
+from .row_optimizer import Params, RowOptimizer, TouchedRows
+
+
+class RowAdagrad(RowOptimizer):
+    """Adagrad with one accumulator a row: the sum of the mean square of the row's gradients.
+
+    A touched row moves by ``-lr * g / (sqrt(total) + eps)``. The state is a float for each row, 1 / D of the table;
+    with D = 1 it is Adagrad itself.
+
+    Args:
+        params: tables ``[M, D]`` or parameter groups of them; each takes a gradient of sparse rows.
+        lr: learning rate, a number or a scalar tensor.
+        initial_accumulator_value: what the accumulators begin with.
+        eps: added to the square root.
+        weight_decay: decoupled: a touched row is multiplied by ``1 - lr * weight_decay`` first; no other row is.
+        stochastic_rounding: round tables in bfloat16 and float16 stochastically.
+        seed: of the rounding, 0 to 2**63 - 1; give each table another.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+
+    Raises:
+        TypeError, ValueError: see :class:`RowOptimizer`.
+
+    Source: Duchi et al. 2011 (Adagrad); one accumulator a row as in the embedding tables of DLRM.
+
+    Example:
+        >>> import torch
+        >>> table = torch.nn.Embedding(4, 2, sparse=True, _weight=torch.zeros(4, 2))
+        >>> optimizer = RowAdagrad(table.parameters(), lr=0.5)
+        >>> table(torch.tensor([1])).sum().backward()
+        >>> optimizer.step()
+        >>> table.weight[:2].tolist()
+        [[0.0, 0.0], [-0.5, -0.5]]
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        *,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+        stochastic_rounding: bool = True,
+        seed: int = 0,
+        backend: str = "auto",
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "initial_accumulator_value": initial_accumulator_value,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "stochastic_rounding": stochastic_rounding,
+            "seed": seed,
+        }
+        super().__init__(params, defaults, backend)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        for name in ("initial_accumulator_value", "eps"):
+            self._check(name, group[name], group[name] >= 0, "at least 0")
+
+    def _state_shapes(self, table: Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        return {"total": (table.shape[0],)}
+
+    def _initial_value(self, name: str, group: dict[str, Any]) -> float:
+        value: float = group["initial_accumulator_value"]
+        return value
+
+    def _update(
+        self,
+        table: Tensor,
+        touched: TouchedRows,
+        state: dict[str, Tensor],
+        group: dict[str, Any],
+        rounding: Rounding | None,
+        triton: bool,
+    ) -> None:
+        total, step, lr = state["total"], state["step"], group["lr"]
+        eps, weight_decay = group["eps"], group["weight_decay"]
+        if triton:
+            from .triton import launch_adagrad
+
+            launch_adagrad(table, *touched, total, step, lr, eps, weight_decay, rounding)
+            return
+        update_rows(table, *touched, adagrad_change(total, float(lr), eps, weight_decay), step, rounding)

@@ -1,0 +1,182 @@
+"""What the row optimisers share: which rows a step touches, state, hyperparameters, backends.
+
+A parameter is a table ``[M, D]`` whose gradient is sparse rows, as ``sparse_grad=True`` of the ops gives them. A step
+reads and writes the rows in that gradient and nothing else: no decay and no momentum moves a row that nobody touched.
+Rows that come several times in a gradient (accumulation, two losses) are added up first: an update is that of the sum.
+
+Tables in bfloat16 and float16 are updated in float32 and rounded stochastically (``rounding.py``); state is float32,
+float64 for a float64 table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..backend import check_backend, use_triton
+from ..dtypes import FLOATS, accumulator, describe, names
+from .rounding import Rounding
+
+Params = Iterable[Tensor] | Iterable[dict[str, Any]]
+
+
+class TouchedRows(NamedTuple):
+    """Rows of one step.
+
+    Attributes:
+        slots: ``[U]`` int64, each once. While a CUDA graph is captured the first may come again, with zeros.
+        sums: ``[U, D]``, their gradients.
+    """
+
+    slots: Tensor
+    sums: Tensor
+
+
+class RowOptimizer(torch.optim.Optimizer):
+    """Base of the row optimisers; see the head of this module.
+
+    Args:
+        params: tables ``[M, D]`` or parameter groups of them.
+        defaults: hyperparameters; every group also has ``lr``, ``weight_decay``, ``stochastic_rounding`` and ``seed``.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+
+    Raises:
+        TypeError: a parameter is no floating-point tensor.
+        ValueError: a parameter is no table, or a hyperparameter is out of range.
+    """
+
+    def __init__(self, params: Params, defaults: dict[str, Any], backend: str) -> None:
+        self.backend = backend
+        check_backend(self._name, backend)
+        super().__init__(params, defaults)  # type: ignore[arg-type]
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as in ``torch.optim``, once its tables and hyperparameters have been checked."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            self._check_group(group)
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        for table in group["params"]:
+            if table.dtype not in FLOATS:
+                raise TypeError(f"{self._name}: params must be {names(FLOATS)}, got {describe(table)}")
+            if table.dim() != 2 or table.layout != torch.strided:
+                raise ValueError(f"{self._name}: params must be dense tables [M, D], got {describe(table)}")
+        self._check("lr", group["lr"], group["lr"] >= 0, "at least 0")
+        self._check("weight_decay", group["weight_decay"], group["weight_decay"] >= 0, "at least 0")
+        self._check("seed", group["seed"], 0 <= group["seed"] < 2**63, "in [0, 2**63)")
+
+    def _check(self, name: str, value: object, holds: object, wanted: str) -> None:
+        if not holds:
+            raise ValueError(f"{self._name}: {name} must be {wanted}, got {value!r}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Update the touched rows of every table that has a gradient.
+
+        Args:
+            closure: evaluates the model again and returns the loss, as in ``torch.optim``.
+
+        Raises:
+            TypeError: a gradient is dense; nothing has been updated then.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        work = [(table, group) for group in self.param_groups for table in group["params"] if table.grad is not None]
+        for table, _ in work:
+            if table.grad.layout != torch.sparse_coo or table.grad.sparse_dim() != 1:
+                raise TypeError(
+                    f"{self._name}: gradients must be sparse rows (sparse_grad=True of the ops, sparse=True of "
+                    f"torch.nn.Embedding), got layout {table.grad.layout} for a table {describe(table)}; give "
+                    "parameters with dense gradients to an optimiser of torch.optim"
+                )
+        for table, group in work:
+            state = self._state_of(table, group)
+            touched = touched_rows(table.grad)
+            if touched.slots.numel() == 0 or table.shape[1] == 0:
+                continue
+            state["step"] += 1
+            triton = use_triton(self._name, self.backend, table.device)
+            self._update(table, touched, state, group, Rounding.of(group, table.dtype), triton)
+        return loss
+
+    def _update(
+        self,
+        table: Tensor,
+        touched: TouchedRows,
+        state: dict[str, Tensor],
+        group: dict[str, Any],
+        rounding: Rounding | None,
+        triton: bool,
+    ) -> None:
+        """Update the touched rows of one table and their state; ``state["step"]`` counts this step already."""
+        raise NotImplementedError
+
+    def _state_shapes(self, table: Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Shape of each state tensor but the step."""
+        raise NotImplementedError
+
+    def _initial_value(self, name: str, group: dict[str, Any]) -> float:
+        return 0.0
+
+    def _state_of(self, table: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state[table]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.int64, device=table.device)
+            dtype = accumulator(table.dtype)
+            for name, shape in self._state_shapes(table, group).items():
+                value = self._initial_value(name, group)
+                state[name] = torch.zeros(shape, dtype=dtype, device=table.device)  # mapped where it is touched
+                if value:
+                    state[name].fill_(value)
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Take over what :meth:`state_dict` gave; state keeps its own type, whatever the table's, and is not copied.
+
+        Raises:
+            ValueError: the groups differ, or a state tensor has another shape than the table needs.
+        """
+        packed = {**state_dict, "state": {}}
+        tables = list(chain.from_iterable(group["params"] for group in self.param_groups))
+        numbers = list(chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
+        groups = {number: group for group in state_dict["param_groups"] for number in group["params"]}
+        found = {}
+        for table, number in zip(tables, numbers, strict=False):
+            if number not in state_dict["state"]:
+                continue
+            wanted = {"step": (), **self._state_shapes(table, groups[number])}
+            found[table] = {name: tensor.to(table.device) for name, tensor in state_dict["state"][number].items()}
+            shapes = {name: tuple(tensor.shape) for name, tensor in found[table].items()}
+            if shapes != wanted:
+                raise ValueError(f"{self._name}: the state of a table {describe(table)} must be {wanted}, got {shapes}")
+        super().load_state_dict(packed)  # type: ignore[arg-type]  # which would cast the state to the table's type
+        self.state.update(found)
+
+
+def touched_rows(gradient: Tensor) -> TouchedRows:
+    """The rows of a sparse gradient ``[M, D]``, each once."""
+    if gradient.device.type == "cuda" and not gradient.is_coalesced() and torch.cuda.is_current_stream_capturing():
+        from ..gather_aggregate.triton import launch_touched_rows  # coalescing would wait for the GPU
+
+        slots, sums = gradient._indices()[0].unsqueeze(1), gradient._values()
+        rows, sums, _ = launch_touched_rows(
+            sums, slots, torch.ones_like(slots, dtype=sums.dtype), gradient.shape[0], sums.dtype, padded=True
+        )
+        return TouchedRows(rows, sums)
+    gradient = gradient.coalesce()
+    return TouchedRows(gradient.indices()[0], gradient.values())

@@ -1,0 +1,90 @@
+"""Gradient descent with momentum for touched rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .reference import sgd_change, update_rows
+from .rounding import Rounding
+from .row_optimizer import Params, RowOptimizer, TouchedRows
+
+
+class RowSGD(RowOptimizer):
+    """Gradient descent whose momentum moves a row in the steps that touch it, and in no others.
+
+    For a row that every step touches it is ``torch.optim.SGD``, but for the decay. The state is a row for each row, and
+    nothing without momentum.
+
+    Args:
+        params: tables ``[M, D]`` or parameter groups of them; each takes a gradient of sparse rows.
+        lr: learning rate, a number or a scalar tensor.
+        momentum: in [0, 1).
+        nesterov: look ahead along the momentum; needs one.
+        weight_decay: decoupled: a touched row is multiplied by ``1 - lr * weight_decay`` first; no other row is.
+        stochastic_rounding: round tables in bfloat16 and float16 stochastically.
+        seed: of the rounding, 0 to 2**63 - 1; give each table another.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+
+    Raises:
+        TypeError, ValueError: see :class:`RowOptimizer`.
+
+    Example:
+        >>> import torch
+        >>> table = torch.nn.Embedding(4, 2, sparse=True, _weight=torch.zeros(4, 2))
+        >>> optimizer = RowSGD(table.parameters(), lr=0.5, momentum=0.9)
+        >>> table(torch.tensor([1])).sum().backward()
+        >>> optimizer.step()
+        >>> table.weight[:2].tolist()
+        [[0.0, 0.0], [-0.5, -0.5]]
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        stochastic_rounding: bool = True,
+        seed: int = 0,
+        backend: str = "auto",
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "stochastic_rounding": stochastic_rounding,
+            "seed": seed,
+        }
+        super().__init__(params, defaults, backend)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        self._check("momentum", group["momentum"], 0 <= group["momentum"] < 1, "in [0, 1)")
+        self._check("nesterov", group["nesterov"], group["momentum"] or not group["nesterov"], "False without momentum")
+
+    def _state_shapes(self, table: Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        return {"velocity": tuple(table.shape)} if group["momentum"] else {}
+
+    def _update(
+        self,
+        table: Tensor,
+        touched: TouchedRows,
+        state: dict[str, Tensor],
+        group: dict[str, Any],
+        rounding: Rounding | None,
+        triton: bool,
+    ) -> None:
+        velocity, step, lr = state.get("velocity"), state["step"], group["lr"]
+        momentum, nesterov, weight_decay = group["momentum"], group["nesterov"], group["weight_decay"]
+        if triton:
+            from .triton import launch_sgd
+
+            launch_sgd(table, *touched, velocity, step, lr, momentum, nesterov, weight_decay, rounding)
+            return
+        change = sgd_change(velocity, float(lr), momentum, nesterov, weight_decay)
+        update_rows(table, *touched, change, step, rounding)

@@ -1,0 +1,282 @@
+"""The updates in one kernel each: a program holds a few rows, reads them, their gradients and their state once, and
+writes rows and state back.
+
+Floor: gradient rows read, table rows read and written, and the same of what state a row has; 8 bytes a slot. Rows are
+at random places but whole, so a lane moves 16 bytes at a time where D allows.
+
+Slots come each once, so no two programs write one row. While a CUDA graph is captured their number is not known and
+the first slot comes again at the end with zeros (``touched_rows``): such an entry is skipped. The learning rate and the
+step are read from memory, so that a captured step can be replayed with new ones.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..dtypes import accumulator
+from ..launch import launch
+from .rounding import FIRST, GOLDEN, SECOND, Rounding
+
+FIRST_FACTOR, SECOND_FACTOR, GOLDEN_STEP = tl.constexpr(FIRST), tl.constexpr(SECOND), tl.constexpr(GOLDEN)
+TILE = 1024  # elements of a program's tile
+
+
+def launch_adagrad(
+    table: Tensor,
+    slots: Tensor,
+    sums: Tensor,
+    total: Tensor,
+    step: Tensor,
+    lr: float | Tensor,
+    eps: float,
+    weight_decay: float,
+    rounding: Rounding | None,
+) -> None:
+    """Row-wise Adagrad; see ``reference.adagrad_change``."""
+    meta = _meta(table, sums, weight_decay, rounding)
+    launch(
+        _row_adagrad_kernel, _grid(slots, meta),
+        table, slots, sums.contiguous(), total, step, _scalar(lr, table, sums), len(slots),
+        0 if rounding is None else rounding.seed, EPS=eps, **meta,
+    )  # fmt: skip
+
+
+def launch_adam(
+    table: Tensor,
+    slots: Tensor,
+    sums: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    step: Tensor,
+    lr: float | Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    rounding: Rounding | None,
+) -> None:
+    """Adam; see ``reference.adam_change``."""
+    meta = _meta(table, sums, weight_decay, rounding)
+    launch(
+        _row_adam_kernel, _grid(slots, meta),
+        table, slots, sums.contiguous(), mean, square, step, _scalar(lr, table, sums), len(slots),
+        0 if rounding is None else rounding.seed,
+        BETA_1=betas[0], BETA_2=betas[1], LOG_1=_log2(betas[0]), LOG_2=_log2(betas[1]), EPS=eps,
+        ONE_A_ROW=square.dim() == 1, **meta,
+    )  # fmt: skip
+
+
+def launch_sgd(
+    table: Tensor,
+    slots: Tensor,
+    sums: Tensor,
+    velocity: Tensor | None,
+    step: Tensor,
+    lr: float | Tensor,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    rounding: Rounding | None,
+) -> None:
+    """Gradient descent; see ``reference.sgd_change``."""
+    meta = _meta(table, sums, weight_decay, rounding)
+    launch(
+        _row_sgd_kernel, _grid(slots, meta),
+        table, slots, sums.contiguous(), table if velocity is None else velocity, step, _scalar(lr, table, sums),
+        len(slots), 0 if rounding is None else rounding.seed,
+        MOMENTUM=momentum, HAS_MOMENTUM=velocity is not None, NESTEROV=nesterov, **meta,
+    )  # fmt: skip
+
+
+def _meta(table: Tensor, sums: Tensor, weight_decay: float, rounding: Rounding | None) -> dict[str, Any]:
+    D = table.shape[1]
+    block_d = min(int(triton.next_power_of_2(D)), TILE)
+    return {
+        "D": D,
+        "WEIGHT_DECAY": weight_decay,
+        "STOCHASTIC": rounding is not None,
+        "ACC": tl.float64 if accumulator(table.dtype, sums.dtype) == torch.float64 else tl.float32,
+        "BLOCK_U": TILE // block_d,
+        "BLOCK_D": block_d,
+        "num_warps": 4,
+    }
+
+
+def _grid(slots: Tensor, meta: dict[str, Any]) -> tuple[int]:
+    return (triton.cdiv(len(slots), meta["BLOCK_U"]),)
+
+
+def _scalar(value: float | Tensor, table: Tensor, sums: Tensor) -> Tensor:
+    """A hyperparameter in the device's memory, in the type of the computation."""
+    dtype = accumulator(table.dtype, sums.dtype)
+    if isinstance(value, Tensor):
+        return value.to(table.device, dtype)
+    return torch.full((), value, dtype=dtype, device=table.device)
+
+
+def _log2(beta: float) -> float:
+    return math.log2(beta) if beta > 0 else -math.inf
+
+
+@triton.jit
+def _mix(x):
+    x = x ^ (x >> 16)
+    x = x * FIRST_FACTOR
+    x = x ^ (x >> 15)
+    x = x * SECOND_FACTOR
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def _low(x):
+    return (x & 0xFFFFFFFF).to(tl.uint32)
+
+
+@triton.jit
+def _random_bits(seed, step, slots, columns):
+    """As ``rounding.random_bits``: uint32 ``[U, D]`` of slots ``[U]`` and columns ``[D]``."""
+    seed = tl.cast(seed, tl.int64)
+    key = _mix(_low(seed))
+    key = _mix(key ^ _low(seed >> 32))
+    key = _mix(key ^ _low(step))
+    key = _mix(key ^ _low(step >> 32))
+    rows = _mix(_mix(_low(slots) ^ key) ^ _low(slots >> 32))
+    return _mix(rows[:, None] + (columns.to(tl.uint32) * GOLDEN_STEP)[None, :])
+
+
+@triton.jit
+def _round_stochastically(rows, bits, DTYPE: tl.constexpr):
+    """As ``rounding.round_stochastically``."""
+    rows = rows.to(tl.float32)
+    words = rows.to(tl.uint32, bitcast=True)
+    if tl.bfloat16 == DTYPE:
+        rounded = ((words + (bits >> 16)) & 0xFFFF0000).to(tl.float32, bitcast=True)
+    else:
+        normal = ((words + (bits >> 19)) & 0xFFFFE000).to(tl.float32, bitcast=True)
+        share = (bits >> 8).to(tl.float32) * 5.9604644775390625e-08  # 2 ** -24
+        size = tl.abs(rows)
+        subnormal = tl.floor(size * 16777216.0 + share) * 5.9604644775390625e-08
+        subnormal = tl.where(rows < 0, -subnormal, subnormal)
+        rounded = tl.where(size < 6.103515625e-05, subnormal, normal)  # 2 ** -14
+    return tl.where((words & 0x7F800000) != 0x7F800000, rounded, rows).to(DTYPE)
+
+
+@triton.jit
+def _touched(slots_ptr, U, BLOCK_U: tl.constexpr):
+    """Number, slot and liveness of a program's rows; repeats of the first slot are padding."""
+    u = tl.program_id(0).to(tl.int64) * BLOCK_U + tl.arange(0, BLOCK_U)
+    slots = tl.load(slots_ptr + u, mask=u < U, other=0)
+    return u, slots, (u < U) & ((u == 0) | (slots != tl.load(slots_ptr)))
+
+
+@triton.jit
+def _decayed(rows, lr, WEIGHT_DECAY: tl.constexpr):
+    return rows * (1 - lr * WEIGHT_DECAY) if WEIGHT_DECAY != 0 else rows
+
+
+@triton.jit
+def _store_rows(table_ptr, at, rows, mask, seed, step_ptr, slots, d, STOCHASTIC: tl.constexpr):
+    DTYPE: tl.constexpr = table_ptr.dtype.element_ty
+    if STOCHASTIC:
+        stored = _round_stochastically(rows, _random_bits(seed, tl.load(step_ptr), slots, d), DTYPE)
+    elif tl.bfloat16 == DTYPE:
+        stored = rows.to(tl.float32).to(DTYPE)
+    else:
+        stored = rows.to(DTYPE)
+    tl.store(table_ptr + at, stored, mask=mask)
+
+
+@triton.jit(do_not_specialize=["U", "seed"])
+def _row_adagrad_kernel(
+    table_ptr, slots_ptr, sums_ptr, total_ptr, step_ptr, lr_ptr, U, seed,
+    D: tl.constexpr, EPS: tl.constexpr, WEIGHT_DECAY: tl.constexpr, STOCHASTIC: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    u, slots, live = _touched(slots_ptr, U, BLOCK_U)
+    squares = tl.zeros([BLOCK_U], dtype=ACC)
+    for start in range(0, D, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D)
+        mask = live[:, None] & (d < D)[None, :]
+        gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
+        squares += tl.sum(gradient * gradient, axis=1)
+    total = tl.load(total_ptr + slots, mask=live, other=0).to(ACC) + squares / D
+    tl.store(total_ptr + slots, total.to(total_ptr.dtype.element_ty), mask=live)
+    lr = tl.load(lr_ptr)
+    scale = lr / (tl.sqrt(total) + EPS)
+    for start in range(0, D, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D)
+        mask = live[:, None] & (d < D)[None, :]
+        at = slots[:, None] * D + d[None, :]
+        gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
+        rows = _decayed(tl.load(table_ptr + at, mask=mask, other=0).to(ACC), lr, WEIGHT_DECAY)
+        _store_rows(table_ptr, at, rows - scale[:, None] * gradient, mask, seed, step_ptr, slots, d, STOCHASTIC)
+
+
+@triton.jit(do_not_specialize=["U", "seed"])
+def _row_adam_kernel(
+    table_ptr, slots_ptr, sums_ptr, mean_ptr, square_ptr, step_ptr, lr_ptr, U, seed,
+    D: tl.constexpr, BETA_1: tl.constexpr, BETA_2: tl.constexpr, LOG_1: tl.constexpr, LOG_2: tl.constexpr,
+    EPS: tl.constexpr, ONE_A_ROW: tl.constexpr, WEIGHT_DECAY: tl.constexpr, STOCHASTIC: tl.constexpr,
+    ACC: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    u, slots, live = _touched(slots_ptr, U, BLOCK_U)
+    lr = tl.load(lr_ptr)
+    count = tl.load(step_ptr).to(tl.float64)  # 1 - beta ** count loses half its digits in float32
+    step_size = lr / (1 - tl.exp2(count * LOG_1)).to(ACC)
+    correction = tl.sqrt(1 - tl.exp2(count * LOG_2)).to(ACC)
+    divisor = tl.zeros([BLOCK_U, 1], dtype=ACC)
+    if ONE_A_ROW:
+        squares = tl.zeros([BLOCK_U], dtype=ACC)
+        for start in range(0, D, BLOCK_D):
+            d = start + tl.arange(0, BLOCK_D)
+            mask = live[:, None] & (d < D)[None, :]
+            gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
+            squares += tl.sum(gradient * gradient, axis=1)
+        second = tl.load(square_ptr + slots, mask=live, other=0).to(ACC)
+        second = second * BETA_2 + squares / D * (1 - BETA_2)
+        tl.store(square_ptr + slots, second.to(square_ptr.dtype.element_ty), mask=live)
+        divisor = (tl.sqrt(second) / correction + EPS)[:, None]
+    for start in range(0, D, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D)
+        mask = live[:, None] & (d < D)[None, :]
+        at = slots[:, None] * D + d[None, :]
+        gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
+        first = tl.load(mean_ptr + at, mask=mask, other=0).to(ACC)
+        first = first * BETA_1 + gradient * (1 - BETA_1)
+        tl.store(mean_ptr + at, first.to(mean_ptr.dtype.element_ty), mask=mask)
+        if ONE_A_ROW:
+            change = step_size * first / divisor
+        else:
+            squared = tl.load(square_ptr + at, mask=mask, other=0).to(ACC)
+            squared = squared * BETA_2 + gradient * gradient * (1 - BETA_2)
+            tl.store(square_ptr + at, squared.to(square_ptr.dtype.element_ty), mask=mask)
+            change = step_size * first / (tl.sqrt(squared) / correction + EPS)
+        rows = _decayed(tl.load(table_ptr + at, mask=mask, other=0).to(ACC), lr, WEIGHT_DECAY)
+        _store_rows(table_ptr, at, rows - change, mask, seed, step_ptr, slots, d, STOCHASTIC)
+
+
+@triton.jit(do_not_specialize=["U", "seed"])
+def _row_sgd_kernel(
+    table_ptr, slots_ptr, sums_ptr, velocity_ptr, step_ptr, lr_ptr, U, seed,
+    D: tl.constexpr, MOMENTUM: tl.constexpr, HAS_MOMENTUM: tl.constexpr, NESTEROV: tl.constexpr,
+    WEIGHT_DECAY: tl.constexpr, STOCHASTIC: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    u, slots, live = _touched(slots_ptr, U, BLOCK_U)
+    lr = tl.load(lr_ptr)
+    for start in range(0, D, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D)
+        mask = live[:, None] & (d < D)[None, :]
+        at = slots[:, None] * D + d[None, :]
+        direction = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
+        if HAS_MOMENTUM:
+            velocity = tl.load(velocity_ptr + at, mask=mask, other=0).to(ACC) * MOMENTUM + direction
+            tl.store(velocity_ptr + at, velocity.to(velocity_ptr.dtype.element_ty), mask=mask)
+            direction = direction + MOMENTUM * velocity if NESTEROV else velocity
+        rows = _decayed(tl.load(table_ptr + at, mask=mask, other=0).to(ACC), lr, WEIGHT_DECAY)
+        _store_rows(table_ptr, at, rows - lr * direction, mask, seed, step_ptr, slots, d, STOCHASTIC)
