@@ -322,8 +322,12 @@ def test_bad_hyperparameters_are_named(arguments: dict[str, Any], message: str) 
 
 
 def test_bad_tables_and_groups_are_named() -> None:
-    with pytest.raises(ValueError, match=r"RowSGD: params must be dense tables \[M, D\], got float32 \[3\]"):
+    with pytest.raises(
+        ValueError, match=r"RowSGD: params must be dense, contiguous tables \[M, D\], got float32 \[3\]"
+    ):
         RowSGD([nn.Parameter(torch.zeros(3))])
+    with pytest.raises(ValueError, match="RowSGD: params must be dense, contiguous tables"):
+        RowSGD([nn.Parameter(torch.zeros(3, 2).t())])
     with pytest.raises(TypeError, match="RowSGD: params must be float32, bfloat16, float16 or float64, got complex64"):
         RowSGD([nn.Parameter(torch.zeros(3, 2, dtype=torch.complex64))])
     with pytest.raises(ValueError, match="RowSGD: nesterov must be False without momentum, got True"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ..dtypes import accumulator
@@ -32,7 +33,7 @@ def update_rows(
     dtype = accumulator(table.dtype, sums.dtype)
     chunk = max(1, CHUNK_BYTES // (table.shape[1] * dtype.itemsize)) if table.device.type == "cpu" else len(slots)
     count = int(step) if rounding else 0
-    for some, gradient in zip(slots.split(chunk), sums.split(chunk), strict=True):
+    for some, gradient in zip(torch.split(slots, chunk), torch.split(sums, chunk), strict=True):
         rows = change(table.index_select(0, some).to(dtype), gradient.to(dtype), some)
         table.index_copy_(0, some, round_rows(rows, table.dtype, some, count, rounding))
 

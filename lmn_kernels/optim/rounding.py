@@ -47,7 +47,7 @@ def random_bits(seed: int, step: int, slots: Tensor, columns: int) -> Tensor:
     """32 random bits ``[U, columns]`` (int32) for each slot ``[U]`` and column."""
     key = 0
     for word in (seed, seed >> 32, step, step >> 32):
-        key = _mix(torch.tensor(_signed(key ^ word), dtype=torch.int32)).item() & 0xFFFFFFFF  # type: ignore[assignment]
+        key = int(_mix(torch.tensor(_signed(key ^ word), dtype=torch.int32))) & 0xFFFFFFFF
     low = (slots & 0xFFFFFFFF).to(torch.int32)  # keeps the low bits
     rows = _mix(_mix(low ^ _signed(key)) ^ (slots >> 32).to(torch.int32))
     places = torch.arange(columns, dtype=torch.int32, device=slots.device) * _signed(GOLDEN)

@@ -52,7 +52,7 @@ class RowOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Params, defaults: dict[str, Any], backend: str) -> None:
         self.backend = backend
         check_backend(self._name, backend)
-        super().__init__(params, defaults)  # type: ignore[arg-type]
+        super().__init__(params, defaults)
 
     @property
     def _name(self) -> str:
@@ -72,8 +72,8 @@ class RowOptimizer(torch.optim.Optimizer):
         for table in group["params"]:
             if table.dtype not in FLOATS:
                 raise TypeError(f"{self._name}: params must be {names(FLOATS)}, got {describe(table)}")
-            if table.dim() != 2 or table.layout != torch.strided:
-                raise ValueError(f"{self._name}: params must be dense tables [M, D], got {describe(table)}")
+            if table.dim() != 2 or table.layout != torch.strided or not table.is_contiguous():
+                raise ValueError(f"{self._name}: params must be dense, contiguous tables [M, D], got {describe(table)}")
         self._check("lr", group["lr"], group["lr"] >= 0, "at least 0")
         self._check("weight_decay", group["weight_decay"], group["weight_decay"] >= 0, "at least 0")
         self._check("seed", group["seed"], 0 <= group["seed"] < 2**63, "in [0, 2**63)")
@@ -83,7 +83,7 @@ class RowOptimizer(torch.optim.Optimizer):
             raise ValueError(f"{self._name}: {name} must be {wanted}, got {value!r}")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the touched rows of every table that has a gradient.
 
         Args:
@@ -145,7 +145,7 @@ class RowOptimizer(torch.optim.Optimizer):
                     state[name].fill_(value)
         return state
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave; state keeps its own type, whatever the table's, and is not copied.
 
         Raises:
@@ -164,7 +164,7 @@ class RowOptimizer(torch.optim.Optimizer):
             shapes = {name: tuple(tensor.shape) for name, tensor in found[table].items()}
             if shapes != wanted:
                 raise ValueError(f"{self._name}: the state of a table {describe(table)} must be {wanted}, got {shapes}")
-        super().load_state_dict(packed)  # type: ignore[arg-type]  # which would cast the state to the table's type
+        super().load_state_dict(packed)  # which would cast the state to the table's type
         self.state.update(found)
 
 
