@@ -1,8 +1,9 @@
 """The generated parts of docs/performance.md, from the committed result files and nothing else.
 
 ``python -m benchmarks.report`` reads ``benchmarks/results/*.json``, at most one file of each kind (``cpu``, ``suite``,
-``gpu``, ``audit``), writes each section between its markers ``<!-- report: NAME -->`` and ``<!-- /report -->``, and the
-plots into docs/results. What no file holds is called not measured. A test holds the page to the files.
+``training``, ``gpu``, ``audit``), writes each section between its markers ``<!-- report: NAME -->`` and
+``<!-- /report -->``, and the plots into docs/results. What no file holds is called not measured. A test holds the page
+to the files.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .report_tables import (
     skipped_list,
     table,
     time_tables,
+    training_table,
 )
 from .results import RESULTS, ROOT
 
@@ -95,6 +97,7 @@ SECTIONS: dict[str, Callable[[Files], str]] = {
     "cpu_bars": lambda files: bar_table(files, "cpu"),
     "cpu_scaling": with_plots("cpu", scaling_table, "scaling"),
     "cpu_times": with_plots("suite", time_tables, "times"),
+    "training": lambda files: "\n\n".join(filter(None, (bar_table(files, "training"), training_table(files)))),
     "gpu_bars": lambda files: bar_table(files, "gpu"),
     "gpu_times": with_plots("gpu", time_tables, "times"),
     "gpu_replay": replay_table,

@@ -110,7 +110,27 @@ def bars(files: Sequence[dict[str, Any]]) -> list[Bar]:
     wrong = float(sum(step["status"] != "ok" for step in steps)) if steps else None
     judge("gpu", "captured training steps that differ from eager ones", wrong, "≤", 0)
     _judge_determinism(files, "gpu", judge)
+    _judge_training(files, judge)
     return found
+
+
+def _judge_training(files: Sequence[dict[str, Any]], judge: Callable[..., None]) -> None:
+    def ms(N: int, side: str, what: str) -> float | None:
+        return one(find(files, "training", "steps", N=N, side=side, what=what), "p50_ms")
+
+    for side, name in (("row_adagrad", "RowAdagrad"), ("row_adam", "RowAdam")):
+        theirs, ours = ms(1024, "torch", "step"), ms(1024, side, "step")
+        faster = theirs / ours if theirs and ours else None
+        judge("training", f"{name}, 2^20 slots, times faster than a dense gradient and AdamW", faster, "≥", 4)
+        rest = []
+        for N in (1024, 4096):
+            step, router = ms(N, side, "step"), ms(N, side, "router")
+            rest.append(step - router if step and router else None)
+        grown = rest[1] / rest[0] if rest[0] and rest[1] else None
+        judge("training", f"{name}, step without router, 2^24 slots over 2^20", grown, "≤", 1.3)
+        peaks = find(files, "training", "peaks", N=4096, side=side)
+        share = peaks[0]["peak_bytes"] / peaks[0]["state_bytes"] if peaks else None
+        judge("training", f"{name}, 2^24 slots, peak resident memory over table and state", share, "≤", 1.15)
 
 
 def _judge_determinism(files: Sequence[dict[str, Any]], kind: str, judge: Callable[..., None]) -> None:

@@ -12,7 +12,7 @@ from .shapes import NAMED, SHAPES
 
 Files = Sequence[dict[str, Any]]
 SIDE_ORDER = ("lmn", "lmn_dense", "torch", "torch_sparse", "compile", "pkm", "fbgemm")
-KIND_NAMES = {"cpu": "CPU bars", "suite": "suite", "gpu": "GPU", "audit": "machine code"}
+KIND_NAMES = {"cpu": "CPU bars", "suite": "suite", "training": "training step", "gpu": "GPU", "audit": "machine code"}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -163,6 +163,32 @@ def audit_tables(files: Files) -> str:
     )
     costs = table(("case", "target", "part", "launches", "instructions a score", "a gathered 16 bytes"), parts)
     return f"{costs}\n\n{table(header, binaries)}"
+
+
+def training_table(files: Files) -> str:
+    """Time of a training step, of the router in it, and memory, by side and size."""
+    rows = []
+    for data in (data for data in files if data["kind"] == "training"):
+        for peak in data["peaks"]:
+            what = {
+                row["what"]: row
+                for row in data["steps"]
+                if row["side"] == peak["side"] and row["shape"] == peak["shape"]
+            }
+            step, router = what["step"], what["router"]
+            rows.append(
+                (
+                    peak["note"],
+                    f"{peak['shape']['N'] ** 2:,}",
+                    f"{step['p50_ms']:.3g} ({step['p20_ms']:.3g}-{step['p80_ms']:.3g})",
+                    f"{router['p50_ms']:.3g}",
+                    f"{step['p50_ms'] - router['p50_ms']:.3g}",
+                    f"{peak['state_bytes'] / 2**20:,.0f}",
+                    f"{peak['peak_bytes'] / 2**20:,.0f}",
+                )
+            )
+    header = ("side", "slots", "step ms", "router ms", "rest ms", "table and state MiB", "peak resident MiB")
+    return table(header, rows) if rows else ""
 
 
 def skipped_list(files: Files) -> str:

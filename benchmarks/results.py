@@ -30,7 +30,8 @@ class ResultFile:
 
     Args:
         path: of the file; its folder is made.
-        kind: what the report takes it for: ``"cpu"``, ``"suite"`` or ``"gpu"``.
+        kind: what the report takes it for: ``"cpu"``, ``"suite"``, ``"training"``, ``"gpu"``
+            or ``"audit"``.
         device: where the run runs.
         **about: more that the file should say of itself.
     """

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cpu, gpu, report
+from benchmarks import cpu, gpu, report, training
 from benchmarks.correctness import WrongResult, check, row_error
 from benchmarks.floors import Floor, floor_of
 from benchmarks.measure import Session, describe_failure
@@ -24,6 +24,7 @@ from benchmarks.problems import OPS, SLOTS, Case, make_problems, zipf
 from benchmarks.profiling import profile_counters
 from benchmarks.report_data import bars, find, load
 from benchmarks.report_plots import draw_plots
+from benchmarks.report_tables import training_table
 from benchmarks.results import RESULTS, ROOT, ResultFile
 from benchmarks.sanitize import run as sanitize
 from benchmarks.shapes import NAMED, SHAPES, Shape, on_cpu, tiny
@@ -380,6 +381,38 @@ def test_the_gpu_command_says_what_is_wrong(
     with pytest.raises(SystemExit):
         gpu.main(["--out", str(tmp_path), *arguments])
     assert message in capsys.readouterr().err
+
+
+def test_a_rehearsal_of_the_training_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert training.main(["--out", str(tmp_path / "training.json"), "--rehearse", "--threads", "1"]) == 0
+    data = load(tmp_path / "training.json")
+    assert [row["side"] for row in data["steps"] if row["what"] == "step"] == [
+        "row_adagrad", "row_adam", "torch", "torch_sparse", "row_adagrad", "row_adam"
+    ]  # fmt: skip
+    assert len(training_table([data]).splitlines()) == 2 + len(data["peaks"]) == 8
+    values = {row["side"]: row["shape"]["N"] ** 2 * row["shape"]["D"] * 4 for row in data["peaks"]}
+    state = {row["side"]: row["state_bytes"] for row in data["peaks"]}
+    assert values["torch"] * 3 <= state["torch"] <= values["torch"] * 3 + 8
+    assert values["row_adagrad"] < state["row_adagrad"] < values["row_adagrad"] * 1.1
+    assert all(row["peak_bytes"] > 2**26 for row in data["peaks"])
+    assert "RowAdam, step without router, 2^24 slots over 2^20" in capsys.readouterr().out
+
+
+def test_the_training_sides_compute_the_same_step() -> None:
+    """With plain gradient descent in place of their optimisers all sides move keys and values alike."""
+    problem = make_problems(Case("layer", tiny(training.STEP)), 1)[0]
+    ends = {}
+    for side in training.SIDES:
+        own = replace(problem, tensors={name: tensor.clone() for name, tensor in problem.tensors.items()})
+        trainer = training.Trainer(side, own)
+        trainer.optimizers = [torch.optim.SGD([trainer.keys, trainer.values], lr=0.5)]
+        for _ in range(2):
+            trainer.step(own)
+        ends[side] = (trainer.keys.detach(), trainer.values.detach())
+    for side, end in ends.items():
+        for ours, theirs in zip(end, ends["torch"], strict=True):
+            torch.testing.assert_close(ours, theirs, msg=lambda text, side=side: f"{side}: {text}")
+    assert not torch.equal(ends["torch"][1], problem.tensors["values"])
 
 
 def test_a_rehearsal_of_the_cpu_bars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

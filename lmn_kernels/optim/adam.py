@@ -40,8 +40,8 @@ class RowAdam(RowOptimizer):
         >>> optimizer = RowAdam(table.parameters(), lr=0.5)
         >>> table(torch.tensor([1])).sum().backward()
         >>> optimizer.step()
-        >>> table.weight[:2].tolist()
-        [[0.0, 0.0], [-0.5, -0.5]]
+        >>> [round(number, 3) for number in table.weight.flatten().tolist()[:4]]
+        [0.0, 0.0, -0.5, -0.5]
     """
 
     def __init__(
