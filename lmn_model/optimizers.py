@@ -56,7 +56,8 @@ class Optimizers:
         ]
         if sparse:
             make = ROW_OPTIMIZERS[settings.memory_optimizer]
-            self._optimizers.append(make(sparse, lr=settings.memory_learning_rate))
+            own = {"seed": settings.seed} if settings.memory_optimizer.startswith("row_") else {}
+            self._optimizers.append(make(sparse, lr=settings.memory_learning_rate, **own))
 
     def step(self) -> None:
         """Clip if asked, update all parameters from their gradients, and clear the gradients."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -134,8 +135,8 @@ def test_kernel_equals_torch(kind: str, dtype: torch.dtype, width: int, device: 
         one.step()
         other.step()
     assert sum(launch_counts[name] for name in KERNELS.values()) == 3
-    # A last bit of difference before the rounding turns some roundings by a unit, and those alone.
-    unit = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
+    # A last bit of difference before the rounding turns some roundings, in each of three steps, by a unit.
+    unit = {torch.float32: 1e-5, torch.bfloat16: 3 * 2**-7, torch.float16: 3 * 2**-10}[dtype]
     torch.testing.assert_close(second, first, rtol=unit, atol=1e-5)
     if dtype != torch.float32:
         assert (second != first).float().mean() < 0.02
@@ -158,7 +159,7 @@ def test_rows_that_nobody_touched_stay_as_they_are(kind: str, backend: str, devi
 def test_padding_of_a_captured_graph_changes_nothing(kind: str, device: torch.device) -> None:
     """What ``touched_rows`` gives while a graph is captured: the first slot again, with zeros."""
     pytest.importorskip("triton")
-    from lmn_kernels.optim.row_optimizer import TouchedRows
+    from lmn_kernels.optim.touched_rows import TouchedRows
 
     tables = [nn.Parameter(torch.ones(M, D, device=device)) for _ in range(2)]
     slots, sums = torch.tensor([2, 5], device=device), torch.randn(2, D, device=device)
@@ -309,10 +310,13 @@ def test_a_dense_gradient_is_an_error_and_updates_nothing(kind: str) -> None:
     [
         ({"lr": -1.0}, "RowAdam: lr must be at least 0, got -1.0"),
         ({"lr": float("nan")}, "RowAdam: lr must be at least 0, got nan"),
-        ({"betas": (0.9, 1.0)}, r"RowAdam: betas must be each in \[0, 1\), got \(0.9, 1.0\)"),
-        ({"eps": -1.0}, "RowAdam: eps must be at least 0, got -1.0"),
-        ({"weight_decay": -0.1}, "RowAdam: weight_decay must be at least 0, got -0.1"),
-        ({"seed": -1}, "RowAdam: seed must be in"),
+        ({"betas": (0.9, 1.0)}, r"RowAdam: betas must be two numbers in \[0, 1\), got \(0.9, 1.0\)"),
+        ({"eps": -1.0}, "RowAdam: eps must be a number of at least 0, got -1.0"),
+        ({"weight_decay": -0.1}, "RowAdam: weight_decay must be a number of at least 0, got -0.1"),
+        ({"lr": None}, "RowAdam: lr must be a number, got None"),
+        ({"betas": (0.9,)}, "RowAdam: betas must be two numbers"),
+        ({"seed": -1}, "RowAdam: seed must be an int in"),
+        ({"seed": 3.0}, "RowAdam: seed must be an int in"),
         ({"backend": "cuda"}, "RowAdam: backend must be one of 'auto', 'triton', 'torch', got 'cuda'"),
     ],
 )
@@ -333,6 +337,82 @@ def test_bad_tables_and_groups_are_named() -> None:
     with pytest.raises(ValueError, match="RowSGD: nesterov must be False without momentum, got True"):
         RowSGD([nn.Parameter(torch.zeros(3, 2))], nesterov=True)
     optimizer = RowAdagrad([nn.Parameter(torch.zeros(3, 2))])
-    with pytest.raises(ValueError, match="RowAdagrad: eps must be at least 0, got -2"):
+    with pytest.raises(ValueError, match="RowAdagrad: eps must be a number of at least 0, got -2"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(3, 2))], "eps": -2})
     assert len(optimizer.param_groups) == 1
+
+
+def test_a_copied_and_a_pickled_optimiser_go_on(kind: str) -> None:
+    table = nn.Parameter(torch.ones(M, D))
+    optimizer = make(kind, [table])
+    table.grad = rows_of(torch.tensor([1, 2]), torch.ones(2, D))
+    optimizer.step()
+    others = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))]
+    optimizer.step()
+    for other in others:
+        (its,) = other.param_groups[0]["params"]
+        its.grad = table.grad
+        other.step()
+        assert torch.equal(its, table)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_many_rows_of_one_slot_add_up_in_float32(dtype: torch.dtype) -> None:
+    table = nn.Parameter(torch.zeros(M, D, dtype=dtype))
+    table.grad = rows_of(torch.full((1000,), 3), torch.ones(1000, D, dtype=dtype))
+    assert clip_grad_norm_(table, 1e9).item() == pytest.approx(1000 * D**0.5, rel=1e-5)
+    table.grad = rows_of(torch.full((1000,), 3), torch.ones(1000, D, dtype=dtype))
+    RowSGD([table], lr=2.0).step()
+    assert (table[3] == -2000).all()
+
+
+def test_strided_indices_are_read_right(kind: str, backend: str, device: torch.device) -> None:
+    table = nn.Parameter(torch.ones(M, D, device=device))
+    slots = torch.tensor([[1, 0, 4, 0, 6, 0]], device=device)[:, ::2]
+    rows = torch.ones(3, D, device=device)
+    table.grad = torch.sparse_coo_tensor(slots, rows, (M, D), is_coalesced=True, check_invariants=False)
+    make(kind, [table], backend).step()
+    assert (table != 1).any(1).nonzero()[:, 0].tolist() == [1, 4, 6]
+
+
+def test_momentum_may_be_turned_on_and_off() -> None:
+    table = nn.Parameter(torch.zeros(M, D))
+    optimizer = RowSGD([table], lr=1.0)
+    for momentum, at in ((0.0, -1), (0.5, -2), (0.5, -3.5), (0.0, -4.5)):
+        optimizer.param_groups[0]["momentum"] = momentum
+        table.grad = rows_of(torch.tensor([1]), torch.ones(1, D))
+        optimizer.step()
+        assert (table[1] == at).all()
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def test_the_state_of_another_kind_of_optimiser_is_refused() -> None:
+    table = nn.Parameter(torch.zeros(M, D))
+    for source in (torch.optim.SparseAdam([table]), RowSGD([table], momentum=0.5), RowAdam([table])):
+        table.grad = rows_of(torch.tensor([1]), torch.ones(1, D))
+        source.step()
+        with pytest.raises(ValueError, match=r"RowAdagrad: the state of a table float32 .* must be .*'total'"):
+            RowAdagrad([table]).load_state_dict(source.state_dict())
+
+
+def test_tables_of_one_optimiser_are_rounded_apart() -> None:
+    tables = [nn.Parameter(torch.ones(M, 64, dtype=torch.bfloat16)) for _ in range(2)]
+    optimizer = RowSGD(tables, lr=1e-3)
+    for table in tables:
+        table.grad = rows_of(torch.tensor([1]), torch.ones(1, 64, dtype=torch.bfloat16))
+    optimizer.step()
+    assert not torch.equal(*tables)
+
+
+def test_rows_summed_without_waiting_equal_coalesced_ones(device: torch.device) -> None:
+    pytest.importorskip("triton")
+    from lmn_kernels.optim.touched_rows import sum_rows_without_waiting, touched_rows
+
+    slots, rows = torch.randint(M, (40,), device=device), torch.randint(-4, 5, (40, D), device=device).float()
+    expected = touched_rows(rows_of(slots, rows))
+    padded = sum_rows_without_waiting(slots, rows, M, torch.float32)
+    U = len(expected.slots)
+    assert torch.equal(padded.slots[:U], expected.slots)
+    assert torch.equal(padded.sums[:U], expected.sums)
+    assert (padded.slots[U:] == expected.slots[0]).all()
+    assert not padded.sums[U:].any()

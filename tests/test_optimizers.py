@@ -53,8 +53,9 @@ def test_optimizers_decay_matrices_of_linear_layers_alone(events: Path) -> None:
     assert len(decay) + len(trainer.state.model.sparse_parameters()) == len(list(trainer.state.model.parameters()))
 
 
-def test_optimizer_state_round_trip_continues_equally(events: Path) -> None:
-    settings = tiny_settings(events)
+@pytest.mark.parametrize("optimizer", ["row_adagrad", "row_adam", "adagrad", "sparse_adam"])
+def test_optimizer_state_round_trip_continues_equally(events: Path, optimizer: str) -> None:
+    settings = tiny_settings(events, memory_optimizer=optimizer)
     dataset = open_dataset(settings.data)
     batches = [dataset.train.batch(torch.arange(start, start + 16).numpy()) for start in (0, 16, 32)]
     trainers = []

@@ -37,6 +37,22 @@ def test_what_the_type_holds_stays(dtype: torch.dtype) -> None:
     assert torch.equal(rounded.float().nan_to_num(7.0), exact.nan_to_num(7.0))
 
 
+def test_every_subnormal_stays_whatever_the_bits() -> None:
+    exact = (torch.arange(1025) * 2.0**-24).expand(2, -1)
+    bits = torch.tensor([[-1], [0]], dtype=torch.int32).expand(2, 1025)
+    assert torch.equal(round_stochastically(exact, torch.float16, bits).float(), exact)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_numbers_whose_nearest_is_finite_stay_finite(dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    near = torch.tensor([[largest * (1 + 2**-13), largest, -largest * (1 + 2**-13)]])
+    assert torch.equal(near.to(dtype).float(), torch.tensor([[largest, largest, -largest]]))
+    for bits in (-1, 0, 1 << 30):
+        rounded = round_stochastically(near, dtype, torch.full((1, 3), bits, dtype=torch.int32))
+        assert torch.equal(rounded, near.to(dtype))
+
+
 def test_bits_depend_on_everything_and_on_nothing_else() -> None:
     slots = torch.tensor([0, 1, 5, 2**33 + 5])
     bits = random_bits(3, 9, slots, 16)

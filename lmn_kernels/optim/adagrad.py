@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .reference import adagrad_change, update_rows
 from .rounding import Rounding
-from .row_optimizer import Params, RowOptimizer, TouchedRows
+from .row_optimizer import Params, RowOptimizer
+from .touched_rows import TouchedRows
 
 
 class RowAdagrad(RowOptimizer):
@@ -66,8 +67,7 @@ class RowAdagrad(RowOptimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        for name in ("initial_accumulator_value", "eps"):
-            self._check(name, group[name], group[name] >= 0, "at least 0")
+        self._check_at_least_0(group, "initial_accumulator_value", "eps")
 
     def _state_shapes(self, table: Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         return {"total": (table.shape[0],)}

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .reference import adam_change, update_rows
 from .rounding import Rounding
-from .row_optimizer import Params, RowOptimizer, TouchedRows
+from .row_optimizer import Params, RowOptimizer
+from .touched_rows import TouchedRows
 
 
 class RowAdam(RowOptimizer):
@@ -70,8 +71,9 @@ class RowAdam(RowOptimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        self._check("betas", group["betas"], all(0 <= beta < 1 for beta in group["betas"]), "each in [0, 1)")
-        self._check("eps", group["eps"], group["eps"] >= 0, "at least 0")
+        betas = group["betas"]
+        self._check("betas", betas, len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)")
+        self._check_at_least_0(group, "eps")
 
     def _state_shapes(self, table: Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         shape = tuple(table.shape)

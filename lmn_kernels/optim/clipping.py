@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from .touched_rows import touched_rows
+
 
 @torch.no_grad()
 def clip_grad_norm_(
@@ -19,7 +21,7 @@ def clip_grad_norm_(
     """Scale all gradients, dense and sparse, so that their joint norm is at most ``max_norm``.
 
     As ``torch.nn.utils.clip_grad_norm_``, which cannot take sparse rows. A sparse gradient is coalesced first: the
-    norm of rows that are yet to be added up is not the norm of their sum.
+    norm of rows that are yet to be added up is not the norm of their sum. It cannot be captured in a CUDA graph.
 
     Args:
         parameters: one or several; those without a gradient have no part.
@@ -43,16 +45,17 @@ def clip_grad_norm_(
     """
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be at least 0, got {max_norm}")
-    parts = []
-    for parameter in [parameters] if isinstance(parameters, Tensor) else parameters:
-        gradient = parameter.grad
-        if gradient is not None and gradient.is_sparse:
-            gradient = parameter.grad = gradient.coalesce()
-            gradient = gradient.values()
-        if gradient is not None:
-            parts.append(gradient)
-    norm = torch.nn.utils.get_total_norm(parts, norm_type, error_if_nonfinite, foreach)
+    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    rows = {each: touched_rows(each.grad) for each in given if each.grad is not None and each.grad.is_sparse}
+    parts = {each: rows[each].sums if each in rows else each.grad for each in given if each.grad is not None}
+    norm = torch.nn.utils.get_total_norm(parts.values(), norm_type, error_if_nonfinite, foreach)
     scale = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
-    for part in parts:
-        part.mul_(scale.to(part.device))
+    for each, part in parts.items():
+        if each not in rows:
+            part.mul_(scale.to(part.device))
+            continue
+        scaled = (part * scale.to(part.device)).to(each.dtype)
+        each.grad = torch.sparse_coo_tensor(
+            rows[each].slots[None], scaled, each.shape, is_coalesced=True, check_invariants=False
+        )
     return norm

@@ -18,6 +18,9 @@ from torch import Tensor
 
 FIRST, SECOND, GOLDEN = 0x7FEB352D, 0x846CA68B, 0x9E3779B9
 NARROW = (torch.bfloat16, torch.float16)
+APART = 0x1E3779B97F4A7C15
+LARGEST = {torch.bfloat16: (3.3895313892515355e38, 3.3961775292304601e38), torch.float16: (65504.0, 65520.0)}
+"""The largest finite number of a type, and the bound below which the nearest number is finite."""
 
 
 class Rounding(NamedTuple):
@@ -30,9 +33,11 @@ class Rounding(NamedTuple):
     seed: int
 
     @classmethod
-    def of(cls, group: dict[str, Any], dtype: torch.dtype) -> Rounding | None:
-        """The rounding that a parameter group asks for; None where results are rounded to the nearest or not at all."""
-        return cls(group["seed"]) if group["stochastic_rounding"] and dtype in NARROW else None
+    def of(cls, group: dict[str, Any], dtype: torch.dtype, number: int = 0) -> Rounding | None:
+        """The rounding of the optimiser's table ``number``; None where results are rounded to the nearest."""
+        if not group["stochastic_rounding"] or dtype not in NARROW:
+            return None
+        return cls((group["seed"] + number * APART) % 2**63)  # tables of one optimiser do not share their bits
 
 
 def round_rows(rows: Tensor, dtype: torch.dtype, slots: Tensor, step: int, rounding: Rounding | None) -> Tensor:
@@ -62,8 +67,11 @@ def round_stochastically(rows: Tensor, dtype: torch.dtype, bits: Tensor) -> Tens
     else:
         normal = ((words + _shifted(bits, 19)) & -0x2000).view(torch.float32)
         share = _shifted(bits, 8).float() * 2.0**-24
-        subnormal = torch.floor(rows.abs() * 2.0**24 + share) * 2.0**-24
+        units = rows.abs() * 2.0**24
+        subnormal = (units.floor() + (share < units - units.floor())) * 2.0**-24
         rounded = torch.where(rows.abs() < 2.0**-14, subnormal.copysign(rows), normal)
+    largest, bound = LARGEST[dtype]
+    rounded = torch.where(rows.abs() < bound, rounded.clamp(-largest, largest), rounded)
     return torch.where(rows.isfinite(), rounded, rows).to(dtype)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,20 +20,9 @@ from torch import Tensor
 from ..backend import check_backend, use_triton
 from ..dtypes import FLOATS, accumulator, describe, names
 from .rounding import Rounding
+from .touched_rows import TouchedRows, touched_rows
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
-
-
-class TouchedRows(NamedTuple):
-    """Rows of one step.
-
-    Attributes:
-        slots: ``[U]`` int64, each once. While a CUDA graph is captured the first may come again, with zeros.
-        sums: ``[U, D]``, their gradients.
-    """
-
-    slots: Tensor
-    sums: Tensor
 
 
 class RowOptimizer(torch.optim.Optimizer):
@@ -53,6 +42,9 @@ class RowOptimizer(torch.optim.Optimizer):
         self.backend = backend
         check_backend(self._name, backend)
         super().__init__(params, defaults)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "backend": self.backend}
 
     @property
     def _name(self) -> str:
@@ -74,9 +66,15 @@ class RowOptimizer(torch.optim.Optimizer):
                 raise TypeError(f"{self._name}: params must be {names(FLOATS)}, got {describe(table)}")
             if table.dim() != 2 or table.layout != torch.strided or not table.is_contiguous():
                 raise ValueError(f"{self._name}: params must be dense, contiguous tables [M, D], got {describe(table)}")
-        self._check("lr", group["lr"], group["lr"] >= 0, "at least 0")
-        self._check("weight_decay", group["weight_decay"], group["weight_decay"] >= 0, "at least 0")
-        self._check("seed", group["seed"], 0 <= group["seed"] < 2**63, "in [0, 2**63)")
+        lr, seed = group["lr"], group["seed"]
+        self._check("lr", lr, _is_number(lr.item() if isinstance(lr, Tensor) and lr.numel() == 1 else lr), "a number")
+        self._check("lr", lr, lr >= 0, "at least 0")
+        self._check_at_least_0(group, "weight_decay")
+        self._check("seed", seed, isinstance(seed, int) and 0 <= seed < 2**63, "an int in [0, 2**63)")
+
+    def _check_at_least_0(self, group: dict[str, Any], *hyperparameters: str) -> None:
+        for name in hyperparameters:
+            self._check(name, group[name], _is_number(group[name]) and group[name] >= 0, "a number of at least 0")
 
     def _check(self, name: str, value: object, holds: object, wanted: str) -> None:
         if not holds:
@@ -104,6 +102,7 @@ class RowOptimizer(torch.optim.Optimizer):
                     f"torch.nn.Embedding), got layout {table.grad.layout} for a table {describe(table)}; give "
                     "parameters with dense gradients to an optimiser of torch.optim"
                 )
+        numbers = {table: number for number, table in enumerate(self._tables())}
         for table, group in work:
             state = self._state_of(table, group)
             touched = touched_rows(table.grad)
@@ -111,7 +110,7 @@ class RowOptimizer(torch.optim.Optimizer):
                 continue
             state["step"] += 1
             triton = use_triton(self._name, self.backend, table.device)
-            self._update(table, touched, state, group, Rounding.of(group, table.dtype), triton)
+            self._update(table, touched, state, group, Rounding.of(group, table.dtype, numbers[table]), triton)
         return loss
 
     def _update(
@@ -133,12 +132,16 @@ class RowOptimizer(torch.optim.Optimizer):
     def _initial_value(self, name: str, group: dict[str, Any]) -> float:
         return 0.0
 
+    def _tables(self) -> list[Tensor]:
+        return list(chain.from_iterable(group["params"] for group in self.param_groups))
+
     def _state_of(self, table: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[table]
-        if not state:
+        if "step" not in state:
             state["step"] = torch.zeros((), dtype=torch.int64, device=table.device)
-            dtype = accumulator(table.dtype)
-            for name, shape in self._state_shapes(table, group).items():
+        dtype = accumulator(table.dtype)
+        for name, shape in self._state_shapes(table, group).items():
+            if name not in state:
                 value = self._initial_value(name, group)
                 state[name] = torch.zeros(shape, dtype=dtype, device=table.device)  # mapped where it is touched
                 if value:
@@ -149,34 +152,25 @@ class RowOptimizer(torch.optim.Optimizer):
         """Take over what :meth:`state_dict` gave; state keeps its own type, whatever the table's, and is not copied.
 
         Raises:
-            ValueError: the groups differ, or a state tensor has another shape than the table needs.
+            ValueError: the groups differ, or the state is that of another kind of optimiser or of another table.
         """
         packed = {**state_dict, "state": {}}
-        tables = list(chain.from_iterable(group["params"] for group in self.param_groups))
+        tables = self._tables()
         numbers = list(chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
         groups = {number: group for group in state_dict["param_groups"] for number in group["params"]}
         found = {}
         for table, number in zip(tables, numbers, strict=False):
             if number not in state_dict["state"]:
                 continue
-            wanted = {"step": (), **self._state_shapes(table, groups[number])}
-            found[table] = {name: tensor.to(table.device) for name, tensor in state_dict["state"][number].items()}
-            shapes = {name: tuple(tensor.shape) for name, tensor in found[table].items()}
-            if shapes != wanted:
-                raise ValueError(f"{self._name}: the state of a table {describe(table)} must be {wanted}, got {shapes}")
+            state = state_dict["state"][number]
+            wanted = {"step": (), **self._state_shapes(table, {**self.defaults, **groups[number]})}
+            got = {name: tuple(value.shape) if isinstance(value, Tensor) else value for name, value in state.items()}
+            if got != wanted:
+                raise ValueError(f"{self._name}: the state of a table {describe(table)} must be {wanted}, got {got}")
+            found[table] = {name: tensor.to(table.device) for name, tensor in state.items()}
         super().load_state_dict(packed)  # which would cast the state to the table's type
         self.state.update(found)
 
 
-def touched_rows(gradient: Tensor) -> TouchedRows:
-    """The rows of a sparse gradient ``[M, D]``, each once."""
-    if gradient.device.type == "cuda" and not gradient.is_coalesced() and torch.cuda.is_current_stream_capturing():
-        from ..gather_aggregate.triton import launch_touched_rows  # coalescing would wait for the GPU
-
-        slots, sums = gradient._indices()[0].unsqueeze(1), gradient._values()
-        rows, sums, _ = launch_touched_rows(
-            sums, slots, torch.ones_like(slots, dtype=sums.dtype), gradient.shape[0], sums.dtype, padded=True
-        )
-        return TouchedRows(rows, sums)
-    gradient = gradient.coalesce()
-    return TouchedRows(gradient.indices()[0], gradient.values())
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

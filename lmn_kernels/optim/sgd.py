@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .reference import sgd_change, update_rows
 from .rounding import Rounding
-from .row_optimizer import Params, RowOptimizer, TouchedRows
+from .row_optimizer import Params, RowOptimizer
+from .touched_rows import TouchedRows
 
 
 class RowSGD(RowOptimizer):
@@ -64,11 +65,13 @@ class RowSGD(RowOptimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        self._check("momentum", group["momentum"], 0 <= group["momentum"] < 1, "in [0, 1)")
+        self._check_at_least_0(group, "momentum")
+        self._check("momentum", group["momentum"], group["momentum"] < 1, "below 1")
         self._check("nesterov", group["nesterov"], group["momentum"] or not group["nesterov"], "False without momentum")
 
     def _state_shapes(self, table: Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        return {"velocity": tuple(table.shape)} if group["momentum"] else {}
+        held = "velocity" in self.state.get(table, ())  # momentum that a schedule has turned off for a while
+        return {"velocity": tuple(table.shape)} if group["momentum"] or held else {}
 
     def _update(
         self,

@@ -5,8 +5,9 @@ Floor: gradient rows read, table rows read and written, and the same of what sta
 at random places but whole, so a lane moves 16 bytes at a time where D allows.
 
 Slots come each once, so no two programs write one row. While a CUDA graph is captured their number is not known and
-the first slot comes again at the end with zeros (``touched_rows``): such an entry is skipped. The learning rate and the
-step are read from memory, so that a captured step can be replayed with new ones.
+the first slot comes again at the end with zeros (``touched_rows``): such an entry is skipped. The step, and a learning
+rate that is a tensor, are read from memory, so that a captured step can be replayed with new ones; other hyperparameters
+are constants of the kernel, so a schedule that changes betas, momentum or decay compiles anew.
 """
 
 from __future__ import annotations
@@ -160,9 +161,13 @@ def _round_stochastically(rows, bits, DTYPE: tl.constexpr):
         normal = ((words + (bits >> 19)) & 0xFFFFE000).to(tl.float32, bitcast=True)
         share = (bits >> 8).to(tl.float32) * 5.9604644775390625e-08  # 2 ** -24
         size = tl.abs(rows)
-        subnormal = tl.floor(size * 16777216.0 + share) * 5.9604644775390625e-08
+        units = tl.floor(size * 16777216.0)
+        subnormal = (units + (share < size * 16777216.0 - units).to(tl.float32)) * 5.9604644775390625e-08
         subnormal = tl.where(rows < 0, -subnormal, subnormal)
         rounded = tl.where(size < 6.103515625e-05, subnormal, normal)  # 2 ** -14
+    LARGEST: tl.constexpr = 3.3895313892515355e38 if tl.bfloat16 == DTYPE else 65504.0
+    BOUND: tl.constexpr = 3.3961775292304601e38 if tl.bfloat16 == DTYPE else 65520.0  # below it the nearest is finite
+    rounded = tl.where(tl.abs(rows) < BOUND, tl.minimum(tl.maximum(rounded, -LARGEST), LARGEST), rounded)
     return tl.where((words & 0x7F800000) != 0x7F800000, rounded, rows).to(DTYPE)
 
 

@@ -1,0 +1,43 @@
+"""The rows of a sparse gradient, each once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .rounding import NARROW
+
+
+class TouchedRows(NamedTuple):
+    """Rows of one step.
+
+    Attributes:
+        slots: ``[U]`` int64, each once. While a CUDA graph is captured the first may come again, with zeros.
+        sums: ``[U, D]``, their gradients; where rows were added up, in float32 for a bfloat16 or float16 gradient.
+    """
+
+    slots: Tensor
+    sums: Tensor
+
+
+def touched_rows(gradient: Tensor) -> TouchedRows:
+    """The rows of a sparse gradient ``[M, D]``, those of one slot added up."""
+    if gradient.is_coalesced():
+        return TouchedRows(gradient.indices()[0].contiguous(), gradient.values())
+    slots, rows = gradient._indices(), gradient._values()
+    dtype = torch.float32 if rows.dtype in NARROW else rows.dtype  # hundreds of rows would not add up in their own type
+    if gradient.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return sum_rows_without_waiting(slots[0], rows, gradient.shape[0], dtype)
+    wide = torch.sparse_coo_tensor(slots, rows.to(dtype), gradient.shape, check_invariants=False).coalesce()
+    return TouchedRows(wide.indices()[0], wide.values())
+
+
+def sum_rows_without_waiting(slots: Tensor, rows: Tensor, M: int, dtype: torch.dtype) -> TouchedRows:
+    """As :func:`touched_rows`, by Triton kernels: as many rows as came, padded with zeros for the first slot."""
+    from ..gather_aggregate.triton import launch_touched_rows
+
+    ones = torch.ones(len(slots), 1, dtype=dtype, device=rows.device)
+    slots, sums, _ = launch_touched_rows(rows, slots.unsqueeze(1).contiguous(), ones, M, dtype, padded=True)
+    return TouchedRows(slots, sums)
