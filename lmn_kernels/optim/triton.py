@@ -5,9 +5,9 @@ Floor: gradient rows read, table rows read and written, and the same of what sta
 at random places but whole, so a lane moves 16 bytes at a time where D allows.
 
 Slots come each once, so no two programs write one row. While a CUDA graph is captured their number is not known and
-the first slot comes again at the end with zeros (``touched_rows``): such an entry is skipped. The step, and a learning rate
-that is a tensor, are read from memory, so that a captured step can be replayed with new ones; other hyperparameters are
-constants of the kernel, so a schedule that changes betas, momentum or decay compiles anew.
+the first slot comes again at the end with zeros (``touched_rows``): such an entry is skipped. The step, and a
+learning rate that is a tensor, are read from memory, so that a captured step can be replayed with new ones; other
+hyperparameters are constants of the kernel, so a schedule that changes betas, momentum or decay compiles anew.
 """
 
 from __future__ import annotations
