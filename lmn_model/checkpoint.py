@@ -3,15 +3,20 @@
 safetensors holds data only, so that opening a stranger's checkpoint runs none of their code. The file is replaced as a
 whole (see :mod:`lmn_model.files`); the CRC-32 of each tensor tells a damaged disk block or a broken copy from a good
 file, which the format alone does not.
+
+A memory may fill most of the machine, so no tensor is held twice: the writer takes tensors from where they are, and the
+reader fills tensors that are there already, a piece at a time.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +26,19 @@ from lmn_model.files import replacing
 
 FORMAT = "lmn-checkpoint-1"
 _LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
+_PIECE = 16 << 20  # bytes read at once
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 class CheckpointError(ValueError):
@@ -37,16 +55,18 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """Write ``tensors`` and ``metadata`` to ``path``, replacing it as a whole.
 
+    Contiguous tensors on the CPU are not copied; others go through a copy on the host.
+
     Args:
         path: target file; its folder must exist.
-        tensors: any shapes, dtypes and devices; no two may share memory.
+        tensors: any shapes and devices, floating point, integers or bool; no two may share memory.
         metadata: JSON-serialisable, without NaN.
 
     Raises:
         CheckpointError: the folder is missing, not writable or full; ``path`` is then unchanged.
     """
     host = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    checksums = {name: _checksum(tensor) for name, tensor in host.items()}
+    checksums = {name: zlib.crc32(_bytes_of(tensor)) for name, tensor in host.items()}
     description = json.dumps({"metadata": dict(metadata), "crc32": checksums}, allow_nan=False)
     header = {"format": FORMAT, "description": description, "crc32": str(zlib.crc32(description.encode()))}
     try:
@@ -57,7 +77,67 @@ def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], metadata: M
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint and verify every checksum.
+    """Read a whole checkpoint and verify every checksum.
+
+    Raises:
+        CheckpointError: as in :func:`open_checkpoint`.
+    """
+    with open_checkpoint(path) as file:
+        return Checkpoint({name: file.read(name) for name in file.tensors}, file.metadata)
+
+
+class Stored(NamedTuple):
+    """A tensor in a checkpoint file: its type and shape, and where its bytes begin."""
+
+    dtype: torch.dtype
+    shape: torch.Size
+    start: int
+
+
+class CheckpointFile:
+    """A checkpoint that is open for reading and whose checksums have been verified; see :func:`open_checkpoint`.
+
+    Attributes:
+        metadata: what was saved as such.
+        tensors: what each tensor is, by name.
+    """
+
+    def __init__(self, file: BinaryIO, metadata: dict[str, Any], tensors: dict[str, Stored]) -> None:
+        self._file = file
+        self.metadata = metadata
+        self.tensors = tensors
+
+    def read(self, name: str, device: torch.device | str = "cpu") -> torch.Tensor:
+        """The tensor ``name``, in memory of its own."""
+        stored = self.tensors[name]
+        tensor = torch.empty(stored.shape, dtype=stored.dtype, device=device)
+        self.read_into(name, tensor)
+        return tensor
+
+    @torch.no_grad()
+    def read_into(self, name: str, tensor: torch.Tensor) -> None:
+        """Fill ``tensor``, on any device, with the tensor ``name`` of the same shape, without a second copy of it.
+
+        A tensor of another type, or one that is not contiguous, is filled from such a copy.
+        """
+        stored = self.tensors[name]
+        if tensor.dtype != stored.dtype or not tensor.is_contiguous():
+            tensor.copy_(self.read(name))
+            return
+        target = tensor.detach().reshape(-1).view(torch.uint8)
+        self._file.seek(stored.start)
+        for piece in target.split(_PIECE):
+            host = piece if piece.device.type == "cpu" else torch.empty_like(piece, device="cpu")
+            _fill(self._file, memoryview(host.numpy()))
+            if host is not piece:
+                piece.copy_(host)
+
+
+@contextmanager
+def open_checkpoint(path: Path) -> Iterator[CheckpointFile]:
+    """Open a checkpoint and verify every checksum, so that what is filled from it is whole or untouched.
+
+    A part of a table, without verification, is read with ``safetensors.safe_open(path, "pt").get_slice(name)[a:b]``.
 
     Raises:
         CheckpointError: the file is missing, truncated, damaged (naming the tensor) or no checkpoint of this format.
@@ -65,15 +145,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
     try:
-        with safe_open(path, framework="pt") as file:
-            description = _read_description(path, file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        with safe_open(path, framework="pt") as checked:  # checks the header and the length
+            description = _read_description(path, checked.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint, truncated or damaged ({_reason(error)})") from error
-    for name, tensor in tensors.items():
-        if _checksum(tensor) != description["crc32"].get(name):
-            raise CheckpointError(f"{path}: damaged: the checksum of tensor {name!r} does not match its data")
-    return Checkpoint(tensors, description["metadata"])
+    with path.open("rb") as file:
+        tensors = _locate(file)
+        for name, stored in tensors.items():
+            if _checksum_in(file, stored) != description["crc32"].get(name):
+                raise CheckpointError(f"{path}: damaged: the checksum of tensor {name!r} does not match its data")
+        yield CheckpointFile(file, description["metadata"], tensors)
 
 
 def remove_checkpoint_leftovers(folder: Path) -> None:
@@ -87,7 +168,7 @@ def remove_checkpoint_leftovers(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def check_tensors(path: Path, found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
+def check_tensors(path: Path, found: Mapping[str, torch.Tensor | Stored], expected: Mapping[str, torch.Tensor]) -> None:
     """Raise unless ``found`` has the names and the shapes of ``expected``.
 
     Raises:
@@ -124,8 +205,37 @@ def _begins_as_checkpoint(path: Path) -> bool:
     return header.startswith(b'{"__metadata__"') and f'"format":"{FORMAT}"'.encode() in header
 
 
-def _checksum(tensor: torch.Tensor) -> int:
-    return zlib.crc32(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def _locate(file: BinaryIO) -> dict[str, Stored]:
+    """The tensors of a safetensors file: 8 bytes with the length of a JSON header, the header, the data."""
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {
+        name: Stored(_DTYPES[entry["dtype"]], torch.Size(entry["shape"]), 8 + length + entry["data_offsets"][0])
+        for name, entry in header.items()
+    }
+
+
+def _checksum_in(file: BinaryIO, stored: Stored) -> int:
+    size = stored.shape.numel() * stored.dtype.itemsize
+    piece = memoryview(bytearray(min(size, _PIECE)))
+    checksum = 0
+    file.seek(stored.start)
+    for start in range(0, size, _PIECE):
+        part = piece[: size - start]
+        _fill(file, part)
+        checksum = zlib.crc32(part, checksum)
+    return checksum
+
+
+def _fill(file: BinaryIO, piece: memoryview) -> None:
+    read = file.readinto(piece)  # type: ignore[attr-defined]
+    if read != len(piece):
+        raise OSError(errno.EIO, f"the file ended {len(piece) - read} bytes early", file.name)
 
 
 def _reason(error: Exception) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .data import Batch, CategoricalFeature, FeatureSpec
 from .interest import DeepInterestAttention, MeanPooling
 from .large_memory_network import LargeMemoryNetwork
+from .memory_layer import MemoryLayer
 from .setting_types import check_range, setting
 
 
@@ -33,7 +34,9 @@ class MemorySettings:
     metric: Literal["dot", "cosine", "l2"] = setting("dot", "score of a sub-key")
     activation: Literal["softmax", "sigmoid", "relu"] = setting("softmax", "what turns scores into weights")
     loss_weight: float = setting(1.0, "lambda, weight of the memory loss")
+    balance_weight: float = setting(0.0, "weight of the balance loss, which evens out the use of sub-keys")
     positions: int = setting(8, "history positions that a row writes in one step, drawn at random; 0 for all")
+    value_dtype: Literal["float32", "bfloat16"] = setting("float32", "type of the value table")
     backend: Literal["auto", "triton", "torch"] = setting("auto", "kernels of the memory")
 
     def __post_init__(self) -> None:
@@ -41,6 +44,7 @@ class MemorySettings:
             check_range(self, name, low=1)
         check_range(self, "positions", low=0)
         check_range(self, "loss_weight", low=0.0)
+        check_range(self, "balance_weight", low=0.0)
         if self.top_k > self.sub_keys:
             raise ValueError(f"top_k must be at most sub_keys = {self.sub_keys}, got {self.top_k}")
 
@@ -67,10 +71,17 @@ class ModelSettings:
 
 
 class CTROutput(NamedTuple):
-    """Logits ``[B]`` float32, and the memory loss (a scalar, not yet weighed) where there is a memory."""
+    """What the model says of a batch, and what its memory learns from in training.
+
+    Attributes:
+        logits: ``[B]`` float32.
+        memory_loss: a scalar, not yet weighed; None without a memory and outside training.
+        balance_loss: the same, None too where its weight is 0.
+    """
 
     logits: Tensor
-    memory_loss: Tensor | None
+    memory_loss: Tensor | None = None
+    balance_loss: Tensor | None = None
 
 
 class FeatureEmbedding(nn.Module):
@@ -111,7 +122,9 @@ class CTRModel(nn.Module):
         if settings.interest == "lmn":
             memory = asdict(settings.memory)
             del memory["loss_weight"]
+            memory["balance"] = memory.pop("balance_weight") > 0
             memory["positions"] = memory["positions"] or None
+            memory["value_dtype"] = getattr(torch, memory["value_dtype"])
             self.memory = LargeMemoryNetwork(item_dim, user_dim, **memory)
             width += item_dim + user_dim + LargeMemoryNetwork.FAMILIARITY
         self.tower = _tower(width, settings.hidden, settings.dropout)
@@ -123,12 +136,12 @@ class CTRModel(nn.Module):
         history = self.item_embedding(batch.history)
         parts = [user, item, self.context_embedding(batch.context), batch.numeric]
         parts.append(self.interest(item, history, batch.history_mask))
-        loss = None
+        losses: tuple[Tensor | None, ...] = ()
         if self.memory is not None:
             parts += self.memory(item, user)
             if self.training:
-                loss = self.memory.memory_loss(history, batch.history_mask, user)
-        return CTROutput(self.tower(torch.cat(parts, dim=-1)).squeeze(-1), loss)
+                losses = self.memory.losses(history, batch.history_mask, user)
+        return CTROutput(self.tower(torch.cat(parts, dim=-1)).squeeze(-1), *losses)
 
     def begin_epoch(self, epoch: int) -> list[nn.Parameter]:
         """Empty the memory before an epoch; returns the parameters that were set anew, whose optimiser state is void.
@@ -144,6 +157,10 @@ class CTRModel(nn.Module):
     def sparse_parameters(self) -> list[nn.Parameter]:
         """Parameters whose gradient is sparse rows: the values of the memory."""
         return [] if self.memory is None else self.memory.memory.values_parameters()
+
+    def memory_layer(self) -> MemoryLayer | None:
+        """The memory block, if the model has one."""
+        return None if self.memory is None else self.memory.memory
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each part, and in all."""

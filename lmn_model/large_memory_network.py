@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .memory_layer import MemoryLayer
+from .reseeding import balance_loss
 
 
 class MemoryReadOut(NamedTuple):
@@ -30,6 +31,18 @@ class MemoryReadOut(NamedTuple):
     familiarity: Tensor
 
 
+class MemoryLosses(NamedTuple):
+    """What the memory learns from, two scalars that are not yet weighed.
+
+    Attributes:
+        answer: the memory loss: mean over the real positions of Smooth L1(answer to (item_t, user), [item_t ; user]).
+        balance: see :func:`lmn_model.reseeding.balance_loss`; None unless it was asked for.
+    """
+
+    answer: Tensor
+    balance: Tensor | None
+
+
 class LargeMemoryNetwork(nn.Module):
     """User-aware memory with its memory loss.
 
@@ -38,6 +51,7 @@ class LargeMemoryNetwork(nn.Module):
         user_dim: width of a user embedding.
         positions: history positions of each row that the memory loss looks at in one step, drawn at random; None for
             all. The loss over a draw costs less and, for rows with as many real positions, has the same expectation.
+        balance: compute the balance loss too.
         **memory: settings of :class:`MemoryLayer`.
 
     Source: Lu et al. 2025, arXiv 2502.05558 (user-aware query, global memory, Smooth L1 memory loss). Ours: the
@@ -46,9 +60,11 @@ class LargeMemoryNetwork(nn.Module):
 
     FAMILIARITY = 6
 
-    def __init__(self, item_dim: int, user_dim: int, *, positions: int | None = None, **memory: object) -> None:
+    def __init__(
+        self, item_dim: int, user_dim: int, *, positions: int | None = None, balance: bool = False, **memory: object
+    ) -> None:
         super().__init__()
-        self.item_dim, self.user_dim, self.positions = item_dim, user_dim, positions
+        self.item_dim, self.user_dim, self.positions, self.balance = item_dim, user_dim, positions, balance
         self.memory = MemoryLayer(item_dim + user_dim, item_dim + user_dim, **memory)  # type: ignore[arg-type]
         self._balance_query()
 
@@ -62,8 +78,8 @@ class LargeMemoryNetwork(nn.Module):
             signals += _closeness(answer, asked)
         return MemoryReadOut(output, torch.stack(signals, dim=-1))
 
-    def memory_loss(self, history: Tensor, mask: Tensor, user: Tensor) -> Tensor:
-        """Mean over the real positions of Smooth L1(answer to (item_t, user), [item_t ; user]).
+    def losses(self, history: Tensor, mask: Tensor, user: Tensor) -> MemoryLosses:
+        """What a batch of histories teaches the memory.
 
         Args:
             history: ``[B, T, item_dim]`` item embeddings.
@@ -71,13 +87,15 @@ class LargeMemoryNetwork(nn.Module):
             user: ``[B, user_dim]``.
 
         Returns:
-            A scalar; 0 where no position is real.
+            Scalars; 0 where no position is real.
         """
         rows, places = self._drawn(mask)
         pair = torch.cat((history[rows, places], user[rows]), dim=-1)  # [P, item_dim + user_dim]
         if pair.shape[0] == 0:
-            return pair.sum()
-        return F.smooth_l1_loss(self.memory(pair), pair.detach())
+            return MemoryLosses(pair.sum(), pair.sum() if self.balance else None)
+        found = self.memory.read(pair)
+        answer = F.smooth_l1_loss(found.output.to(pair.dtype), pair.detach())
+        return MemoryLosses(answer, balance_loss(found, self.memory.keys.shape[2]) if self.balance else None)
 
     def _balance_query(self) -> None:
         """Let item and user move the query alike at first, however many features each has."""

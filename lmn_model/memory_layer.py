@@ -1,6 +1,7 @@
 """A product-key memory as a layer: one line in any torch model.
 
-It owns the sub-keys and the values and makes the queries; everything else is ``lmn_kernels.memory_lookup``.
+It owns the sub-keys and the values and makes the queries; everything else is ``lmn_kernels.memory_lookup``. A sub-key
+may sleep: it ranks below every other until ``reseeding`` wakes it, which is how a memory grows without a jump.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels import MemoryLookup, memory_lookup
+from lmn_model.usage import MemoryUsage
 
 
 class MemoryLayer(nn.Module):
@@ -30,8 +32,15 @@ class MemoryLayer(nn.Module):
         metric: ``"dot"``, ``"cosine"`` or ``"l2"``.
         activation: ``"softmax"``, ``"sigmoid"`` or ``"relu"``.
         value_std: standard deviation of the initial values; 0 makes a slot that nobody wrote read as zero.
+        value_dtype: type of the value table; None for torch's default. Read-outs have the type of the input.
         sparse_grad: see above.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+
+    Attributes:
+        keys: sub-keys ``[H, 2, N, C]``.
+        values: table ``[N * N, D]``.
+        asleep: bool ``[H, 2, N]``, sub-keys that no query can choose, none at first; K of an axis must be awake.
+        usage: counts the reads in training mode if it is set; see :class:`MemoryUsage`.
 
     Raises:
         ValueError: a size is out of range, or ``concat_heads`` and ``heads`` does not divide ``out_features``.
@@ -57,6 +66,7 @@ class MemoryLayer(nn.Module):
         metric: str = "dot",
         activation: str = "softmax",
         value_std: float = 0.0,
+        value_dtype: torch.dtype | None = None,
         sparse_grad: bool = True,
         backend: str = "auto",
     ) -> None:
@@ -73,7 +83,11 @@ class MemoryLayer(nn.Module):
         self.query = nn.Linear(in_features, heads * 2 * key_dim)
         self.norm = nn.LayerNorm(key_dim)
         self.keys = nn.Parameter(torch.empty(heads, 2, sub_keys, key_dim))
-        self.values = nn.Parameter(torch.empty(sub_keys**2, out_features // heads if concat_heads else out_features))
+        width = out_features // heads if concat_heads else out_features
+        self.values = nn.Parameter(torch.empty(sub_keys**2, width, dtype=value_dtype))
+        self.asleep: Tensor
+        self.register_buffer("asleep", torch.zeros(heads, 2, sub_keys, dtype=torch.bool))
+        self.usage: MemoryUsage | None = None
         self.value_std = value_std
         self.reset_parameters()
 
@@ -87,7 +101,14 @@ class MemoryLayer(nn.Module):
     def reset_values(self) -> None:
         """Empty the memory: values as at the start, everything else as it is."""
         with torch.no_grad():
-            self.values.zero_() if self.value_std == 0 else self.values.normal_(std=self.value_std)
+            self._fill(self.values)
+
+    def initial_values(self, rows: int) -> Tensor:
+        """``[rows, D]`` as a slot is at the start."""
+        return self._fill(self.values.new_empty(rows, self.values.shape[1]))
+
+    def _fill(self, values: Tensor) -> Tensor:
+        return values.zero_() if self.value_std == 0 else values.normal_(std=self.value_std)
 
     def values_parameters(self) -> list[nn.Parameter]:
         """The parameters that take a sparse gradient; empty if ``sparse_grad`` is off."""
@@ -96,15 +117,31 @@ class MemoryLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_features]`` to ``[..., out_features]``."""
         output = self.read(x.reshape(-1, x.shape[-1])).output
-        return output.view(*x.shape[:-1], output.shape[1])
+        return output.view(*x.shape[:-1], output.shape[1]).to(x.dtype)
 
     def read(self, x: Tensor) -> MemoryLookup:
-        """Output ``[B, out_features]`` of ``x [B, in_features]``, with its slots and weights ``[B, H, K]``."""
+        """Output ``[B, out_features]`` of ``x [B, in_features]``, with its slots and weights ``[B, H, K]``.
+
+        The output has the values' type. In training mode ``usage``, if it is set, counts the read.
+        """
+        queries = self.queries(x)
+        found = self.look_up(queries)
+        if self.usage is not None and self.training:
+            self.usage.record(found.slots, queries)
+        return found
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Queries ``[B, H, 2, C]`` of ``x [B, in_features]``."""
         H, _, _, C = self.keys.shape
-        queries = self.norm(self.query(x).view(-1, H, 2, C)).to(self.keys.dtype)
+        queries: Tensor = self.norm(self.query(x).view(-1, H, 2, C)).to(self.keys.dtype)
+        return queries
+
+    def look_up(self, queries: Tensor) -> MemoryLookup:
+        """As :meth:`read`, of queries ``[B, H, 2, C]``, without counting."""
+        keys = self.keys.masked_fill(self.asleep.unsqueeze(-1), torch.nan)  # NaN ranks below every score
         if not self.concat_heads:
-            return self._lookup(queries, self.keys)
-        reads = [self._lookup(queries[:, h : h + 1], self.keys[h : h + 1]) for h in range(H)]
+            return self._lookup(queries, keys)
+        reads = [self._lookup(queries[:, h : h + 1], keys[h : h + 1]) for h in range(len(keys))]
         return MemoryLookup(
             torch.cat([read.output for read in reads], dim=1),
             torch.cat([read.slots for read in reads], dim=1),

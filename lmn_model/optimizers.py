@@ -6,7 +6,7 @@ and writes the touched rows only, so that a step costs what it touches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -56,7 +56,9 @@ class Optimizers:
         ]
         if sparse:
             make = ROW_OPTIMIZERS[settings.memory_optimizer]
-            own = {"seed": settings.seed} if settings.memory_optimizer.startswith("row_") else {}
+            own: dict[str, Any] = {}
+            if settings.memory_optimizer.startswith("row_"):
+                own = {"seed": settings.seed, "stochastic_rounding": settings.stochastic_rounding}
             self._optimizers.append(make(sparse, lr=settings.memory_learning_rate, **own))
 
     def step(self) -> None:
@@ -69,12 +71,18 @@ class Optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
 
+    def __iter__(self) -> Iterator[torch.optim.Optimizer]:
+        return iter(self._optimizers)
+
     def reset(self, parameters: Iterable[nn.Parameter]) -> None:
         """Forget the moments of parameters that were initialised anew: all-zero state is a fresh start for each."""
         for parameter in parameters:
             for optimizer in self._optimizers:
                 for key, value in optimizer.state.get(parameter, {}).items():
-                    optimizer.state[parameter][key] = torch.zeros_like(value) if isinstance(value, Tensor) else 0
+                    if isinstance(value, Tensor):
+                        value.zero_()
+                    else:
+                        optimizer.state[parameter][key] = 0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """State tensors and plain numbers, both keyed by ``"<parameter name>/<state key>"``."""

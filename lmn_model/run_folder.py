@@ -50,8 +50,18 @@ class RunFolder:
         self.best = self.root / "best.safetensors"
         self.metrics = self.root / "metrics.json"
         self.curves = self.root / "learning_curves.png"
+        self.memory_usage = self.root / "memory_usage.png"
         self.log = self.root / "train.log"
-        self.files = (self.settings, self.vocabularies, self.last, self.best, self.metrics, self.curves, self.log)
+        self.files = (
+            self.settings,
+            self.vocabularies,
+            self.last,
+            self.best,
+            self.metrics,
+            self.curves,
+            self.memory_usage,
+            self.log,
+        )
 
     def __str__(self) -> str:
         return str(self.root)

@@ -14,12 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmn_model.checkpoint import CheckpointError, check_tensors, load_checkpoint, save_checkpoint
+from lmn_model.checkpoint import (
+    CheckpointError,
+    CheckpointFile,
+    Stored,
+    check_tensors,
+    open_checkpoint,
+    save_checkpoint,
+)
 from lmn_model.ctr_model import CTRModel
 from lmn_model.optimizers import Optimizers
 from lmn_model.progress import Progress
+from lmn_model.usage import MemoryUsage
 
-MODEL, OPTIMIZER = "model.", "optimizer."
+MODEL, OPTIMIZER, USAGE = "model.", "optimizer.", "usage."
 
 
 @dataclass
@@ -30,6 +38,7 @@ class RunState:
         model: on ``device``.
         optimizers: of the model.
         device: where the model runs.
+        usage: counts of the memory's reads, if they are counted.
         progress: position and curve.
         sums: float64 ``[3]`` on ``device``: click loss, memory loss and rows since the last evaluation.
         recent: logits ``[B]`` and labels ``[B]`` of the steps since the last point of the curve.
@@ -38,6 +47,7 @@ class RunState:
     model: CTRModel
     optimizers: Optimizers
     device: torch.device
+    usage: MemoryUsage | None = None
     progress: Progress = field(default_factory=Progress)
     sums: Tensor = field(init=False)
     recent: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -54,6 +64,8 @@ class RunState:
         tensors = {MODEL + name: value for name, value in self.model.state_dict().items()}
         optimizer, numbers = self.optimizers.state()
         tensors.update({OPTIMIZER + name: value for name, value in optimizer.items()})
+        if self.usage is not None:
+            tensors.update({USAGE + name: value for name, value in self.usage.state().items()})
         tensors["sums"] = self.sums
         for index, name in enumerate(("recent.logits", "recent.labels")):
             parts = [pair[index] for pair in self.recent]
@@ -70,21 +82,22 @@ class RunState:
         Raises:
             CheckpointError: the file is missing, damaged, of another model, or its identity is another.
         """
-        tensors, metadata = load_checkpoint(path)
-        if metadata.get("kind") != "state":
-            raise CheckpointError(f"{path}: holds no state of a training run")
-        check_identity(path, metadata, identity)
-        model = _part(tensors, MODEL)
-        check_tensors(path, model, self.model.state_dict())
-        self.model.load_state_dict(model)
-        self.optimizers.load_state(_part(tensors, OPTIMIZER), metadata["optimizer_numbers"])
-        self.progress = Progress.from_dict(metadata["progress"])
-        self.sums.copy_(tensors["sums"])
-        logits, labels = tensors["recent.logits"].to(self.device), tensors["recent.labels"].to(self.device)
-        self.recent = [(logits, labels)] if len(logits) else []
-        torch.set_rng_state(tensors["generator.cpu"])
-        if self.device.type == "cuda" and "generator.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
+        with open_checkpoint(path) as file:
+            if file.metadata.get("kind") != "state":
+                raise CheckpointError(f"{path}: holds no state of a training run")
+            check_identity(path, file.metadata, identity)
+            _fill_model(path, file, self.model)
+            state = {name: file.read(OPTIMIZER + name, self.device) for name in _part(file, OPTIMIZER)}
+            self.optimizers.load_state(state, file.metadata["optimizer_numbers"])
+            if self.usage is not None:
+                self.usage.load_state({name: file.read(USAGE + name) for name in _part(file, USAGE)})
+            self.progress = Progress.from_dict(file.metadata["progress"])
+            file.read_into("sums", self.sums)
+            logits, labels = (file.read(name, self.device) for name in ("recent.logits", "recent.labels"))
+            self.recent = [(logits, labels)] if len(logits) else []
+            torch.set_rng_state(file.read("generator.cpu"))
+            if self.device.type == "cuda" and "generator.cuda" in file.tensors:
+                torch.cuda.set_rng_state(file.read("generator.cuda"), self.device)
 
 
 def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -115,12 +128,17 @@ def load_model(path: Path, model: CTRModel) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, damaged, or of another model.
     """
-    tensors, metadata = load_checkpoint(path)
-    weights = _part(tensors, MODEL)
-    check_tensors(path, weights, model.state_dict())
-    model.load_state_dict(weights)
-    return metadata
+    with open_checkpoint(path) as file:
+        _fill_model(path, file, model)
+        return file.metadata
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def _fill_model(path: Path, file: CheckpointFile, model: CTRModel) -> None:
+    weights = model.state_dict()
+    check_tensors(path, _part(file, MODEL), weights)
+    for name, weight in weights.items():
+        file.read_into(MODEL + name, weight)
+
+
+def _part(file: CheckpointFile, prefix: str) -> dict[str, Stored]:
+    return {name.removeprefix(prefix): stored for name, stored in file.tensors.items() if name.startswith(prefix)}

@@ -129,6 +129,11 @@ class TrainingSettings:
     memory_optimizer: Literal["row_adagrad", "row_adam", "adagrad", "sparse_adam"] = setting(
         "adagrad", "optimiser of the memory's value rows"
     )
+    stochastic_rounding: bool = setting(True, "round a value table of 16 bits stochastically; row optimisers only")
+    reseed_every: int | None = setting(
+        None, "steps after which sub-keys that no query chose are moved to live queries; never if not set"
+    )
+    memory_usage: bool = setting(True, "count which slots of the memory are read, and draw them")
     weight_decay: float = setting(0.0, "decoupled decay of weight matrices; not of embeddings, biases or the memory")
     clip_norm: float | None = setting(None, "largest norm of the whole gradient")
     eval_every: int | None = setting(None, "steps between evaluations within an epoch; always at its end")
@@ -141,7 +146,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value out of range."""
-        for name in ("epochs", "batch_size", "eval_every", "patience", "checkpoint_steps", "threads"):
+        for name in ("epochs", "batch_size", "eval_every", "patience", "checkpoint_steps", "reseed_every", "threads"):
             check_range(self, name, low=1)
         for name in ("learning_rate", "memory_learning_rate", "clip_norm", "checkpoint_minutes"):
             check_range(self, name, above=0.0)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lmn_model.checkpoint import CheckpointError
+from lmn_model.ctr_model import CTRModel
 from lmn_model.data import Batch, BatchLoader, Dataset
 from lmn_model.environment import describe_environment, peak_memory_mib
 from lmn_model.evaluation import (
@@ -34,17 +35,20 @@ from lmn_model.evaluation import (
 from lmn_model.files import write_json
 from lmn_model.metrics import MetricError, auc, log_loss
 from lmn_model.optimizers import Optimizers
-from lmn_model.plots import plot_learning_curves
+from lmn_model.plots import plot_learning_curves, plot_memory_usage
 from lmn_model.reproducible import reproducible, stop_requests
+from lmn_model.reseeding import reseed
 from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.run_state import RunState, load_model, save_model
 from lmn_model.settings import Settings
+from lmn_model.usage import MemoryUsage
 
 CURVE_POINTS = 20
 """Points of the training curve in an epoch."""
 CUDA_CHECK_STEPS = 16
 """On CUDA the loss is read every so many steps, for reading it waits for the device; on the CPU after each step."""
 
+EVENNESS = ("kl_to_uniform", "gini", "top_1_percent")
 DRAWING_SECONDS = 10
 """The learning curves are drawn at an evaluation if the last drawing is so old."""
 
@@ -142,12 +146,20 @@ class Trainer:
             "settings": settings.decisive(),
         }
         model = build_model(dataset.features, settings.model).to(device)
-        self.state = RunState(model, Optimizers(model, settings.training), device)
+        self.state = RunState(model, Optimizers(model, settings.training), device, self._count_reads(model))
         self.steps_per_epoch = -(-len(dataset.train) // settings.training.batch_size)
         self._environment = describe_environment(device)
         self._saved_at = time.monotonic()
         self._drawn_at = -math.inf
         self._clock = time.perf_counter()
+
+    def _count_reads(self, model: CTRModel) -> MemoryUsage | None:
+        """Have the model's memory count its reads, if it has one and is to."""
+        layer = model.memory_layer()
+        if layer is None or not (self.settings.training.memory_usage or self.settings.training.reseed_every):
+            return None
+        layer.usage = MemoryUsage(layer.keys.shape[2], layer.heads, self.device)
+        return layer.usage
 
     def restore(self) -> None:
         """Go back to the last checkpoint.
@@ -177,6 +189,8 @@ class Trainer:
         progress, training = self.state.progress, self.settings.training
         if progress.epoch_step == 0:
             self.state.optimizers.reset(self.state.model.begin_epoch(progress.epoch))
+            if self.state.usage is not None:
+                self.state.usage.reset()
         loader = BatchLoader(
             self.dataset.train,
             training.batch_size,
@@ -210,8 +224,11 @@ class Trainer:
         if out.memory_loss is not None:
             memory_loss = out.memory_loss
             loss = loss + self.settings.model.memory.loss_weight * memory_loss
+        if out.balance_loss is not None:
+            loss = loss + self.settings.model.memory.balance_weight * out.balance_loss
         loss.backward()
         self.state.optimizers.step()
+        self._look_after_memory()
         rows = len(batch)
         self.state.sums += (
             torch.stack((click_loss.detach(), memory_loss.detach(), torch.ones_like(click_loss))).double() * rows
@@ -220,6 +237,18 @@ class Trainer:
         self.state.progress.epoch_step += 1
         self.state.progress.step += 1
         self.state.progress.train_rows += rows
+
+    def _look_after_memory(self) -> None:
+        """Count the step and, where it is due, move the sub-keys that nobody reads."""
+        usage, layer = self.state.usage, self.state.model.memory_layer()
+        if usage is None or layer is None:
+            return
+        usage.advance()
+        every = self.settings.training.reseed_every
+        if every is not None and usage.step % every == 0:
+            moved = int(reseed(layer, usage, self.state.optimizers).sub_keys.sum())
+            if moved:
+                logger.info("step %d: %d sub-keys that nobody read were moved", self.state.progress.step + 1, moved)
 
     def _after_step(self, stop: threading.Event, bar: tqdm[Any]) -> bool:
         """Check, record, evaluate and save as is due; whether the epoch is over."""
@@ -272,7 +301,8 @@ class Trainer:
     def _check_weights(self) -> None:
         # The loss of a step says nothing about the update after it: without this, NaN weights could be saved as good.
         for name, weight in self.state.model.named_parameters():
-            if not torch.isfinite(weight).all():
+            # The extremes are NaN if any weight is; torch.isfinite would make copies of a large memory.
+            if weight.numel() and not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
                 raise self._diverged(f"the weight {name!r}")
 
     def _diverged(self, what: str) -> TrainingError:
@@ -286,11 +316,21 @@ class Trainer:
     def _record(self, bar: tqdm[Any]) -> None:
         logits, labels = (torch.cat(parts).cpu().numpy() for parts in zip(*self.state.recent, strict=True))
         self.state.recent.clear()
-        point = {"step": self.state.progress.step, "loss": log_loss(labels, logits), "auc": None}
+        point: dict[str, Any] = {"step": self.state.progress.step, "loss": log_loss(labels, logits), "auc": None}
         if 0 < labels.sum() < len(labels):
             point["auc"] = auc(labels, logits)
+        usage = self._usage_summary()
+        if usage is not None:
+            point["memory"] = {name: usage[name] for name in ("coverage", "recent_coverage", "gini")}
         self.state.progress.curve.append(point)
         bar.set_postfix(loss=f"{point['loss']:.4f}", auc="-" if point["auc"] is None else f"{point['auc']:.4f}")
+
+    def _usage_summary(self) -> dict[str, Any] | None:
+        """How the memory was read; recent is what the last stretch of the curve read."""
+        usage = self.state.usage
+        if usage is None or not self.settings.training.memory_usage:
+            return None
+        return usage.summary(since=usage.step - max(1, self.steps_per_epoch // CURVE_POINTS))
 
     def _evaluate(self) -> None:
         progress, training = self.state.progress, self.settings.training
@@ -307,6 +347,9 @@ class Trainer:
             "memory_loss": memory_loss / rows if self.state.model.sparse_parameters() else None,
             **valid,
         }
+        usage = self._usage_summary()
+        if usage is not None:
+            evaluation["memory"] = usage
         is_best = progress.add_evaluation(evaluation, training.patience)
         logger.info(
             "epoch %d step %d: %s; valid %s%s",
@@ -316,6 +359,10 @@ class Trainer:
             _in_words(valid),
             " (best)" if is_best else "",
         )
+        if usage is not None:
+            logger.info(
+                "memory: %s", _in_words({name: usage[name] for name in ("coverage", "recent_coverage", *EVENNESS)})
+            )
         if is_best:
             save_model(self.folder.best, self.state.model, {**self.identity, "evaluation": evaluation})
 
@@ -350,6 +397,8 @@ class Trainer:
         # Drawn first: who reads "finished" finds every file. Not at each of many quick evaluations.
         if status != "running" or time.monotonic() - self._drawn_at >= DRAWING_SECONDS:
             plot_learning_curves(metrics["results"], self.folder.curves)
+            if self.state.usage is not None and self.settings.training.memory_usage:
+                plot_memory_usage(self.state.usage, progress.curve, self.folder.memory_usage)
             self._drawn_at = time.monotonic()
         write_json(self.folder.metrics, metrics)
         return metrics

@@ -97,8 +97,8 @@ def test_the_memory_loss_is_the_mean_over_the_real_positions() -> None:
     for row, place in mask.nonzero().tolist():
         pair = torch.cat((history[row, place], user[row]))
         losses.append(F.smooth_l1_loss(network.memory(pair), pair))
-    torch.testing.assert_close(network.memory_loss(history, mask, user), torch.stack(losses).mean())
-    nothing = network.memory_loss(history, torch.zeros_like(mask), user)
+    torch.testing.assert_close(network.losses(history, mask, user).answer, torch.stack(losses).mean())
+    nothing = network.losses(history, torch.zeros_like(mask), user).answer
     assert nothing.item() == 0
     nothing.backward()
 
@@ -121,7 +121,7 @@ def test_the_target_of_the_memory_loss_has_no_gradient() -> None:
     network.memory.query.requires_grad_(False)
     network.memory.query.weight.zero_()  # the query no longer depends on the embeddings: only the target could
     history, user = torch.randn(2, 3, 6, requires_grad=True), torch.randn(2, 4, requires_grad=True)
-    network.memory_loss(history, torch.ones(2, 3, dtype=torch.bool), user).backward()
+    network.losses(history, torch.ones(2, 3, dtype=torch.bool), user).answer.backward()
     assert history.grad.count_nonzero() == 0
     assert user.grad.count_nonzero() == 0
     assert network.memory.values.grad is not None
@@ -138,7 +138,7 @@ def test_a_written_pair_becomes_familiar() -> None:
     optimizer = torch.optim.Adagrad([network.memory.values], lr=0.5)
     for _ in range(30):
         optimizer.zero_grad()
-        network.memory_loss(item[:20, None], torch.ones(20, 1, dtype=torch.bool), user[:20]).backward()
+        network.losses(item[:20, None], torch.ones(20, 1, dtype=torch.bool), user[:20]).answer.backward()
         optimizer.step()
     familiarity = network(item, user).familiarity.detach()
     written, other = familiarity[:20].mean(0), familiarity[20:].mean(0)

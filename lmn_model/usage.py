@@ -1,0 +1,179 @@
+"""Which slots and sub-keys of a memory training reads, and how evenly: what shows that a memory collapses.
+
+A router that sends everything to a few slots still trains, and its loss says nothing about it. So the reads of every
+slot are counted while the model trains, at two writes a read, and looked at from time to time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+_COMMON = 1 << 16
+"""Counts below it are told apart by one histogram; the few above are sorted."""
+
+
+class Evenness(TypedDict):
+    """How reads spread over slots or sub-keys; every number but ``coverage`` is None before the first read.
+
+    Attributes:
+        coverage: share that was read at all, 0 to 1.
+        kl_to_uniform: Kullback-Leibler divergence of the reads from the uniform distribution, in nats; 0 where all are
+            read alike, log(n) where one of n takes everything.
+        gini: Gini coefficient of the reads, 0 where all are read alike, towards 1 where one takes everything.
+        top_1_percent: share of the reads that go to the hundredth that is read most.
+    """
+
+    coverage: float
+    kl_to_uniform: float | None
+    gini: float | None
+    top_1_percent: float | None
+
+
+def evenness(reads: Tensor) -> Evenness:
+    """Statistics of ``reads``, int64 counts of any shape, in one pass over them and without sorting them."""
+    counts, members = _levels(reads.reshape(-1))
+    n, total = int(members.sum()), int((counts * members).sum())
+    used = int(members[counts > 0].sum())
+    if total == 0:
+        return Evenness(coverage=0.0, kl_to_uniform=None, gini=None, top_1_percent=None)
+    share = counts.double() / total
+    mass = share * members
+    logs = torch.where(counts > 0, (share * n).log(), 0.0)
+    below = members.cumsum(0) - members  # those read less than this level
+    ranks = members * (2 * below + members + 1).double() / 2  # sum of their places, from 1
+    top = -(-n // 100)
+    taken = (top - (n - below - members)).clamp(min=0).minimum(members)  # of each level, among the `top` most read
+    return Evenness(
+        coverage=used / n,
+        kl_to_uniform=max(0.0, float((mass * logs).sum())),
+        gini=max(0.0, float(2 * (share * ranks).sum()) / n - (n + 1) / n),
+        top_1_percent=float((share * taken).sum()),
+    )
+
+
+def _levels(reads: Tensor) -> tuple[Tensor, Tensor]:
+    """The different counts, ascending, and how many have each; int64 on the CPU."""
+    members = torch.bincount(reads.clamp(max=_COMMON)).cpu()
+    counts = members.nonzero().squeeze(1)
+    members = members[counts]
+    if len(counts) and int(counts[-1]) == _COMMON:
+        rare, times = torch.unique(reads[reads >= _COMMON], return_counts=True)
+        counts, members = torch.cat((counts[:-1], rare.cpu())), torch.cat((members[:-1], times.cpu()))
+    return counts, members
+
+
+def _quantile(values: Tensor, members: Tensor, share: float) -> int | None:
+    """The least of ascending ``values`` that ``share`` of all members do not exceed; None where there is none."""
+    if len(values) == 0:
+        return None
+    reached = members.cumsum(0)
+    return int(values[int(torch.searchsorted(reached, math.ceil(share * int(reached[-1]))))])
+
+
+class MemoryUsage:
+    """Counts the reads of a memory since it was last emptied; a :class:`MemoryLayer` in training mode records them.
+
+    It costs 12 bytes a slot and, for each read, an addition and a store. Nothing waits for the device.
+
+    Args:
+        sub_keys: N, sub-keys on each axis.
+        heads: H.
+        device: of the memory.
+
+    Attributes:
+        slot_reads: ``[N * N]`` int64, reads of each slot by all heads.
+        last_read: ``[N * N]`` int32, step of the last read; -1 where there was none.
+        sub_key_reads: ``[H, 2, N]`` int64, reads of each sub-key since :meth:`forget_sub_keys`.
+        step: steps since the memory was emptied.
+        queries: ``[B, H, 2, C]`` of the last read, None before it.
+        window_start: step at which :meth:`forget_sub_keys` was called.
+
+    Example:
+        >>> layer = MemoryLayer(8, 4, sub_keys=16, top_k=2)
+        >>> layer.usage = MemoryUsage(16)
+        >>> _ = layer(torch.randn(100, 8))
+        >>> int(layer.usage.slot_reads.sum())
+        200
+    """
+
+    def __init__(self, sub_keys: int, heads: int = 1, device: torch.device | str = "cpu") -> None:
+        self.sub_keys, self.heads = sub_keys, heads
+        self.slot_reads = torch.zeros(sub_keys**2, dtype=torch.int64, device=device)
+        self.last_read = torch.full((sub_keys**2,), -1, dtype=torch.int32, device=device)
+        self.sub_key_reads = torch.zeros(heads, 2, sub_keys, dtype=torch.int64, device=device)
+        self.step = 0
+        self.window_start = 0
+        self.queries: Tensor | None = None
+
+    @torch.no_grad()
+    def record(self, slots: Tensor, queries: Tensor) -> None:
+        """Count reads of ``slots [B, H, K]`` int64 by ``queries [B, H, 2, C]`` in the present step."""
+        self.queries = queries.detach()
+        read = slots.reshape(-1)
+        self.slot_reads.scatter_add_(0, read, torch.ones_like(read))
+        self.last_read.index_fill_(0, read, self.step)
+        first = slots.div(self.sub_keys, rounding_mode="floor")
+        for axis, sub_keys in enumerate((first, slots - first * self.sub_keys)):
+            for head in range(self.heads):
+                self.sub_key_reads[head, axis] += torch.bincount(sub_keys[:, head].reshape(-1), minlength=self.sub_keys)
+
+    def advance(self) -> None:
+        """The step is over."""
+        self.step += 1
+
+    def reset(self) -> None:
+        """The memory was emptied: nothing has been read."""
+        self.slot_reads.zero_()
+        self.last_read.fill_(-1)
+        self.step = 0
+        self.forget_sub_keys()
+
+    def forget_sub_keys(self) -> None:
+        """Count the reads of sub-keys from here on."""
+        self.sub_key_reads.zero_()
+        self.window_start = self.step
+
+    def summary(self, since: int = 0) -> dict[str, object]:
+        """What ``metrics.json`` holds: evenness over slots and over the sub-keys of each axis, and ages.
+
+        Args:
+            since: step from which ``recent_coverage`` counts.
+
+        Returns:
+            :class:`Evenness` of the slots, and besides ``steps`` and ``reads`` since the memory was emptied;
+            ``recent_coverage``, the share of slots read from step ``since`` on; ``age_median`` and ``age_90_percent``,
+            steps since the last read of the slots that were read (None if none was); ``sub_keys``, the evenness of each
+            axis, all heads together.
+        """
+        by_axis = self.slot_reads.view(self.sub_keys, self.sub_keys)
+        ages, members = _levels((self.step - 1 - self.last_read[self.last_read >= 0]).clamp(min=0).long())
+        return {
+            "steps": self.step,
+            "reads": int(self.slot_reads.sum()),
+            **evenness(self.slot_reads),
+            "recent_coverage": int((self.last_read >= since).sum()) / len(self.last_read) if self.step > since else 0.0,
+            "age_median": _quantile(ages, members, 0.5),
+            "age_90_percent": _quantile(ages, members, 0.9),
+            "sub_keys": [evenness(by_axis.sum(1)), evenness(by_axis.sum(0))],
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it as tensors, for a checkpoint; they share memory."""
+        return {
+            "slot_reads": self.slot_reads,
+            "last_read": self.last_read,
+            "sub_key_reads": self.sub_key_reads,
+            "steps": torch.tensor([self.step, self.window_start]),
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state` gave for a memory of this size."""
+        self.slot_reads.copy_(state["slot_reads"])
+        self.last_read.copy_(state["last_read"])
+        self.sub_key_reads.copy_(state["sub_key_reads"])
+        self.step, self.window_start = state["steps"].tolist()
