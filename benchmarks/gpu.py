@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 
 from .determinism import measure_determinism
+from .gpu_training import STEP, SUB_KEYS, measure_training
 from .graphs import check_captured_step, measure_replay
 from .limits import measure_limits
 from .measure import Session, describe_failure, measure_case
@@ -77,6 +78,13 @@ def plan(folder: Path, size: Callable[[Shape], Shape] = lambda shape: shape) -> 
     for dtype in ("fp32", "bf16"):
         step = Case("layer", size(SHAPES["ctr_64k"]), dtype)
         yield Item(f"captured step of {step}", 10, lambda session, at=step: check_captured_step(session, at))
+    for N in SUB_KEYS:
+        trained = size(replace(STEP, N=N))
+        yield Item(
+            f"training step with {trained.slots:,} slots",
+            15,
+            lambda session, at=trained: measure_training(session, at),
+        )
     hot = Case("bag", main, "bf16")
     yield Item(f"determinism of {hot}", 15, lambda session: measure_determinism(session, hot))
     yield case("layer", "lmn_1m", "fp32", "uniform", layer, all_passes, 40)
@@ -139,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = load(path)
     print(format_bars([bar for bar in bars([data]) if bar.kind == "gpu"]))
     print(f"copy {path} to benchmarks/results/ and run python -m benchmarks.report")
-    own = [row for name in ("times", "replay", "capture", "determinism") for row in data.get(name, ())]
+    own = [row for name in ("times", "replay", "capture", "training", "determinism") for row in data.get(name, ())]
     bad = [row for row in own if row["status"] != "ok" and row.get("side", "lmn").startswith("lmn")]
     bad += data.get("failed", [])
     for row in bad:

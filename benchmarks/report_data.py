@@ -122,6 +122,9 @@ def _judge_training(files: Sequence[dict[str, Any]], judge: Callable[..., None])
         theirs, ours = ms(1024, "torch", "step"), ms(1024, side, "step")
         faster = theirs / ours if theirs and ours else None
         judge("training", f"{name}, 2^20 slots, times faster than a dense gradient and AdamW", faster, "≥", 4)
+        counting, step = ms(1024, side, "usage"), ms(1024, side, "step")
+        share = counting / step if counting and step else None
+        judge("training", f"{name}, 2^20 slots, counting the reads, of the step", share, "≤", 0.02)
         rest = []
         for N in (1024, 4096):
             step, router = ms(N, side, "step"), ms(N, side, "router")

@@ -12,7 +12,14 @@ from .shapes import NAMED, SHAPES
 
 Files = Sequence[dict[str, Any]]
 SIDE_ORDER = ("lmn", "lmn_dense", "torch", "torch_sparse", "compile", "pkm", "fbgemm")
-KIND_NAMES = {"cpu": "CPU bars", "suite": "suite", "training": "training step", "gpu": "GPU", "audit": "machine code"}
+KIND_NAMES = {
+    "cpu": "CPU bars",
+    "suite": "suite",
+    "training": "training step",
+    "large_tables": "large tables",
+    "gpu": "GPU",
+    "audit": "machine code",
+}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -183,12 +190,54 @@ def training_table(files: Files) -> str:
                     f"{step['p50_ms']:.3g} ({step['p20_ms']:.3g}-{step['p80_ms']:.3g})",
                     f"{router['p50_ms']:.3g}" if ours else "",  # it is this library's router that was timed
                     f"{step['p50_ms'] - router['p50_ms']:.3g}" if ours else "",
+                    f"{what['usage']['p50_ms']:.2g}" if ours else "",
                     f"{peak['state_bytes'] / 2**20:,.0f}",
                     f"{peak['peak_bytes'] / 2**20:,.0f}",
                 )
             )
-    header = ("side", "slots", "step ms", "router ms", "rest ms", "table and state MiB", "peak resident MiB")
+    header = (
+        "side",
+        "slots",
+        "step ms",
+        "router ms",
+        "rest ms",
+        "counting reads ms",
+        "table and state MiB",
+        "peak resident MiB",
+    )
     return table(header, rows) if rows else ""
+
+
+def large_table(files: Files) -> str:
+    """Seconds and peak memory of making, training, saving and loading large memories."""
+    rows = [
+        (
+            f"{row['slots']:,}",
+            f"{row['held_bytes'] / 2**20:,.0f}",
+            *(f"{row[name]:.3g}" for name in ("make_s", "save_s", "verify_s", "load_s")),
+            f"{row['save_peak_bytes'] / row['held_bytes']:.3f}",
+            f"{row['load_peak_bytes'] / row['held_bytes']:.3f}",
+        )
+        for data in files
+        if data["kind"] == "large_tables"
+        for row in data["tables"]
+    ]
+    peaks = ("peak of making, training and saving", "peak of loading and training")
+    return table(("slots", "held MiB", "make s", "save s", "verify s", "load s", *peaks), rows) if rows else ""
+
+
+def gpu_training_table(files: Files) -> str:
+    """A whole training step on a GPU by the size of the memory."""
+    rows = []
+    for row in (row for data in files if data["kind"] == "gpu" for row in data.get("training", ())):
+        slots = f"{row['shape']['N'] ** 2:,}"
+        if row["status"] != "ok":
+            rows.append((slots, row.get("what", ""), row["status"], row.get("reason", ""), ""))
+            continue
+        peak = f"{row['peak_bytes'] / 2**20:,.0f}" if "peak_bytes" in row else ""
+        time = f"{row['p50_ms']:.3g} ({row['p20_ms']:.3g}-{row['p80_ms']:.3g})"
+        rows.append((slots, row["what"], time, peak, f"{row['table_bytes'] / 2**20:,.0f}"))
+    return table(("slots", "step", "ms", "peak MiB", "table MiB"), rows) if rows else ""
 
 
 def skipped_list(files: Files) -> str:

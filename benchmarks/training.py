@@ -2,9 +2,10 @@
 
 A step is forward, backward and update of keys and values, with gradients cleared. This library takes sparse rows and an
 optimiser that updates those; the sides to compare with are plain torch with a dense gradient and AdamW, as published
-layers train, and plain torch with sparse rows and SparseAdam. Beside each size the router alone is timed, forward and
-backward, since its work grows with the root of the slots by design and the rest should not; and one process of its own
-trains three steps and reports its peak of resident memory.
+layers train (as torch makes it, and fused), and plain torch with sparse rows and SparseAdam. Beside each size the router
+alone is timed, forward and backward, since its work grows with the root of the slots by design and the rest should not;
+so is the counting of the step's reads (``lmn_model.usage``), which a step does not hold. One process of its own trains
+three steps and reports its peak of resident memory.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from lmn_kernels import memory_lookup, product_key_topk
 from lmn_kernels.optim import RowAdagrad, RowAdam
+from lmn_model.usage import MemoryUsage
 
 from .problems import Case, Problem, make_problems
 from .report_data import bars, format_bars, load
@@ -32,7 +34,7 @@ from .sides import torch_layer
 from .timing import Call, Effort, Stopwatch, percentiles, time_in_turns
 
 STEP = Shape("training", B=4096, H=1, C=64, N=1024, K=32, D=64)
-SIZES = {1024: ("row_adagrad", "row_adam", "torch", "torch_sparse"), 4096: ("row_adagrad", "row_adam")}
+SIZES = {1024: ("row_adagrad", "row_adam", "torch", "torch_fused", "torch_sparse"), 4096: ("row_adagrad", "row_adam")}
 SETS = 3
 UPDATES = 3  # before the peak is read
 LEARNING_RATE = 1e-3
@@ -41,7 +43,11 @@ Optimizers = Callable[[Tensor], torch.optim.Optimizer]
 SIDES: dict[str, tuple[str, Optimizers]] = {
     "row_adagrad": ("this library, RowAdagrad", partial(RowAdagrad, lr=LEARNING_RATE)),
     "row_adam": ("this library, RowAdam", partial(RowAdam, lr=LEARNING_RATE)),
-    "torch": ("plain torch, dense gradient, fused AdamW", partial(torch.optim.AdamW, lr=LEARNING_RATE, fused=True)),
+    "torch": ("plain torch, dense gradient, AdamW", partial(torch.optim.AdamW, lr=LEARNING_RATE)),
+    "torch_fused": (
+        "plain torch, dense gradient, AdamW(fused=True)",
+        partial(torch.optim.AdamW, lr=LEARNING_RATE, fused=True),
+    ),
     "torch_sparse": ("plain torch, sparse rows, SparseAdam", partial(torch.optim.SparseAdam, lr=LEARNING_RATE)),
 }
 
@@ -134,9 +140,20 @@ def _measure(file: ResultFile, shape: Shape, sides: Sequence[str], options: argp
         def router(turn: int, problems: list[Problem] = problems) -> Call:
             return lambda: route(problems[turn % SETS])
 
-        times = time_in_turns({"step": step, "router": router}, Stopwatch("cpu"), effort)
+        usage = MemoryUsage(shape.N)
+        reads = [
+            product_key_topk(problem.tensors["queries"], problem.tensors["keys"], shape.K)[1] for problem in problems
+        ]
+
+        def count(turn: int, usage: MemoryUsage = usage, problems: list[Problem] = problems) -> Call:
+            return lambda: usage.record(reads[turn % SETS], problems[turn % SETS].tensors["queries"])
+
+        calls = {"step": step, "router": router, "usage": count}
+        if not side.startswith("row"):
+            del calls["usage"]
+        times = time_in_turns(calls, Stopwatch("cpu"), effort)
         held = state_bytes(trainer)
-        del trainer, problems, step, router
+        del trainer, problems, step, router, count, calls, usage
         record = {"side": side, "note": SIDES[side][0], "shape": asdict(shape), "state_bytes": held}
         for what, seconds in times.items():
             file.add("steps", {**record, "what": what, **percentiles(seconds), "rounds": len(seconds)})

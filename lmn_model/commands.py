@@ -1,4 +1,4 @@
-"""The commands of ``lmn``: train, evaluate, predict and demo; :mod:`lmn_model.cli` is the way in.
+"""The commands of ``lmn``: train, evaluate, predict, grow and demo; :mod:`lmn_model.cli` is the way in.
 
 What a user can get wrong ends in one line on stderr and exit code 2; a traceback means a defect of the program. Results
 go to stdout, everything else to stderr.
@@ -25,6 +25,7 @@ from lmn_model.evaluation import evaluate_run
 from lmn_model.metrics import MetricError
 from lmn_model.prediction import PredictionError, predict_pairs
 from lmn_model.run_folder import RunFolder, RunFolderError
+from lmn_model.run_growth import grow_run
 from lmn_model.setting_types import Declared, declared_settings, describe, did_you_mean, parse
 from lmn_model.settings import Settings, SettingsError
 from lmn_model.training import TrainingError, TrainingInterrupted, train
@@ -106,6 +107,11 @@ def _predict(arguments: argparse.Namespace) -> None:
     print(json.dumps({"rows": rows, "out": arguments.out}))
 
 
+def _grow(arguments: argparse.Namespace) -> None:
+    settings = grow_run(arguments.run_folder, arguments.out, epochs=arguments.epochs)
+    print(json.dumps({"run": arguments.out, "slots": settings.model.memory.sub_keys**2}))
+
+
 def _demo(arguments: argparse.Namespace) -> None:
     try:
         rows = run_demo(arguments.out, DEMO)
@@ -157,6 +163,11 @@ def _build_parser() -> tuple[_Parser, dict[str, _Parser]]:
     predict.add_argument("--out", metavar="FILE", required=True, help=".csv or .parquet to write")
     predict.add_argument("--path", metavar="FILE", help="events for the histories, if others than the run's")
     predict.add_argument("--force", action="store_true", help="replace the output file")
+
+    grow = command("grow", _grow, "Copy a run to one with four times the slots that answers the same.")
+    grow.add_argument("--run", dest="run_folder", metavar="DIR", required=True, help="run folder; it is not changed")
+    grow.add_argument("--out", metavar="DIR", required=True, help="new run folder; lmn train --resume goes on there")
+    grow.add_argument("--epochs", type=int, metavar="VALUE", help="passes in all, if more than the run's")
 
     demo = command("demo", _demo, "Train and compare three models on Complete Journey.")
     demo.add_argument("--out", metavar="DIR", default="runs/demo", help="folder of the runs (default: runs/demo)")

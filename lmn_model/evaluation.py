@@ -18,7 +18,7 @@ from lmn_model.data import BatchLoader, Dataset, FeatureSpec, Split, Vocabularie
 from lmn_model.metrics import click_metrics
 from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder
-from lmn_model.run_state import check_identity, load_model
+from lmn_model.run_state import load_model
 from lmn_model.settings import DataSettings, Settings, SettingsError
 
 
@@ -143,7 +143,7 @@ def load_run(root: Path | str, device: str | None = None) -> LoadedRun:
     check_backend(settings.model, target)
     vocabularies = Vocabularies.load(folder.root)
     model = build_model(vocabularies.features, settings.model)
-    check_identity(folder.best, load_model(folder.best, model), {"settings": settings.decisive()})
+    load_model(folder.best, model, {"settings": settings.decisive()})
     return LoadedRun(settings, model.to(target), vocabularies, target)
 
 

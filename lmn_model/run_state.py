@@ -76,8 +76,8 @@ class RunState:
         metadata = {"kind": "state", **identity, "progress": self.progress.to_dict(), "optimizer_numbers": numbers}
         save_checkpoint(path, tensors, metadata)
 
-    def load(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Take over a state that :meth:`save` wrote for the same run.
+    def load(self, path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Take over a state that :meth:`save` wrote for the same run, and return the checkpoint's metadata.
 
         Raises:
             CheckpointError: the file is missing, damaged, of another model, or its identity is another.
@@ -98,6 +98,7 @@ class RunState:
             torch.set_rng_state(file.read("generator.cpu"))
             if self.device.type == "cuda" and "generator.cuda" in file.tensors:
                 torch.cuda.set_rng_state(file.read("generator.cuda"), self.device)
+            return file.metadata
 
 
 def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -122,13 +123,14 @@ def save_model(path: Path, model: CTRModel, metadata: Mapping[str, Any]) -> None
     save_checkpoint(path, tensors, {"kind": "model", **metadata})
 
 
-def load_model(path: Path, model: CTRModel) -> dict[str, Any]:
+def load_model(path: Path, model: CTRModel, identity: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fill ``model`` from a checkpoint of either kind and return the checkpoint's metadata.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another model.
+        CheckpointError: the file is missing, damaged, or of another model, or its identity is another.
     """
     with open_checkpoint(path) as file:
+        check_identity(path, file.metadata, identity or {})
         _fill_model(path, file, model)
         return file.metadata
 

@@ -127,7 +127,7 @@ class TrainingSettings:
     learning_rate: float = setting(1e-3, "learning rate of the dense parameters (Adam)")
     memory_learning_rate: float = setting(0.05, "learning rate of the memory's value rows")
     memory_optimizer: Literal["row_adagrad", "row_adam", "adagrad", "sparse_adam"] = setting(
-        "adagrad", "optimiser of the memory's value rows"
+        "row_adagrad", "optimiser of the memory's value rows"
     )
     stochastic_rounding: bool = setting(True, "round a value table of 16 bits stochastically; row optimisers only")
     reseed_every: int | None = setting(
@@ -192,6 +192,10 @@ class Settings:
         """The nested tables of the TOML file. TOML has no null: a setting that is None is left out."""
         tables: dict[str, Any] = without_none(asdict(self))
         return tables
+
+    def counts_reads(self) -> bool:
+        """Whether the reads of the memory are counted in training: to be reported, or to find what nobody reads."""
+        return self.model.interest == "lmn" and (self.training.memory_usage or self.training.reseed_every is not None)
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide the result, by section and name, such as ``"training.seed"``, as JSON holds them.

@@ -156,7 +156,7 @@ class Trainer:
     def _count_reads(self, model: CTRModel) -> MemoryUsage | None:
         """Have the model's memory count its reads, if it has one and is to."""
         layer = model.memory_layer()
-        if layer is None or not (self.settings.training.memory_usage or self.settings.training.reseed_every):
+        if layer is None or not self.settings.counts_reads():
             return None
         layer.usage = MemoryUsage(layer.keys.shape[2], layer.heads, self.device)
         return layer.usage

@@ -387,9 +387,9 @@ def test_a_rehearsal_of_the_training_step(tmp_path: Path, capsys: pytest.Capture
     assert training.main(["--out", str(tmp_path / "training.json"), "--rehearse", "--threads", "1"]) == 0
     data = load(tmp_path / "training.json")
     assert [row["side"] for row in data["steps"] if row["what"] == "step"] == [
-        "row_adagrad", "row_adam", "torch", "torch_sparse", "row_adagrad", "row_adam"
+        "row_adagrad", "row_adam", "torch", "torch_fused", "torch_sparse", "row_adagrad", "row_adam"
     ]  # fmt: skip
-    assert len(training_table([data]).splitlines()) == 2 + len(data["peaks"]) == 8
+    assert len(training_table([data]).splitlines()) == 2 + len(data["peaks"]) == 9
     values = {row["side"]: row["shape"]["N"] ** 2 * row["shape"]["D"] * 4 for row in data["peaks"]}
     state = {row["side"]: row["state_bytes"] for row in data["peaks"]}
     assert values["torch"] * 3 <= state["torch"] <= values["torch"] * 3 + 8

@@ -1,0 +1,87 @@
+"""A run with a larger memory, made of one that was trained: same answers, four times the slots, ready to go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lmn_model.data import Vocabularies
+from lmn_model.evaluation import build_model
+from lmn_model.growth import grow
+from lmn_model.memory_layer import MemoryLayer
+from lmn_model.optimizers import Optimizers
+from lmn_model.run_folder import RunFolder
+from lmn_model.run_state import RunState, load_model, save_model
+from lmn_model.settings import Settings, SettingsError
+from lmn_model.usage import MemoryUsage
+
+RESEED_EVERY = 100
+"""Steps between reseedings of a grown run whose own settings ask for none: without any, nothing would wake."""
+
+
+def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) -> Settings:
+    """Copy the run in ``root`` to ``out`` with 2 N sub-keys for its N on each axis.
+
+    What the model answers is the same but for rounding. The new sub-keys sleep; training, which goes on with
+    ``lmn train --resume OUT``, wakes them a few at a time every ``reseed_every`` steps.
+
+    Args:
+        root: folder of a run of the memory model with a checkpoint; it is not changed.
+        out: new run folder.
+        epochs: passes in all, to train on where the run is finished; as in the run if None.
+
+    Returns:
+        The settings of the new run.
+
+    Raises:
+        SettingsError: the run has no memory, or ``epochs`` is out of range.
+        RunFolderError: no run is in ``root``, or ``out`` is taken or cannot be written.
+        CheckpointError: a checkpoint is missing or damaged, or cannot be written.
+        DataError: the vocabularies are missing or damaged.
+    """
+    old, new = RunFolder(root), RunFolder(out)
+    settings = old.load_settings()
+    if settings.model.interest != "lmn":
+        raise SettingsError(f"{old}: a run of interest {settings.model.interest!r} has no memory to grow")
+    changes = {
+        "sub_keys": 2 * settings.model.memory.sub_keys,
+        "reseed_every": settings.training.reseed_every or RESEED_EVERY,
+        "epochs": epochs or settings.training.epochs,
+    }
+    grown = settings.override(changes, source="grow")
+    if epochs is not None and epochs < settings.training.epochs:
+        raise SettingsError(f"epochs must be at least the {settings.training.epochs} of the run, got {epochs}")
+    vocabularies = Vocabularies.load(old.root)
+    model = build_model(vocabularies.features, settings.model)
+    layer = model.memory_layer()
+    assert layer is not None
+    identity = {"settings": settings.decisive()}
+
+    optimizers = Optimizers(model, settings.training)
+    layer.usage = _usage(layer) if settings.counts_reads() else None
+    state = RunState(model, optimizers, torch.device("cpu"), layer.usage)
+    with torch.random.fork_rng(devices=[]):  # the state holds the generator's
+        kept = state.load(old.last, identity)
+        if layer.usage is None:
+            layer.usage = _usage(layer)  # the new run reseeds, so it counts
+        grow(layer, optimizers)
+        state.usage = layer.usage
+        new.create()
+        kept["settings"] = grown.decisive()
+        state.save(new.last, {name: kept[name] for name in ("features", "data", "settings")})
+    del state, optimizers, model, layer  # a table is gigabytes: one at a time
+
+    best = build_model(vocabularies.features, settings.model)
+    found = load_model(old.best, best, identity)
+    layer = best.memory_layer()
+    assert layer is not None
+    grow(layer)
+    save_model(new.best, best, {**found, "settings": grown.decisive()})
+    vocabularies.save(new.root)
+    grown.save(new.settings)
+    return grown
+
+
+def _usage(layer: MemoryLayer) -> MemoryUsage:
+    return MemoryUsage(layer.keys.shape[2], layer.heads)
