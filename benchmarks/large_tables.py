@@ -1,15 +1,14 @@
 """Memories of 2^24 and 2^26 slots: ``python -m benchmarks.large_tables --out FILE``, some minutes, 18 GiB of memory.
 
 Each size is made, trained for three steps with RowAdagrad while its reads are counted, and saved by one process, and
-loaded and trained by another. Both report seconds and their peak of resident memory over what they must hold: the table,
-the optimiser's state and the counts. A second copy of the table anywhere would show as a peak of nearly 2. Checkpoints
-go to a folder beside FILE for the time of the run; the largest takes 16 GiB of disk.
+loaded and trained by another. Both report seconds and their peak of resident memory over what they must hold: the
+table, the optimiser's state and the counts. A second copy of the table anywhere would show as a peak of nearly 2.
+Checkpoints go to a folder beside FILE for the time of the run; the largest takes 16 GiB of disk.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from lmn_model.checkpoint import open_checkpoint, save_checkpoint
 from lmn_model.memory_layer import MemoryLayer
 from lmn_model.usage import MemoryUsage
 
+from .memory import peak_resident_bytes
 from .results import ResultFile
 
 SUB_KEYS = (4096, 8192)
@@ -67,7 +67,11 @@ def train_and_save(N: int, path: Path, threads: int) -> dict[str, Any]:
     tensors |= {f"usage/{name}": value for name, value in _usage(layer).state().items()}
     save_checkpoint(path, tensors, {})
     clock.stop("save_s")
-    return {**clock.seconds, "held_bytes": sum(each.nbytes for each in tensors.values()), "save_peak_bytes": _peak()}
+    return {
+        **clock.seconds,
+        "held_bytes": sum(each.nbytes for each in tensors.values()),
+        "save_peak_bytes": peak_resident_bytes(),
+    }
 
 
 def load_and_train(N: int, path: Path, threads: int) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def load_and_train(N: int, path: Path, threads: int) -> dict[str, Any]:
     _train(layer, rows)
     if int(rows.state[layer.values]["step"]) != 2 * STEPS:
         raise AssertionError(f"{2 * STEPS} steps should have been counted, got {rows.state[layer.values]['step']}")
-    return {**clock.seconds, "load_peak_bytes": _peak()}
+    return {**clock.seconds, "load_peak_bytes": peak_resident_bytes()}
 
 
 def _make(N: int) -> tuple[MemoryLayer, RowAdagrad]:
@@ -122,10 +126,6 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[name] = round(now - self._last, 3)
         self._last = now
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ first, so that it counts.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import tracemalloc
 from collections.abc import Callable
@@ -48,3 +49,14 @@ def peak_bytes(call: Callable[[], object], device: torch.device | str) -> int:
         held += change
         peak = max(peak, held)
     return peak + arrays
+
+
+def peak_resident_bytes() -> int:
+    """The most bytes this program has held, Python and torch included; Linux.
+
+    ``getrusage`` would not do: it counts what the process held before it became this program, as a copy of its parent.
+    """
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    if found is None:
+        raise RuntimeError("/proc/self/status: has no VmHWM, so the peak of resident memory is not known")
+    return int(found[1]) * 1024

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lmn_kernels import huge_zeros
+
 from .shapes import Shape
 
 OPS = ("router", "bag", "layer")
@@ -87,7 +89,7 @@ def _parameters(case: Case, generator: torch.Generator) -> dict[str, Tensor]:
         keys = torch.randn(shape.H, 2, shape.N, shape.C, generator=generator, device=device)
         made["keys"] = F.normalize(keys, dim=-1).to(dtype)
     if case.op != "router":
-        values = torch.empty(shape.slots, shape.D, dtype=dtype, device=device)
+        values = huge_zeros(shape.slots, shape.D, dtype=dtype, device=device)
         made["values"] = values.uniform_(-1, 1, generator=generator)
     return made
 

@@ -2,30 +2,30 @@
 
 A step is forward, backward and update of keys and values, with gradients cleared. This library takes sparse rows and an
 optimiser that updates those; the sides to compare with are plain torch with a dense gradient and AdamW, as published
-layers train (as torch makes it, and fused), and plain torch with sparse rows and SparseAdam. Beside each size the router
-alone is timed, forward and backward, since its work grows with the root of the slots by design and the rest should not;
-so is the counting of the step's reads (``lmn_model.usage``), which a step does not hold. One process of its own trains
-three steps and reports its peak of resident memory.
+layers train (as torch makes it, and fused), and plain torch with sparse rows and SparseAdam. All sides have the table
+of values in huge pages. Beside each size the router alone is timed, forward and backward, since its work grows with the
+root of the slots by design and the rest should not; so is the counting of the step's reads (``lmn_model.usage``), which
+a step does not hold. One process of its own trains three steps and reports its peak of resident memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lmn_kernels import memory_lookup, product_key_topk
 from lmn_kernels.optim import RowAdagrad, RowAdam
-from lmn_model.usage import MemoryUsage
 
+from .memory import peak_resident_bytes
 from .problems import Case, Problem, make_problems
 from .report_data import bars, format_bars, load
 from .results import ResultFile
@@ -97,7 +97,7 @@ def _train_and_measure(side: str, shape: Shape, threads: int) -> int:
     trainer = Trainer(side, problem)
     for _ in range(UPDATES):
         trainer.step(problem)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_resident_bytes()
 
 
 def state_bytes(trainer: Trainer) -> int:
@@ -128,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(file: ResultFile, shape: Shape, sides: Sequence[str], options: argparse.Namespace) -> None:
+    from lmn_model.usage import MemoryUsage  # not in the processes whose memory is measured
+
     effort = Effort(0.0, 0.0, 2, 2) if options.rehearse else Effort(1.0, 6.0, 7, 40)
     for side in sides:
         # One side at a time holds its table and state: they are gigabytes each.
@@ -140,12 +142,12 @@ def _measure(file: ResultFile, shape: Shape, sides: Sequence[str], options: argp
         def router(turn: int, problems: list[Problem] = problems) -> Call:
             return lambda: route(problems[turn % SETS])
 
-        usage = MemoryUsage(shape.N)
+        usage = MemoryUsage(shape.N, by_sub_key=False)  # as training counts unless it reseeds
         reads = [
             product_key_topk(problem.tensors["queries"], problem.tensors["keys"], shape.K)[1] for problem in problems
         ]
 
-        def count(turn: int, usage: MemoryUsage = usage, problems: list[Problem] = problems) -> Call:
+        def count(turn: int, usage: Any = usage, problems: list[Problem] = problems, reads: Any = reads) -> Call:
             return lambda: usage.record(reads[turn % SETS], problems[turn % SETS].tensors["queries"])
 
         calls = {"step": step, "router": router, "usage": count}

@@ -6,8 +6,17 @@ K slots chosen for each row and head, D width of a value row, L slots of a bag.
 
 from .gather_aggregate import gather_aggregate
 from .gather_aggregate.recycled import empty_cache
+from .huge_pages import huge_zeros
 from .memory_lookup import MemoryLookup, memory_lookup
 from .product_key_topk import ProductKeyTopK, product_key_topk
 
 __version__ = "0.1.0"
-__all__ = ["MemoryLookup", "ProductKeyTopK", "empty_cache", "gather_aggregate", "memory_lookup", "product_key_topk"]
+__all__ = [
+    "MemoryLookup",
+    "ProductKeyTopK",
+    "empty_cache",
+    "gather_aggregate",
+    "huge_zeros",
+    "memory_lookup",
+    "product_key_topk",
+]

@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from lmn_kernels import huge_zeros
 from lmn_model.files import replacing
 
 FORMAT = "lmn-checkpoint-1"
@@ -110,7 +111,7 @@ class CheckpointFile:
     def read(self, name: str, device: torch.device | str = "cpu") -> torch.Tensor:
         """The tensor ``name``, in memory of its own."""
         stored = self.tensors[name]
-        tensor = torch.empty(stored.shape, dtype=stored.dtype, device=device)
+        tensor = huge_zeros(*stored.shape, dtype=stored.dtype, device=device)
         self.read_into(name, tensor)
         return tensor
 

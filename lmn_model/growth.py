@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import swap_tensors
 
+from lmn_kernels import huge_zeros
 from lmn_model.memory_layer import MemoryLayer
 from lmn_model.usage import MemoryUsage
 
@@ -61,7 +62,9 @@ def grow(layer: MemoryLayer, optimizers: Iterable[torch.optim.Optimizer] = ()) -
                 state[name] = _widen(value)
         for state, name, value in _state_tensors(optimizer, layer.values):
             if value.shape[:1] == values.shape[:1]:
-                start = value.new_full((4 * N * N, *value.shape[1:]), _initial_state(optimizer, layer.values, name))
+                start = huge_zeros(4 * N * N, *value.shape[1:], dtype=value.dtype, device=value.device)
+                if initial := _initial_state(optimizer, layer.values, name):
+                    start.fill_(initial)
                 state[name] = _spread(value, N, start)
     layer.asleep = torch.cat((layer.asleep, torch.ones_like(layer.asleep)), dim=2)
     if layer.usage is not None:
@@ -83,11 +86,14 @@ def _initial_state(optimizer: torch.optim.Optimizer, parameter: Tensor, name: st
 
 def _grown_usage(usage: MemoryUsage) -> MemoryUsage:
     N = usage.sub_keys
-    grown = MemoryUsage(2 * N, usage.heads, usage.slot_reads.device)
-    _spread(usage.slot_reads, N, grown.slot_reads)
-    _spread(usage.last_read, N, grown.last_read)
-    grown.sub_key_reads[:, :, :N] = usage.sub_key_reads
-    grown.step, grown.window_start, grown.queries = usage.step, usage.window_start, usage.queries
+    grown = MemoryUsage(2 * N, usage.heads, usage.slot_reads.device, by_sub_key=usage.sub_key_reads is not None)
+    state = usage.state()
+    for name in ("slot_reads", "last_read"):
+        state[name] = _spread(state[name], N, getattr(grown, name).to(state[name].dtype))
+    if usage.sub_key_reads is not None:
+        state["sub_key_reads"] = torch.cat((usage.sub_key_reads, torch.zeros_like(usage.sub_key_reads)), dim=2)
+    grown.load_state(state)
+    grown.queries = usage.queries
     return grown
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lmn_kernels import MemoryLookup, memory_lookup
+from lmn_kernels import MemoryLookup, huge_zeros, memory_lookup
 from lmn_model.usage import MemoryUsage
 
 
@@ -84,31 +84,37 @@ class MemoryLayer(nn.Module):
         self.norm = nn.LayerNorm(key_dim)
         self.keys = nn.Parameter(torch.empty(heads, 2, sub_keys, key_dim))
         width = out_features // heads if concat_heads else out_features
-        self.values = nn.Parameter(torch.empty(sub_keys**2, width, dtype=value_dtype))
+        self.values = nn.Parameter(huge_zeros(sub_keys**2, width, dtype=value_dtype))
         self.asleep: Tensor
         self.register_buffer("asleep", torch.zeros(heads, 2, sub_keys, dtype=torch.bool))
         self.usage: MemoryUsage | None = None
         self.value_std = value_std
-        self.reset_parameters()
+        self._reset_router()
+        if value_std:  # zeros that nobody writes take no memory
+            self.reset_values()
 
     def reset_parameters(self) -> None:
         """Draw the query map and the keys, and empty the memory."""
+        self._reset_router()
+        self.reset_values()
+
+    def _reset_router(self) -> None:
         self.query.reset_parameters()
         self.norm.reset_parameters()
         nn.init.normal_(self.keys, std=self.keys.shape[-1] ** -0.5)
-        self.reset_values()
 
     def reset_values(self) -> None:
         """Empty the memory: values as at the start, everything else as it is."""
         with torch.no_grad():
-            self._fill(self.values)
+            if self.value_std:
+                self.values.normal_(std=self.value_std)
+            else:
+                self.values.zero_()
 
     def initial_values(self, rows: int) -> Tensor:
         """``[rows, D]`` as a slot is at the start."""
-        return self._fill(self.values.new_empty(rows, self.values.shape[1]))
-
-    def _fill(self, values: Tensor) -> Tensor:
-        return values.zero_() if self.value_std == 0 else values.normal_(std=self.value_std)
+        values = huge_zeros(rows, self.values.shape[1], dtype=self.values.dtype, device=self.values.device)
+        return values.normal_(std=self.value_std) if self.value_std else values
 
     def values_parameters(self) -> list[nn.Parameter]:
         """The parameters that take a sparse gradient; empty if ``sparse_grad`` is off."""

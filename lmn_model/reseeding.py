@@ -46,12 +46,17 @@ def reseed(layer: MemoryLayer, usage: MemoryUsage, optimizers: Iterable[torch.op
 
     Args:
         layer: whose sub-keys and values change, in place.
-        usage: of the layer.
+        usage: of the layer; it counts by sub-key.
         optimizers: their state for what was moved and emptied becomes zero, as for a parameter that is new.
 
     Returns:
         What was moved; nothing if nothing has been read.
+
+    Raises:
+        ValueError: ``usage`` does not count by sub-key.
     """
+    if usage.sub_key_reads is None:
+        raise ValueError("reseed: usage must count by sub-key, got one with by_sub_key=False")
     H, _, N, _ = layer.keys.shape
     read = usage.sub_key_reads > 0
     luck = torch.rand(H, 2, N, device=read.device).masked_fill_(read, -1.0)

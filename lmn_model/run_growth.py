@@ -9,7 +9,6 @@ import torch
 from lmn_model.data import Vocabularies
 from lmn_model.evaluation import build_model
 from lmn_model.growth import grow
-from lmn_model.memory_layer import MemoryLayer
 from lmn_model.optimizers import Optimizers
 from lmn_model.run_folder import RunFolder
 from lmn_model.run_state import RunState, load_model, save_model
@@ -59,12 +58,16 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     identity = {"settings": settings.decisive()}
 
     optimizers = Optimizers(model, settings.training)
-    layer.usage = _usage(layer) if settings.counts_reads() else None
+    if settings.counts_reads():
+        reseeded = settings.training.reseed_every is not None
+        layer.usage = MemoryUsage(layer.keys.shape[2], layer.heads, by_sub_key=reseeded)
     state = RunState(model, optimizers, torch.device("cpu"), layer.usage)
     with torch.random.fork_rng(devices=[]):  # the state holds the generator's
         kept = state.load(old.last, identity)
-        if layer.usage is None:
-            layer.usage = _usage(layer)  # the new run reseeds, so it counts
+        if layer.usage is None:  # the new run reseeds, so it counts, and by sub-key
+            layer.usage = MemoryUsage(layer.keys.shape[2], layer.heads)
+        elif layer.usage.sub_key_reads is None:
+            layer.usage.forget_sub_keys()
         grow(layer, optimizers)
         state.usage = layer.usage
         new.create()
@@ -81,7 +84,3 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     vocabularies.save(new.root)
     grown.save(new.settings)
     return grown
-
-
-def _usage(layer: MemoryLayer) -> MemoryUsage:
-    return MemoryUsage(layer.keys.shape[2], layer.heads)

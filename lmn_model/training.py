@@ -158,7 +158,8 @@ class Trainer:
         layer = model.memory_layer()
         if layer is None or not self.settings.counts_reads():
             return None
-        layer.usage = MemoryUsage(layer.keys.shape[2], layer.heads, self.device)
+        reseeds = self.settings.training.reseed_every is not None
+        layer.usage = MemoryUsage(layer.keys.shape[2], layer.heads, self.device, by_sub_key=reseeds)
         return layer.usage
 
     def restore(self) -> None:

@@ -13,8 +13,11 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from lmn_kernels import huge_zeros
+
 _COMMON = 1 << 16
 """Counts below it are told apart by one histogram; the few above are sorted."""
+_INT32_MAX = torch.iinfo(torch.int32).max
 
 
 class Evenness(TypedDict):
@@ -35,7 +38,7 @@ class Evenness(TypedDict):
 
 
 def evenness(reads: Tensor) -> Evenness:
-    """Statistics of ``reads``, int64 counts of any shape, in one pass over them and without sorting them."""
+    """Statistics of ``reads``, integer counts of any shape, in one pass over them and without sorting them."""
     counts, members = _levels(reads.reshape(-1))
     n, total = int(members.sum()), int((counts * members).sum())
     used = int(members[counts > 0].sum())
@@ -78,17 +81,21 @@ def _quantile(values: Tensor, members: Tensor, share: float) -> int | None:
 class MemoryUsage:
     """Counts the reads of a memory since it was last emptied; a :class:`MemoryLayer` in training mode records them.
 
-    It costs 12 bytes a slot and, for each read, an addition and a store. Nothing waits for the device.
+    It costs 8 bytes a slot and, for each read, an addition and a store; as much again with ``by_sub_key``. Nothing
+    waits for the device.
 
     Args:
         sub_keys: N, sub-keys on each axis.
         heads: H.
         device: of the memory.
+        by_sub_key: count the reads of sub-keys too, which :func:`lmn_model.reseeding.reseed` needs.
 
     Attributes:
-        slot_reads: ``[N * N]`` int64, reads of each slot by all heads.
+        slot_reads: ``[N * N]``, reads of each slot by all heads; int32 until a slot could have more than that holds,
+            then int64.
         last_read: ``[N * N]`` int32, step of the last read; -1 where there was none.
-        sub_key_reads: ``[H, 2, N]`` int64, reads of each sub-key since :meth:`forget_sub_keys`.
+        sub_key_reads: ``[H, 2, N]`` int64, reads of each sub-key since :meth:`forget_sub_keys`; None where they are
+            not counted.
         step: steps since the memory was emptied.
         queries: ``[B, H, 2, C]`` of the last read, None before it.
         window_start: step at which :meth:`forget_sub_keys` was called.
@@ -101,22 +108,34 @@ class MemoryUsage:
         200
     """
 
-    def __init__(self, sub_keys: int, heads: int = 1, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, sub_keys: int, heads: int = 1, device: torch.device | str = "cpu", *, by_sub_key: bool = True
+    ) -> None:
         self.sub_keys, self.heads = sub_keys, heads
-        self.slot_reads = torch.zeros(sub_keys**2, dtype=torch.int64, device=device)
-        self.last_read = torch.full((sub_keys**2,), -1, dtype=torch.int32, device=device)
-        self.sub_key_reads = torch.zeros(heads, 2, sub_keys, dtype=torch.int64, device=device)
+        self.slot_reads = huge_zeros(sub_keys**2, dtype=torch.int32, device=device)
+        self.last_read = huge_zeros(sub_keys**2, dtype=torch.int32, device=device).fill_(-1)
+        self.sub_key_reads: Tensor | None = None
         self.step = 0
         self.window_start = 0
+        self._most = 0
         self.queries: Tensor | None = None
+        if by_sub_key:
+            self.forget_sub_keys()
 
     @torch.no_grad()
     def record(self, slots: Tensor, queries: Tensor) -> None:
         """Count reads of ``slots [B, H, K]`` int64 by ``queries [B, H, 2, C]`` in the present step."""
         self.queries = queries.detach()
         read = slots.reshape(-1)
-        self.slot_reads.scatter_add_(0, read, torch.ones_like(read))
-        self.last_read.index_fill_(0, read, self.step)
+        self._most += slots.shape[0] * slots.shape[1]  # no slot has more reads: a head reads it once for a query
+        if self._most > _INT32_MAX and self.slot_reads.dtype == torch.int32:
+            self.slot_reads = self.slot_reads.long()
+        one = torch.ones((), dtype=self.slot_reads.dtype, device=read.device)
+        self.slot_reads.scatter_add_(0, read, one.expand(len(read)))
+        now = torch.full((), self.step, dtype=torch.int32, device=read.device)
+        self.last_read.scatter_(0, read, now.expand(len(read)))
+        if self.sub_key_reads is None:
+            return
         first = slots.div(self.sub_keys, rounding_mode="floor")
         for axis, sub_keys in enumerate((first, slots - first * self.sub_keys)):
             for head in range(self.heads):
@@ -130,12 +149,13 @@ class MemoryUsage:
         """The memory was emptied: nothing has been read."""
         self.slot_reads.zero_()
         self.last_read.fill_(-1)
-        self.step = 0
-        self.forget_sub_keys()
+        self.step = self.window_start = self._most = 0
+        if self.sub_key_reads is not None:
+            self.forget_sub_keys()
 
     def forget_sub_keys(self) -> None:
-        """Count the reads of sub-keys from here on."""
-        self.sub_key_reads.zero_()
+        """Count the reads of sub-keys from here on, also where they were not counted before."""
+        self.sub_key_reads = torch.zeros(self.heads, 2, self.sub_keys, dtype=torch.int64, device=self.slot_reads.device)
         self.window_start = self.step
 
     def summary(self, since: int = 0) -> dict[str, object]:
@@ -164,16 +184,18 @@ class MemoryUsage:
 
     def state(self) -> dict[str, Tensor]:
         """All of it as tensors, for a checkpoint; they share memory."""
-        return {
+        state = {
             "slot_reads": self.slot_reads,
             "last_read": self.last_read,
-            "sub_key_reads": self.sub_key_reads,
             "steps": torch.tensor([self.step, self.window_start]),
         }
+        return state if self.sub_key_reads is None else {**state, "sub_key_reads": self.sub_key_reads}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state` gave for a memory of this size."""
-        self.slot_reads.copy_(state["slot_reads"])
+        """Take over what :meth:`state` gave for a memory of this size, counted alike."""
+        self.slot_reads = self.slot_reads.to(state["slot_reads"].dtype).copy_(state["slot_reads"])
+        self._most = int(self.slot_reads.max())
         self.last_read.copy_(state["last_read"])
-        self.sub_key_reads.copy_(state["sub_key_reads"])
+        if self.sub_key_reads is not None:
+            self.sub_key_reads.copy_(state["sub_key_reads"])
         self.step, self.window_start = state["steps"].tolist()

@@ -92,6 +92,12 @@ def test_nothing_moves_where_everything_is_read_or_nothing_was_asked() -> None:
     assert torch.equal(layer.keys, keys)
 
 
+def test_reads_of_sub_keys_are_needed() -> None:
+    layer = MemoryLayer(6, 5, sub_keys=N, top_k=4, key_dim=4)
+    with pytest.raises(ValueError, match="reseed: usage must count by sub-key, got one with by_sub_key=False"):
+        reseed(layer, MemoryUsage(N, by_sub_key=False))
+
+
 def test_balance_loss_is_the_squared_coefficient_of_variation() -> None:
     H, n = 2, 5
     slots = torch.randint(n * n, (7, H, 3))

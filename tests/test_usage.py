@@ -85,6 +85,36 @@ def test_a_layer_counts_its_reads_in_training_alone(heads: int, concat_heads: bo
     ]  # over the other axis
 
 
+def test_sub_keys_are_counted_on_request() -> None:
+    layer = MemoryLayer(5, 4, sub_keys=6, top_k=3, key_dim=4)
+    usage = layer.usage = MemoryUsage(6, by_sub_key=False)
+    layer(torch.randn(4, 5))
+    usage.reset()
+    assert usage.sub_key_reads is None
+    assert "sub_key_reads" not in usage.state()
+    usage.forget_sub_keys()
+    layer(torch.randn(4, 5))
+    assert usage.sub_key_reads is not None
+    assert usage.sub_key_reads.sum(2).tolist() == [[4 * 3, 4 * 3]]
+
+
+def test_counts_become_wide_before_they_could_overflow() -> None:
+    usage, copy = MemoryUsage(2, by_sub_key=False), MemoryUsage(2, by_sub_key=False)
+    slots, queries = torch.zeros(3, 1, 1, dtype=torch.int64), torch.zeros(3, 1, 2, 4)
+    state = usage.state()
+    state["slot_reads"] = torch.tensor([2**31 - 4, 0, 0, 0], dtype=torch.int32)
+    usage.load_state(state)
+    usage.record(slots, queries)
+    assert usage.slot_reads.dtype == torch.int32
+    assert int(usage.slot_reads[0]) == 2**31 - 1
+    usage.record(slots, queries)
+    assert usage.slot_reads.dtype == torch.int64
+    assert usage.slot_reads.tolist() == [2**31 + 2, 0, 0, 0]
+    copy.load_state(usage.state())
+    assert copy.summary() == usage.summary()
+    assert usage.summary()["reads"] == 2**31 + 2
+
+
 def _entries(slots: torch.Tensor) -> list[tuple[int, int, int, int]]:
     return [(*place, int(slots[place])) for place in np.ndindex(*slots.shape)]  # type: ignore[misc]
 

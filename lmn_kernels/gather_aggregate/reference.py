@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..dtypes import accumulator
+from ..huge_pages import huge_zeros
 from .recycled import recycled_empty
 from .runs import group_by_slot
 
@@ -62,7 +62,7 @@ def weights_backward_reference(grad: Tensor, values: Tensor, slots: Tensor, dtyp
 def values_backward_reference(grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype) -> Tensor:
     """Dense gradient of the values ``[M, D]``, in ``dtype``."""
     rows, sums = touched_rows_reference(grad, slots, weights, M, dtype)
-    return _zeros(grad, M, grad.shape[1], dtype).index_copy_(0, rows, sums)
+    return huge_zeros(M, grad.shape[1], dtype=dtype, device=grad.device).index_copy_(0, rows, sums)
 
 
 def touched_rows_reference(
@@ -106,13 +106,6 @@ def scatter_rows_reference(ids: Tensor, weights: Tensor, source: Tensor, rows: i
 def _row_chunks(rows: int, bytes_per_row: int, device: torch.device) -> list[slice]:
     chunk = max(1, (CPU_CHUNK_BYTES if device.type == "cpu" else GPU_CHUNK_BYTES) // bytes_per_row)
     return [slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk)]
-
-
-def _zeros(like: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """Zeros ``[rows, columns]`` on the device of ``like``; on the CPU by NumPy, which asks for huge pages."""
-    if like.device.type != "cpu":
-        return like.new_zeros(rows, columns, dtype=dtype)
-    return torch.from_numpy(np.zeros((rows, columns), f"i{dtype.itemsize}")).view(dtype)  # NumPy has no bfloat16
 
 
 def _check_range(slots: Tensor, M: int) -> None:

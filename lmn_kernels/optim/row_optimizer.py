@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..backend import check_backend, use_triton
 from ..dtypes import FLOATS, accumulator, describe, names
+from ..huge_pages import huge_zeros
 from .rounding import Rounding
 from .touched_rows import TouchedRows, touched_rows
 
@@ -143,7 +144,7 @@ class RowOptimizer(torch.optim.Optimizer):
         for name, shape in self._state_shapes(table, group).items():
             if name not in state:
                 value = self._initial_value(name, group)
-                state[name] = torch.zeros(shape, dtype=dtype, device=table.device)  # mapped where it is touched
+                state[name] = huge_zeros(*shape, dtype=dtype, device=table.device)
                 if value:
                     state[name].fill_(value)
         return state
