@@ -4,8 +4,9 @@ A step is forward, backward and update of keys and values, with gradients cleare
 optimiser that updates those; the sides to compare with are plain torch with a dense gradient and AdamW, as published
 layers train (as torch makes it, and fused), and plain torch with sparse rows and SparseAdam. All sides have the table
 of values in huge pages. Beside each size the router alone is timed, forward and backward, since its work grows with the
-root of the slots by design and the rest should not; so is the counting of the step's reads (``lmn_model.usage``), which
-a step does not hold. One process of its own trains three steps and reports its peak of resident memory.
+root of the slots by design and the rest should not; so is the counting of the reads of a few steps
+(``lmn_model.usage``), which a step does not hold: given is the time for one. One process of its own trains three steps
+and reports its peak of resident memory.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(file: ResultFile, shape: Shape, sides: Sequence[str], options: argparse.Namespace) -> None:
-    from lmn_model.usage import MemoryUsage  # not in the processes whose memory is measured
+    from lmn_model.usage import MOST_PENDING, MemoryUsage  # not in the processes whose memory is measured
 
     effort = Effort(0.0, 0.0, 2, 2) if options.rehearse else Effort(1.0, 6.0, 7, 40)
     for side in sides:
@@ -147,16 +148,22 @@ def _measure(file: ResultFile, shape: Shape, sides: Sequence[str], options: argp
             product_key_topk(problem.tensors["queries"], problem.tensors["keys"], shape.K)[1] for problem in problems
         ]
 
-        def count(turn: int, usage: Any = usage, problems: list[Problem] = problems, reads: Any = reads) -> Call:
-            return lambda: usage.record(reads[turn % SETS], problems[turn % SETS].tensors["queries"])
+        def count_some(turn: int, usage: Any = usage, problems: list[Problem] = problems, reads: Any = reads) -> Call:
+            def call() -> None:
+                for each in range(turn, turn + MOST_PENDING):
+                    usage.record(reads[each % SETS], problems[each % SETS].tensors["queries"])
 
-        calls = {"step": step, "router": router, "usage": count}
+            return call
+
+        calls = {"step": step, "router": router, "usage": count_some}
         if not side.startswith("row"):
             del calls["usage"]
         times = time_in_turns(calls, Stopwatch("cpu"), effort)
         held = state_bytes(trainer)
-        del trainer, problems, step, router, count, calls, usage
+        del trainer, problems, step, router, count_some, calls, usage
         record = {"side": side, "note": SIDES[side][0], "shape": asdict(shape), "state_bytes": held}
+        if "usage" in times:
+            times["usage"] = [seconds / MOST_PENDING for seconds in times["usage"]]
         for what, seconds in times.items():
             file.add("steps", {**record, "what": what, **percentiles(seconds), "rounds": len(seconds)})
         file.add("peaks", {**record, "peak_bytes": peak_resident(side, shape, options.threads)})

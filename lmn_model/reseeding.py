@@ -71,7 +71,7 @@ def reseed(layer: MemoryLayer, usage: MemoryUsage, optimizers: Iterable[torch.op
         layer.keys[head, axis, sub_key] = queries[rows, head, axis].to(layer.keys.dtype)
         layer.asleep[moved] = False
     lines = moved.any(0)  # [2, N]
-    unread = (usage.last_read < usage.window_start).view(N, N)
+    unread = (usage.last_read <= usage.window_start).view(N, N)
     slots = ((lines[0][:, None] | lines[1][None, :]) & unread).view(-1).nonzero().squeeze(1)
     for some in slots.split(_ROWS):
         layer.values.index_copy_(0, some, layer.initial_values(len(some)))

@@ -320,18 +320,21 @@ class Trainer:
         point: dict[str, Any] = {"step": self.state.progress.step, "loss": log_loss(labels, logits), "auc": None}
         if 0 < labels.sum() < len(labels):
             point["auc"] = auc(labels, logits)
-        usage = self._usage_summary()
+        usage = self._reported_usage()
         if usage is not None:
-            point["memory"] = {name: usage[name] for name in ("coverage", "recent_coverage", "gini")}
+            point["memory"] = {
+                "coverage": usage.coverage(),
+                "recent_coverage": usage.coverage(self._last_stretch(usage)),
+            }
         self.state.progress.curve.append(point)
         bar.set_postfix(loss=f"{point['loss']:.4f}", auc="-" if point["auc"] is None else f"{point['auc']:.4f}")
 
-    def _usage_summary(self) -> dict[str, Any] | None:
-        """How the memory was read; recent is what the last stretch of the curve read."""
-        usage = self.state.usage
-        if usage is None or not self.settings.training.memory_usage:
-            return None
-        return usage.summary(since=usage.step - max(1, self.steps_per_epoch // CURVE_POINTS))
+    def _reported_usage(self) -> MemoryUsage | None:
+        return self.state.usage if self.settings.training.memory_usage else None
+
+    def _last_stretch(self, usage: MemoryUsage) -> int:
+        """The step at which the last stretch of the curve began."""
+        return usage.step - max(1, self.steps_per_epoch // CURVE_POINTS)
 
     def _evaluate(self) -> None:
         progress, training = self.state.progress, self.settings.training
@@ -348,7 +351,8 @@ class Trainer:
             "memory_loss": memory_loss / rows if self.state.model.sparse_parameters() else None,
             **valid,
         }
-        usage = self._usage_summary()
+        counted = self._reported_usage()
+        usage = None if counted is None else counted.summary(since=self._last_stretch(counted))
         if usage is not None:
             evaluation["memory"] = usage
         is_best = progress.add_evaluation(evaluation, training.patience)
@@ -398,8 +402,8 @@ class Trainer:
         # Drawn first: who reads "finished" finds every file. Not at each of many quick evaluations.
         if status != "running" or time.monotonic() - self._drawn_at >= DRAWING_SECONDS:
             plot_learning_curves(metrics["results"], self.folder.curves)
-            if self.state.usage is not None and self.settings.training.memory_usage:
-                plot_memory_usage(self.state.usage, progress.curve, self.folder.memory_usage)
+            if (usage := self._reported_usage()) is not None:
+                plot_memory_usage(usage, progress.curve, self.folder.memory_usage)
             self._drawn_at = time.monotonic()
         write_json(self.folder.metrics, metrics)
         return metrics

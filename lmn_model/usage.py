@@ -17,6 +17,7 @@ from lmn_kernels import huge_zeros
 
 _COMMON = 1 << 16
 """Counts below it are told apart by one histogram; the few above are sorted."""
+MOST_PENDING = 8
 _INT32_MAX = torch.iinfo(torch.int32).max
 
 
@@ -72,7 +73,7 @@ def _levels(reads: Tensor) -> tuple[Tensor, Tensor]:
 
 def _quantile(values: Tensor, members: Tensor, share: float) -> int | None:
     """The least of ascending ``values`` that ``share`` of all members do not exceed; None where there is none."""
-    if len(values) == 0:
+    if int(members.sum()) == 0:
         return None
     reached = members.cumsum(0)
     return int(values[int(torch.searchsorted(reached, math.ceil(share * int(reached[-1]))))])
@@ -82,7 +83,8 @@ class MemoryUsage:
     """Counts the reads of a memory since it was last emptied; a :class:`MemoryLayer` in training mode records them.
 
     It costs 8 bytes a slot and, for each read, an addition and a store; as much again with ``by_sub_key``. Nothing
-    waits for the device.
+    waits for the device. On the CPU the reads of a few calls are counted at once, while the counts are in the cache:
+    one by one each read would fetch its counts from memory.
 
     Args:
         sub_keys: N, sub-keys on each axis.
@@ -93,7 +95,7 @@ class MemoryUsage:
     Attributes:
         slot_reads: ``[N * N]``, reads of each slot by all heads; int32 until a slot could have more than that holds,
             then int64.
-        last_read: ``[N * N]`` int32, step of the last read; -1 where there was none.
+        last_read: ``[N * N]`` int32, step of the last read, the first being 1; 0 where there was none.
         sub_key_reads: ``[H, 2, N]`` int64, reads of each sub-key since :meth:`forget_sub_keys`; None where they are
             not counted.
         step: steps since the memory was emptied.
@@ -112,12 +114,13 @@ class MemoryUsage:
         self, sub_keys: int, heads: int = 1, device: torch.device | str = "cpu", *, by_sub_key: bool = True
     ) -> None:
         self.sub_keys, self.heads = sub_keys, heads
-        self.slot_reads = huge_zeros(sub_keys**2, dtype=torch.int32, device=device)
-        self.last_read = huge_zeros(sub_keys**2, dtype=torch.int32, device=device).fill_(-1)
+        self._slot_reads = huge_zeros(sub_keys**2, dtype=torch.int32, device=device)
+        self._last_read = huge_zeros(sub_keys**2, dtype=torch.int32, device=device)
         self.sub_key_reads: Tensor | None = None
         self.step = 0
         self.window_start = 0
         self._most = 0
+        self._pending: list[tuple[Tensor, int]] = []
         self.queries: Tensor | None = None
         if by_sub_key:
             self.forget_sub_keys()
@@ -126,14 +129,10 @@ class MemoryUsage:
     def record(self, slots: Tensor, queries: Tensor) -> None:
         """Count reads of ``slots [B, H, K]`` int64 by ``queries [B, H, 2, C]`` in the present step."""
         self.queries = queries.detach()
-        read = slots.reshape(-1)
         self._most += slots.shape[0] * slots.shape[1]  # no slot has more reads: a head reads it once for a query
-        if self._most > _INT32_MAX and self.slot_reads.dtype == torch.int32:
-            self.slot_reads = self.slot_reads.long()
-        one = torch.ones((), dtype=self.slot_reads.dtype, device=read.device)
-        self.slot_reads.scatter_add_(0, read, one.expand(len(read)))
-        now = torch.full((), self.step, dtype=torch.int32, device=read.device)
-        self.last_read.scatter_(0, read, now.expand(len(read)))
+        self._pending.append((slots.reshape(-1), self.step + 1))
+        if len(self._pending) >= MOST_PENDING or slots.device.type != "cpu":
+            self._count()
         if self.sub_key_reads is None:
             return
         first = slots.div(self.sub_keys, rounding_mode="floor")
@@ -141,22 +140,53 @@ class MemoryUsage:
             for head in range(self.heads):
                 self.sub_key_reads[head, axis] += torch.bincount(sub_keys[:, head].reshape(-1), minlength=self.sub_keys)
 
+    def _count(self) -> None:
+        if self._most > _INT32_MAX and self._slot_reads.dtype == torch.int32:
+            self._slot_reads = self._slot_reads.long()
+        for read, step in self._pending:
+            one = torch.ones((), dtype=self._slot_reads.dtype, device=read.device)
+            self._slot_reads.scatter_add_(0, read, one.expand(len(read)))
+            then = torch.full((), step, dtype=torch.int32, device=read.device)
+            self._last_read.scatter_(0, read, then.expand(len(read)))
+        self._pending.clear()
+
+    @property
+    def slot_reads(self) -> Tensor:
+        self._count()
+        return self._slot_reads
+
+    @property
+    def last_read(self) -> Tensor:
+        self._count()
+        return self._last_read
+
     def advance(self) -> None:
         """The step is over."""
         self.step += 1
 
     def reset(self) -> None:
         """The memory was emptied: nothing has been read."""
-        self.slot_reads.zero_()
-        self.last_read.fill_(-1)
+        self._pending.clear()
+        self._slot_reads.zero_()
+        self._last_read.zero_()
         self.step = self.window_start = self._most = 0
         if self.sub_key_reads is not None:
             self.forget_sub_keys()
 
     def forget_sub_keys(self) -> None:
         """Count the reads of sub-keys from here on, also where they were not counted before."""
-        self.sub_key_reads = torch.zeros(self.heads, 2, self.sub_keys, dtype=torch.int64, device=self.slot_reads.device)
+        self.sub_key_reads = torch.zeros(
+            self.heads, 2, self.sub_keys, dtype=torch.int64, device=self._slot_reads.device
+        )
         self.window_start = self.step
+
+    def coverage(self, since: int = 0) -> float:
+        """Share of the slots read from step ``since`` on, 0 to 1."""
+        return int(self._read_in_step()[max(0, since) :].sum()) / self.sub_keys**2
+
+    def _read_in_step(self) -> Tensor:
+        """``[steps]`` int64 on the CPU: slots whose last read was in each step."""
+        return torch.bincount(self.last_read, minlength=self.step + 1).cpu()[1:]
 
     def summary(self, since: int = 0) -> dict[str, object]:
         """What ``metrics.json`` holds: evenness over slots and over the sub-keys of each axis, and ages.
@@ -170,16 +200,19 @@ class MemoryUsage:
             steps since the last read of the slots that were read (None if none was); ``sub_keys``, the evenness of each
             axis, all heads together.
         """
+        reads = int(self.slot_reads.sum())
+        sums = torch.int32 if reads <= _INT32_MAX else torch.int64  # ten times faster
         by_axis = self.slot_reads.view(self.sub_keys, self.sub_keys)
-        ages, members = _levels((self.step - 1 - self.last_read[self.last_read >= 0]).clamp(min=0).long())
+        members = self._read_in_step().flip(0)
+        ages = (torch.arange(len(members)) - (len(members) - self.step)).clamp(min=0)  # a step may not be over
         return {
             "steps": self.step,
-            "reads": int(self.slot_reads.sum()),
+            "reads": reads,
             **evenness(self.slot_reads),
-            "recent_coverage": int((self.last_read >= since).sum()) / len(self.last_read) if self.step > since else 0.0,
+            "recent_coverage": self.coverage(since),
             "age_median": _quantile(ages, members, 0.5),
             "age_90_percent": _quantile(ages, members, 0.9),
-            "sub_keys": [evenness(by_axis.sum(1)), evenness(by_axis.sum(0))],
+            "sub_keys": [evenness(by_axis.sum(axis, dtype=sums)) for axis in (1, 0)],
         }
 
     def state(self) -> dict[str, Tensor]:
@@ -193,9 +226,10 @@ class MemoryUsage:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`state` gave for a memory of this size, counted alike."""
-        self.slot_reads = self.slot_reads.to(state["slot_reads"].dtype).copy_(state["slot_reads"])
-        self._most = int(self.slot_reads.max())
-        self.last_read.copy_(state["last_read"])
+        self._pending.clear()
+        self._slot_reads = self._slot_reads.to(state["slot_reads"].dtype).copy_(state["slot_reads"])
+        self._most = int(self._slot_reads.max())
+        self._last_read.copy_(state["last_read"])
         if self.sub_key_reads is not None:
             self.sub_key_reads.copy_(state["sub_key_reads"])
         self.step, self.window_start = state["steps"].tolist()

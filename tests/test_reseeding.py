@@ -51,7 +51,7 @@ def test_dead_sub_keys_move_to_live_queries_and_are_read(heads: int) -> None:
     # Slots that a moved sub-key leads to, unless another head reads them, are as new, and so is their state.
     lines = moved.any(0)
     reached = (lines[0][:, None] | lines[1][None, :]).reshape(-1)
-    expected = reached & (usage.last_read < 0)
+    expected = reached & (usage.last_read == 0)
     assert torch.equal(slots, expected.nonzero().squeeze(1))
     assert torch.equal(layer.values[~expected], values[~expected])
     assert not torch.equal(layer.values[expected], values[expected])

@@ -71,7 +71,7 @@ def test_a_layer_counts_its_reads_in_training_alone(heads: int, concat_heads: bo
             sub_keys[head, 1, slot % N] += 1
         usage.advance()
     assert (usage.slot_reads.numpy() == slots).all()
-    assert (usage.last_read.numpy() == last).all()
+    assert (usage.last_read.numpy() == last + 1).all()
     assert (usage.sub_key_reads.numpy() == sub_keys).all()
     found = usage.summary(since=5)
     ages = np.sort(6 - last[last >= 0])
