@@ -1,7 +1,8 @@
 """The CTR model: embeddings, an interest part, a tower.
 
-The interest part is configured: ``"pooling"``, ``"din"``, or ``"lmn"``, which is DIN with the Large Memory Network
-beside it. Everything else is the same for all three, so that they can be compared.
+What reads the history is configured: one of the parts of :mod:`lmn_model.interest`, or ``"lmn"``, which is DIN with the
+Large Memory Network beside it, or ``"lmn_only"``, the memory without a window. Everything else is the same for all, so
+that they can be compared.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import Batch, CategoricalFeature, FeatureSpec
-from .interest import DeepInterestAttention, MeanPooling
+from .interest import interest_part
 from .large_memory_network import LargeMemoryNetwork
 from .memory_layer import MemoryLayer
 from .setting_types import check_range, setting
@@ -57,7 +58,9 @@ class ModelSettings:
         ValueError: a width is below 1, or the dropout is not in [0, 1).
     """
 
-    interest: Literal["pooling", "din", "lmn"] = setting("lmn", "what reads the history; lmn is the memory beside DIN")
+    interest: Literal["pooling", "din", "sim_hard", "sim_soft", "mimn", "lmn", "lmn_only"] = setting(
+        "lmn", "what reads the history; lmn is the memory beside DIN, lmn_only the memory alone"
+    )
     embedding_dim: int = setting(16, "width of one feature's embedding")
     hidden: tuple[int, ...] = setting((200, 80), "widths of the tower's hidden layers")
     dropout: float = setting(0.0, "dropout in the tower")
@@ -116,10 +119,11 @@ class CTRModel(nn.Module):
         self.item_embedding = FeatureEmbedding(features.item, settings.embedding_dim)
         self.context_embedding = FeatureEmbedding(features.context, settings.embedding_dim)
         user_dim, item_dim = self.user_embedding.width, self.item_embedding.width
-        width = user_dim + 2 * item_dim + self.context_embedding.width + len(features.numeric)
-        self.interest = MeanPooling() if settings.interest == "pooling" else DeepInterestAttention(item_dim)
+        self.interest = interest_part(settings.interest, item_dim)
+        width = user_dim + (1 + self.interest.interests) * item_dim
+        width += self.context_embedding.width + len(features.numeric)
         self.memory: LargeMemoryNetwork | None = None
-        if settings.interest == "lmn":
+        if settings.interest in ("lmn", "lmn_only"):
             memory = asdict(settings.memory)
             del memory["loss_weight"]
             memory["balance"] = memory.pop("balance_weight") > 0
@@ -130,12 +134,20 @@ class CTRModel(nn.Module):
         self.tower = _tower(width, settings.hidden, settings.dropout)
 
     def forward(self, batch: Batch) -> CTROutput:
-        """Score a :class:`lmn_model.data.Batch`. The memory loss is computed in training only."""
+        """Score a :class:`lmn_model.data.Batch`. The memory loss is computed in training only.
+
+        Raises:
+            ValueError: the interest part searches the whole history and the batch has no ``found``.
+        """
         user = self.user_embedding(batch.user)
         item = self.item_embedding(batch.item)
         history = self.item_embedding(batch.history)
         parts = [user, item, self.context_embedding(batch.context), batch.numeric]
-        parts.append(self.interest(item, history, batch.history_mask))
+        found, found_mask = None, None
+        if self.interest.searches:
+            found, found_mask = batch.found, batch.found_mask
+            found = None if found is None else self.item_embedding(found)
+        parts.append(self.interest(item, history, batch.history_mask, found, found_mask))
         losses: tuple[Tensor | None, ...] = ()
         if self.memory is not None:
             parts += self.memory(item, user)

@@ -1,0 +1,25 @@
+"""What a history says about a candidate: the interest parts, all called alike.
+
+``part(item, history, mask, found, found_mask)`` takes the candidate ``item [B, E]``, the window ``history [B, T, E]``
+with ``mask [B, T]`` and, for a part that ``searches``, the events ``found [B, S, E]`` with ``found_mask [B, S]`` that a
+search over the whole history gave. It returns ``[B, part.interests * E]``. Padding has no say; an empty history gives
+zeros.
+"""
+
+from .attention import DeepInterestAttention
+from .memory_induction import MultiInterestMemory
+from .parts import INTERESTS, InterestPart, interest_part
+from .pooling import MeanPooling, NoInterest
+from .search import HardSearch, SoftSearch
+
+__all__ = [
+    "INTERESTS",
+    "DeepInterestAttention",
+    "HardSearch",
+    "InterestPart",
+    "MeanPooling",
+    "MultiInterestMemory",
+    "NoInterest",
+    "SoftSearch",
+    "interest_part",
+]

@@ -1,0 +1,69 @@
+"""Attention of a candidate to a window, unnormalised: the Deep Interest Network's.
+
+Its network looks at ``[h ; c ; h - c ; h * c]``, 4 E columns for each position. Its first layer is linear, so it splits
+into what depends on the position, on the candidate and on both:
+
+    W [h ; c ; h - c ; h * c] = (W1 + W3) h + (W2 - W3) c + W4 (h * c) = (W1 + W3 + W4 diag(c)) h + (W2 - W3) c.
+
+The candidate's part is one product a row, and the rest one product of E columns with a matrix of the row's own: a
+quarter of the work, and no tensor of 4 E columns. Where most positions are padding, only the real ones are worked on.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .part import InterestPart
+
+
+class DeepInterestAttention(InterestPart):
+    """Sum of the window weighed by a small network of (position, candidate): ``sum_t m_t a(h_t, c) h_t``.
+
+    Args:
+        width: E, width of an item embedding.
+        hidden: width of the attention network's hidden layer, or of each of its layers.
+
+    Source: Zhou et al. 2018, Deep Interest Network, arXiv 1706.06978, section 4.3: weights are not normalised, so that
+    their sum tells how strong the interest is. The split of the first layer is ours.
+    """
+
+    def __init__(self, width: int, hidden: int | tuple[int, ...] = 64) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        wide = 4 * width
+        for each in (hidden,) if isinstance(hidden, int) else hidden:
+            layers += [nn.Linear(wide, each), nn.PReLU()]
+            wide = each
+        self.score = nn.Sequential(*layers, nn.Linear(wide, 1))
+
+    def forward(
+        self,
+        item: Tensor,
+        history: Tensor,
+        mask: Tensor,
+        found: Tensor | None = None,
+        found_mask: Tensor | None = None,
+    ) -> Tensor:
+        """See :meth:`InterestPart.forward`; ``[B, E]``."""
+        weights = self.weights(item, history).masked_fill(~mask, 0)  # [B, T]
+        return torch.bmm(weights.unsqueeze(1), history).squeeze(1)
+
+    def weights(self, item: Tensor, history: Tensor) -> Tensor:
+        """The attention network's output for every position, ``[B, T]``, those of padding included."""
+        by_position, by_candidate, by_both = self._split(item)
+        own = torch.addcmul(by_position.t(), item.unsqueeze(2), by_both.t())  # [B, E, A], a matrix for each row
+        hidden = torch.baddbmm(by_candidate.unsqueeze(1), history, own)  # [B, T, A]
+        return self._rest(hidden)
+
+    def _split(self, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The first layer as W1 + W3 ``[A, E]``, (W2 - W3) c + bias ``[B, A]`` and W4 ``[A, E]``."""
+        first = self.score[0]
+        w1, w2, w3, w4 = first.weight.split(item.shape[1], dim=1)  # type: ignore[operator]
+        return w1 + w3, torch.addmm(first.bias, item, (w2 - w3).t()), w4  # type: ignore[arg-type]
+
+    def _rest(self, hidden: Tensor) -> Tensor:
+        """Everything after the first linear layer: ``[..., A]`` to ``[...]``."""
+        for layer in list(self.score)[1:]:
+            hidden = layer(hidden)
+        return hidden.squeeze(-1)
