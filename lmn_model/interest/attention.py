@@ -6,7 +6,8 @@ into what depends on the position, on the candidate and on both:
     W [h ; c ; h - c ; h * c] = (W1 + W3) h + (W2 - W3) c + W4 (h * c) = (W1 + W3 + W4 diag(c)) h + (W2 - W3) c.
 
 The candidate's part is one product a row, and the rest one product of E columns with a matrix of the row's own: a
-quarter of the work, and no tensor of 4 E columns. Where most positions are padding, only the real ones are worked on.
+quarter of the work, and no tensor of 4 E columns. On a CPU, rows are taken a few at a time, so that what they pass from
+one operation to the next stays in the cache, and where most positions are padding the real ones alone are worked on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from .part import InterestPart
+
+POSITIONS = 6400
+"""Positions that a CPU works on at a time, found by measuring."""
 
 
 class DeepInterestAttention(InterestPart):
@@ -46,15 +50,31 @@ class DeepInterestAttention(InterestPart):
         found_mask: Tensor | None = None,
     ) -> Tensor:
         """See :meth:`InterestPart.forward`; ``[B, E]``."""
-        weights = self.weights(item, history).masked_fill(~mask, 0)  # [B, T]
+        if item.device.type != "cpu":
+            return self._padded(item, history, mask)
+        if 2 * int(mask.count_nonzero()) < mask.numel():
+            return self._packed(item, history, mask)
+        rows = max(1, POSITIONS // max(1, mask.shape[1]))
+        parts = zip(item.split(rows), history.split(rows), mask.split(rows), strict=True)
+        return torch.cat([self._padded(*part) for part in parts])
+
+    def _padded(self, item: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """The interest ``[B, E]`` by work on every position, with a matrix for each row."""
+        by_position, by_candidate, by_both = self._split(item)
+        own = torch.addcmul(by_position.t(), item.unsqueeze(2), by_both.t())  # [B, E, A]
+        hidden = torch.baddbmm(by_candidate.unsqueeze(1), history, own)  # [B, T, A]
+        weights = self._rest(hidden).masked_fill(~mask, 0)  # [B, T]
         return torch.bmm(weights.unsqueeze(1), history).squeeze(1)
 
-    def weights(self, item: Tensor, history: Tensor) -> Tensor:
-        """The attention network's output for every position, ``[B, T]``, those of padding included."""
+    def _packed(self, item: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """The interest ``[B, E]`` by work on the P real positions alone, twice as much for each."""
+        rows, places = mask.nonzero(as_tuple=True)  # [P]
+        real = history[rows, places]  # [P, E]
         by_position, by_candidate, by_both = self._split(item)
-        own = torch.addcmul(by_position.t(), item.unsqueeze(2), by_both.t())  # [B, E, A], a matrix for each row
-        hidden = torch.baddbmm(by_candidate.unsqueeze(1), history, own)  # [B, T, A]
-        return self._rest(hidden)
+        both = torch.cat((real, real * item[rows]), dim=1)  # [P, 2E]
+        hidden = torch.addmm(by_candidate[rows], both, torch.cat((by_position, by_both), dim=1).t())  # [P, A]
+        weighed = self._rest(hidden).unsqueeze(1) * real
+        return torch.zeros_like(item).index_add(0, rows, weighed)
 
     def _split(self, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The first layer as W1 + W3 ``[A, E]``, (W2 - W3) c + bias ``[B, A]`` and W4 ``[A, E]``."""
