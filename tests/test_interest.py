@@ -21,7 +21,7 @@ from lmn_model.interest import (
     MeanPooling,
     MultiInterestMemory,
     SoftSearch,
-    attention,
+    fused,
     interest_part,
 )
 
@@ -63,7 +63,7 @@ def plain_hard(part: HardSearch, item: Tensor, history: Tensor, mask: Tensor, fo
 def plain_soft(part: SoftSearch, item: Tensor, history: Tensor, mask: Tensor) -> Tensor:
     out = []
     for c, events, real in zip(item, history, mask, strict=True):
-        scores = [float(part.position_map(h) @ part.candidate_map(c)) for h in events]
+        scores = [float((part.position_map(h) @ part.candidate_map(c)).detach()) for h in events]
         places = [place for place in range(len(events)) if real[place]]
         chosen = sorted(places, key=lambda place: (-scores[place], -place))[: part.top_k]
         weighed = torch.zeros_like(c)
@@ -117,13 +117,13 @@ def assert_alike(part: InterestPart, plain: Callable[..., Tensor], *inputs: Tens
 
 
 @pytest.mark.parametrize("lengths", [[0, 3, 9, 1, 7], [9] * 5, [1, 0, 0, 2], [0, 0]])
-@pytest.mark.parametrize("positions", [attention.POSITIONS, 18])
+@pytest.mark.parametrize("positions", [fused.POSITIONS, 18])
 def test_din_is_the_plain_formula(lengths: list[int], positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "POSITIONS", positions)
+    monkeypatch.setattr(fused, "POSITIONS", positions)
     assert_alike(part_of("din"), plain_attention, *drawn(lengths=lengths))
 
 
-@pytest.mark.parametrize("hidden", [5, (5,), (5, 4)])
+@pytest.mark.parametrize("hidden", [5, (5,), (5, 4), ()])
 def test_din_takes_one_hidden_layer_or_several(hidden: int | tuple[int, ...]) -> None:
     assert_alike(DeepInterestAttention(WIDTH, hidden).double(), plain_attention, *drawn())
 
@@ -135,9 +135,32 @@ def test_din_is_within_the_rounding_of_float32() -> None:
     torch.testing.assert_close(rounded.double(), exact, rtol=1e-5, atol=1e-5 * float(exact.detach().abs().max()))
 
 
-def test_din_works_alike_on_all_positions_and_on_the_real_ones_alone() -> None:
-    part, inputs = part_of("din"), drawn()
-    torch.testing.assert_close(part._padded(*inputs), part._packed(*inputs))
+@pytest.mark.parametrize("way", ["_fused", "_padded", "_packed"])
+@pytest.mark.parametrize("slope", [0.25, 1.0, 0.0, -0.5])
+def test_each_way_of_din_is_the_plain_formula(way: str, slope: float) -> None:
+    part = part_of("din")
+    torch.nn.init.constant_(part.score[1].weight, slope)
+
+    class Way(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.score = part.score
+
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return getattr(part, way)(*inputs)
+
+    assert_alike(Way(), plain_attention, *drawn(lengths=[0, 3, 9, 1, 7, 9]))
+
+
+def test_din_chooses_its_way_by_the_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways: list[str] = []
+    for way in ("_fused", "_padded", "_packed"):
+        monkeypatch.setattr(
+            DeepInterestAttention, way, lambda part, item, history, mask, way=way: ways.append(way) or item
+        )
+    for lengths, hidden in (([9, 9], 5), ([2, 2], 5), ([3, 3], 5), ([9, 9], (5, 4)), ([2, 2], (5, 4))):
+        DeepInterestAttention(WIDTH, hidden)(*drawn(lengths=lengths))
+    assert ways == ["_fused", "_packed", "_fused", "_padded", "_packed"]
 
 
 def test_hard_search_is_two_attentions() -> None:

@@ -7,7 +7,8 @@ into what depends on the position, on the candidate and on both:
 
 The candidate's part is one product a row, and the rest one product of E columns with a matrix of the row's own: a
 quarter of the work, and no tensor of 4 E columns. On a CPU, rows are taken a few at a time, so that what they pass from
-one operation to the next stays in the cache, and where most positions are padding the real ones alone are worked on.
+one operation to the next stays in the cache; where three positions in four are padding, only the real ones are worked
+on.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .fused import FusedAttention, chunks
 from .part import InterestPart
-
-POSITIONS = 6400
-"""Positions that a CPU works on at a time, found by measuring."""
 
 
 class DeepInterestAttention(InterestPart):
@@ -52,11 +51,20 @@ class DeepInterestAttention(InterestPart):
         """See :meth:`InterestPart.forward`; ``[B, E]``."""
         if item.device.type != "cpu":
             return self._padded(item, history, mask)
-        if 2 * int(mask.count_nonzero()) < mask.numel():
+        if 4 * int(mask.count_nonzero()) < mask.numel():
             return self._packed(item, history, mask)
-        rows = max(1, POSITIONS // max(1, mask.shape[1]))
-        parts = zip(item.split(rows), history.split(rows), mask.split(rows), strict=True)
-        return torch.cat([self._padded(*part) for part in parts])
+        if len(self.score) == 3:
+            return self._fused(item, history, mask)
+        return torch.cat(
+            [self._padded(item[rows], history[rows], mask[rows]) for rows in chunks(mask)] or [torch.zeros_like(item)]
+        )
+
+    def _fused(self, item: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """The interest ``[B, E]`` of a network with one hidden layer, see :class:`FusedAttention`."""
+        by_position, by_candidate, by_both = self._split(item)
+        _, activation, out = self.score
+        slope, weight, bias = activation.weight, out.weight.squeeze(0), out.bias
+        return FusedAttention.apply(item, history, mask, by_position, by_candidate, by_both, slope, weight, bias)  # type: ignore[no-any-return]
 
     def _padded(self, item: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """The interest ``[B, E]`` by work on every position, with a matrix for each row."""
