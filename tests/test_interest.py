@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,7 +27,6 @@ from lmn_model.interest import (
 
 WIDTH = 6
 WITH_WINDOW = [name for name in INTERESTS if name != "lmn_only"]
-needs_found = pytest.mark.skipif("found" not in {each.name for each in fields(Batch)}, reason="batches have no found")
 
 
 def drawn(rows: int = 7, window: int = 9, *, lengths: list[int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,6 +119,7 @@ def assert_alike(part: InterestPart, plain: Callable[..., Tensor], *inputs: Tens
 @pytest.mark.parametrize("positions", [fused.POSITIONS, 18])
 def test_din_is_the_plain_formula(lengths: list[int], positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "POSITIONS", positions)
+    monkeypatch.setattr(fused, "SHARED", 1)
     assert_alike(part_of("din"), plain_attention, *drawn(lengths=lengths))
 
 
@@ -133,6 +133,14 @@ def test_din_is_within_the_rounding_of_float32() -> None:
     exact = part(item, history, mask)
     rounded = part.float()(item.float(), history.float(), mask)
     torch.testing.assert_close(rounded.double(), exact, rtol=1e-5, atol=1e-5 * float(exact.detach().abs().max()))
+
+
+def test_chunks_are_all_the_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "SHARED", 1)
+    monkeypatch.setattr(fused, "POSITIONS", 20)
+    assert fused.chunks(torch.zeros(5, 9)) == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert fused.chunks(torch.zeros(2, 99)) == [slice(0, 1), slice(1, 2)]
+    assert fused.chunks(torch.zeros(0, 9)) == []
 
 
 @pytest.mark.parametrize("way", ["_fused", "_padded", "_packed"])
@@ -268,7 +276,7 @@ def batch_with_found(rows: int) -> Batch:
     return replace(batch, found=other.history, found_mask=other.history_mask)
 
 
-@pytest.mark.parametrize("interest", ["sim_soft", "mimn", "lmn_only", pytest.param("sim_hard", marks=needs_found)])
+@pytest.mark.parametrize("interest", ["sim_soft", "mimn", "lmn_only", "sim_hard"])
 def test_the_model_learns_with_every_part(interest: str) -> None:
     model = CTRModel(FEATURES, replace(SETTINGS, interest=interest))
     if model.memory is not None:
@@ -290,7 +298,6 @@ def test_a_memory_without_a_window() -> None:
     assert torch.equal(model(batch).logits, model(changed).logits)
 
 
-@needs_found
 def test_the_model_says_what_hard_search_lacks() -> None:
     model = CTRModel(FEATURES, replace(SETTINGS, interest="sim_hard"))
     with pytest.raises(ValueError, match="interest sim_hard needs batches with found"):

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 POSITIONS = 3200
-"""Positions that a CPU works on at a time, found by measuring."""
+"""Positions that one thread works on at a time, found by measuring."""
+SHARED = 16
+"""How many times as many several threads take: each operation waits for all of them, so there must be few."""
 
 
 class FusedAttention(torch.autograd.Function):
@@ -79,7 +81,8 @@ class FusedAttention(torch.autograd.Function):
 
 def chunks(mask: Tensor) -> list[slice]:
     """The rows of ``mask [B, T]`` in slices of about ``POSITIONS`` positions, at least one row each."""
-    rows = max(1, POSITIONS // max(1, mask.shape[1]))
+    positions = POSITIONS * (SHARED if torch.get_num_threads() > 1 else 1)
+    rows = max(1, positions // max(1, mask.shape[1]))
     return [slice(first, first + rows) for first in range(0, mask.shape[0], rows)]
 
 
