@@ -153,7 +153,7 @@ class CountingMemory:
 def _events(split: Split) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Items of all events, int32 ``[E]``, by user, then oldest first, and each user's first position, ``[U + 1]``."""
     histories = split.tables.histories
-    return histories._items[:-1], histories._starts
+    return histories.items, histories.starts
 
 
 def _users(starts: NDArray[np.int64]) -> NDArray[np.int64]:
