@@ -1,4 +1,4 @@
-"""The commands of ``lmn``: train, evaluate, predict, grow and demo; :mod:`lmn_model.cli` is the way in.
+"""The commands of ``lmn``: train, evaluate, predict, grow, demo and study; :mod:`lmn_model.cli` is the way in.
 
 What a user can get wrong ends in one line on stderr and exit code 2; a traceback means a defect of the program. Results
 go to stdout, everything else to stderr.
@@ -28,6 +28,8 @@ from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.run_growth import grow_run
 from lmn_model.setting_types import Declared, declared_settings, describe, did_you_mean, parse
 from lmn_model.settings import Settings, SettingsError
+from lmn_model.study.command import add_study_arguments, run_study
+from lmn_model.study.runner import StudyFailed, StudyStopped
 from lmn_model.training import TrainingError, TrainingInterrupted, train
 
 USER_ERRORS = (
@@ -39,13 +41,13 @@ USER_ERRORS = (
     SettingsError,
     TrainingError,
 )
-EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_FAILED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 SET = "set:"
 _ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 2 for an error, 130 after Ctrl-C."""
+    """Run the command and return its exit code: 0, 1 if runs of a study failed, 2 for an error, 130 after Ctrl-C."""
     with _logging_to_stderr():
         try:
             parsed = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -62,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(_out_of_memory(str(error)))
         except OSError as error:
             return _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
-        except TrainingInterrupted as stopped:
+        except StudyFailed as failed:
+            print(f"lmn: {failed}", file=sys.stderr)
+            return EXIT_FAILED
+        except (TrainingInterrupted, StudyStopped) as stopped:
             print(f"lmn: {stopped}", file=sys.stderr)
             return EXIT_INTERRUPTED
         except KeyboardInterrupt:
@@ -74,11 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> None:
     flags = {name.removeprefix(SET): value for name, value in vars(arguments).items() if name.startswith(SET)}
     if arguments.resume is not None:
-        if flags or arguments.config is not None or arguments.out is not None:
+        if flags or arguments.config is not None or arguments.out is not None or arguments.rows is not None:
             raise SettingsError("--resume takes the settings of the run; no other setting goes with it")
         folder = RunFolder(arguments.resume)
         metrics = train(folder.load_settings(), folder.root, resume=True)
     else:
+        if arguments.rows is not None:
+            if given := [name for name in ("dataset", "path") if name in flags]:
+                raise SettingsError(f"--rows DIR is short for --dataset rows --path DIR; leave --{given[0]} out")
+            flags = {**flags, "dataset": "rows", "path": arguments.rows}
         settings = Settings() if arguments.config is None else Settings.load(Path(arguments.config))
         settings = settings.override(flags)
         if settings.data.path is not None:
@@ -146,16 +155,19 @@ def _build_parser() -> tuple[_Parser, dict[str, _Parser]]:
         made[name].set_defaults(run=run)
         return made[name]
 
-    training = command("train", _train, "Train a model on a table of events.")
+    training = command("train", _train, "Train a model on a table of events or on prepared rows.")
     training.add_argument("--config", metavar="FILE", help="settings as TOML; flags override it")
     training.add_argument("--out", metavar="DIR", help="new run folder; runs/DATASET-INTEREST if not given")
     training.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
+    training.add_argument("--rows", metavar="DIR", help="prepared rows; short for --dataset rows --path DIR")
     _add_settings(training)
 
     evaluate = command("evaluate", _evaluate, "Metrics of a run's best model.")
     _add_run(evaluate)
     evaluate.add_argument("--split", choices=("valid", "test"), default="test", help="part of the data (default: test)")
-    evaluate.add_argument("--path", metavar="FILE", help="other events, cut into parts as the run's were")
+    evaluate.add_argument(
+        "--path", metavar="FILE", help="other events, cut into parts as the run's were, or a folder of other rows"
+    )
 
     predict = command("predict", _predict, "Probabilities for pairs of user and item.")
     _add_run(predict)
@@ -171,6 +183,8 @@ def _build_parser() -> tuple[_Parser, dict[str, _Parser]]:
 
     demo = command("demo", _demo, "Train and compare three models on Complete Journey.")
     demo.add_argument("--out", metavar="DIR", default="runs/demo", help="folder of the runs (default: runs/demo)")
+
+    add_study_arguments(command("study", run_study, "Run a grid of trainings, and make tables of the results."))
     return parser, made
 
 

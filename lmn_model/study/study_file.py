@@ -1,0 +1,271 @@
+"""The file of a study: which runs there are, as TOML.
+
+::
+
+    name = "main"
+    title = "Complete Journey"           # heading of its tables; the name if not given
+    reference = "DIN 200"                # the variant that the others are compared with
+    seeds = [0, 1, 2, 3, 4]
+    [base.data]                          # and [base.model], [base.model.memory], [base.training]: as settings.toml
+    [quick]                              # settings that --quick replaces, and seeds
+    [tune]                               # lists of settings: every variant is tuned over their grid
+    [[variant]]
+    name = "DIN 50"
+    question = "main"                    # key of the table that it belongs to, or a list of keys
+    settings = { interest = "din" }      # by name, as flags of the command line
+    sweep = { window = [50, 200] }       # one variant for each combination, named "NAME window=50"
+    tuned_as = "DIN 200"                 # not tuned itself: takes what was found best for that variant
+    [[variant]]
+    name = "counts of the category"
+    counting = "category_all"            # learns nothing; see lmn_model.study.heuristics
+
+A ``name`` that holds swept settings in braces, ``"LMN {sub_keys}"``, is filled in instead of being suffixed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmn_model.setting_types import did_you_mean
+from lmn_model.settings import Settings, SettingsError
+from lmn_model.study.heuristics import parse_heuristic
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+STUDY_KEYS = ("name", "title", "reference", "seeds", "base", "quick", "tune", "variant")
+VARIANT_KEYS = ("name", "question", "settings", "sweep", "counting", "tuned_as", "line")
+QUICK = "-quick"
+"""What ``--quick`` appends to the name of a study, so that its results never meet those of the study itself."""
+
+
+class StudyError(SettingsError):
+    """The file of a study is wrong, or asks for what the results do not allow; the message names it."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a study's tables: settings that are run once for each seed.
+
+    Args:
+        name: unique, also as a file name; see :func:`slug`.
+        questions: keys of the tables that it belongs to.
+        settings: of its runs, but for the seed.
+        own: names of the settings that the variant gives itself; tuning leaves them alone.
+        line: what points of one curve have in common in a figure.
+        counting: name of a heuristic, for a variant that learns nothing.
+        tuned_as: name of the variant whose tuning it takes; None for its own.
+    """
+
+    name: str
+    questions: tuple[str, ...]
+    settings: Settings
+    own: frozenset[str]
+    line: str
+    counting: str | None = None
+    tuned_as: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its file gives it, sweeps expanded.
+
+    Args:
+        name: folder of its results.
+        title: heading of its tables.
+        reference: name of the variant that others are compared with; None for none.
+        seeds: of every variant that learns.
+        tune: lists of settings by name.
+        variants: in the order of the tables.
+        families: for each name in the file the names of the variants that came of it.
+    """
+
+    name: str
+    title: str
+    reference: str | None
+    seeds: tuple[int, ...]
+    tune: Mapping[str, tuple[Any, ...]]
+    variants: tuple[Variant, ...]
+    families: Mapping[str, tuple[str, ...]]
+
+    def select(self, names: Sequence[str]) -> tuple[Variant, ...]:
+        """The variants with these names; the name of a sweep means all that came of it.
+
+        Raises:
+            StudyError: there is no such variant.
+        """
+        wanted = set()
+        for name in names:
+            known = {each.name for each in self.variants}
+            if name not in known | set(self.families):
+                raise StudyError(f"study {self.name}: there is no variant {name!r}{did_you_mean(name, known)}")
+            wanted |= {name, *self.families.get(name, ())}
+        return tuple(each for each in self.variants if each.name in wanted)
+
+
+def slug(name: str) -> str:
+    """``name`` as a file name: lower case, with hyphens between words."""
+    return re.sub(r"[^a-z0-9_.]+", "-", name.lower()).strip("-.")
+
+
+def load_study(path: Path | str, *, quick: bool = False) -> Study:
+    """Read and check the file of a study.
+
+    Args:
+        path: the TOML file.
+        quick: replace the settings and seeds that ``[quick]`` names, and mark the study's name.
+
+    Raises:
+        StudyError: the file is missing or no TOML, or something in it is unknown, wrong or there twice.
+        SettingsError: a setting is unknown, of the wrong type or out of range.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StudyError(f"{path}: the study cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not a TOML file: {error}") from error
+    _check_keys(table, STUDY_KEYS, str(path), ("name", "seeds", "variant"))
+    name = _text(table["name"], f"{path}: name")
+    if not slug(name) or slug(name) != name:
+        raise StudyError(f"{path}: name must be of lower-case letters, digits, '-', '_' and '.', got {name!r}")
+    overrides = dict(_mapping(table.get("quick", {}), f"{path}: quick"))
+    quick_seeds = overrides.pop("seeds", table["seeds"])
+    base = Settings.from_dict(_mapping(table.get("base", {}), f"{path}: base"), f"{path}: base")
+    base.override(overrides, f"{path}: quick")  # a mistake there is one without --quick as well
+    seeds = _seeds(table["seeds"], f"{path}: seeds"), _seeds(quick_seeds, f"{path}: quick: seeds")
+    if not isinstance(table["variant"], list) or not table["variant"]:
+        raise StudyError(f"{path}: variant must be a list of tables, [[variant]]")
+    families: dict[str, tuple[str, ...]] = {}
+    variants: list[Variant] = []
+    for entry in table["variant"]:
+        found = list(_variants(_mapping(entry, f"{path}: variant"), base, overrides if quick else {}, str(path)))
+        families[entry["name"]] = (*families.get(entry["name"], ()), *(each.name for each in found))
+        variants += found
+    _check_names(variants, table.get("reference"), str(path))
+    return Study(
+        name=name + QUICK * quick,
+        title=_text(table.get("title", name), f"{path}: title"),
+        reference=table.get("reference"),
+        seeds=seeds[quick],
+        tune=_tune(table.get("tune", {}), base, str(path)),
+        variants=tuple(variants),
+        families=families,
+    )
+
+
+def _variants(entry: Mapping[str, Any], base: Settings, quick: Mapping[str, Any], source: str) -> Iterator[Variant]:
+    """The variants of one ``[[variant]]``: one for each combination of its sweep."""
+    _check_keys(entry, VARIANT_KEYS, f"{source}: variant", ("name",))
+    name = _text(entry["name"], f"{source}: variant: name")
+    where = f"{source}: variant {name!r}"
+    settings = _mapping(entry.get("settings", {}), f"{where}: settings")
+    swept = _mapping(entry.get("sweep", {}), f"{where}: sweep")
+    sweep = {key: _list(values, f"{where}: sweep: {key}") for key, values in swept.items()}
+    for texts in ("counting", "tuned_as", "line"):
+        if texts in entry:
+            _text(entry[texts], f"{where}: {texts}")
+    questions = entry.get("question", ())
+    questions = [questions] if isinstance(questions, str) else _list(questions, f"{where}: question", empty=True)
+    if not all(isinstance(each, str) for each in questions):
+        raise StudyError(f"{where}: question must be a text or a list of texts, got {entry['question']!r}")
+    if "counting" in entry:
+        try:
+            parse_heuristic(entry["counting"])
+        except ValueError as error:
+            raise StudyError(f"{where}: {error}") from error
+    plain = re.sub(r"\s*\{[^{}]*\}", "", name).strip() or name
+    for values in itertools.product(*sweep.values()):
+        point = dict(zip(sweep, values, strict=True))
+        made = base.override({**settings, **point}, where)
+        yield Variant(
+            name=_named(name, point, where),
+            questions=tuple(questions),
+            settings=made.override(quick, where),
+            own=frozenset({*settings, *point}),
+            line=entry.get("line", plain if sweep else made.model.interest),
+            counting=entry.get("counting"),
+            tuned_as=entry.get("tuned_as"),
+        )
+
+
+def _named(name: str, point: Mapping[str, Any], where: str) -> str:
+    if "{" not in name:
+        return " ".join([name, *(f"{key}={value}" for key, value in point.items())])
+    try:
+        return name.format(**point)
+    except (KeyError, IndexError, ValueError) as error:
+        raise StudyError(f"{where}: the braces of name must hold settings of its sweep, not {error}") from error
+
+
+def _check_names(variants: Sequence[Variant], reference: Any, source: str) -> None:
+    """Raise StudyError for names that are there twice, or as one file, or not there."""
+    files: dict[str, str] = {}
+    for each in variants:
+        file = slug(each.name)
+        if "," in each.name or not file:
+            raise StudyError(f"{source}: variant {each.name!r}: a name needs a letter or digit, and has no comma")
+        if file in files:
+            same = "" if files[file] == each.name else f", whose files would be those of {files[file]!r}"
+            raise StudyError(f"{source}: there are two variants {each.name!r}{same}")
+        files[file] = each.name
+    names = set(files.values())
+    wanted = [(f"variant {each.name!r}: tuned_as", each.tuned_as) for each in variants if each.tuned_as is not None]
+    for what, name in [*wanted, *([("reference", reference)] if reference is not None else [])]:
+        if name not in names:
+            close = did_you_mean(name, names) if isinstance(name, str) else ""
+            raise StudyError(f"{source}: {what} names no variant, got {name!r}{close}")
+
+
+def _tune(table: Any, base: Settings, source: str) -> dict[str, tuple[Any, ...]]:
+    grid = {
+        name: tuple(_list(values, f"{source}: tune: {name}"))
+        for name, values in _mapping(table, f"{source}: tune").items()
+    }
+    for name, values in grid.items():
+        for value in values:
+            base.override({name: value}, f"{source}: tune")
+    return grid
+
+
+def _check_keys(table: Mapping[str, Any], known: Sequence[str], source: str, needed: Sequence[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise StudyError(f"{source}: there is no key {key!r}{did_you_mean(key, known)}")
+    for key in needed:
+        if key not in table:
+            raise StudyError(f"{source}: the key {key!r} is missing")
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise StudyError(f"{where} must be a text, got {value!r}")
+    return value
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise StudyError(f"{where} must be a table, got {value!r}")
+    return value
+
+
+def _list(value: Any, where: str, empty: bool = False) -> list[Any]:
+    if not isinstance(value, (list, tuple)) or not (value or empty):
+        raise StudyError(f"{where} must be a list of values, got {value!r}")
+    return list(value)
+
+
+def _seeds(value: Any, where: str) -> tuple[int, ...]:
+    seeds = _list(value, where)
+    if not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) != len(seeds):
+        raise StudyError(f"{where} must be different integers of at least 0, got {value!r}")
+    return tuple(seeds)
