@@ -72,6 +72,11 @@ class ModelSettings:
         if min(self.hidden, default=1) < 1:
             raise ValueError(f"hidden must hold widths of at least 1, got {self.hidden}")
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether the model has the memory block, beside a window or alone."""
+        return self.interest in ("lmn", "lmn_only")
+
 
 class CTROutput(NamedTuple):
     """What the model says of a batch, and what its memory learns from in training.
@@ -123,7 +128,7 @@ class CTRModel(nn.Module):
         width = user_dim + (1 + self.interest.interests) * item_dim
         width += self.context_embedding.width + len(features.numeric)
         self.memory: LargeMemoryNetwork | None = None
-        if settings.interest in ("lmn", "lmn_only"):
+        if settings.has_memory:
             memory = asdict(settings.memory)
             del memory["loss_weight"]
             memory["balance"] = memory.pop("balance_weight") > 0

@@ -41,7 +41,7 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     """
     old, new = RunFolder(root), RunFolder(out)
     settings = old.load_settings()
-    if settings.model.interest != "lmn":
+    if not settings.model.has_memory:
         raise SettingsError(f"{old}: a run of interest {settings.model.interest!r} has no memory to grow")
     changes = {
         "sub_keys": 2 * settings.model.memory.sub_keys,

@@ -302,3 +302,10 @@ def test_the_model_says_what_hard_search_lacks() -> None:
     model = CTRModel(FEATURES, replace(SETTINGS, interest="sim_hard"))
     with pytest.raises(ValueError, match="interest sim_hard needs batches with found"):
         model(make_batch())
+
+
+@pytest.mark.parametrize("name", list(INTERESTS))
+def test_has_memory_says_whether_the_model_has_one(name: str) -> None:
+    settings = replace(SETTINGS, interest=name)
+    assert settings.has_memory == (CTRModel(FEATURES, settings).memory_layer() is not None)
+    assert settings.has_memory == (name in ("lmn", "lmn_only"))
