@@ -14,12 +14,24 @@ import torch
 
 from lmn_kernels.backend import use_triton
 from lmn_model.ctr_model import CTRModel, ModelSettings
-from lmn_model.data import BatchLoader, Dataset, FeatureSpec, Split, Vocabularies, load_dataset, load_source
+from lmn_model.data import (
+    BatchLoader,
+    DataError,
+    Dataset,
+    FeatureSpec,
+    RowFeatures,
+    Split,
+    Vocabularies,
+    load_dataset,
+    load_rows,
+    load_source,
+    load_vocabularies,
+)
 from lmn_model.metrics import click_metrics
 from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder
 from lmn_model.run_state import load_model
-from lmn_model.settings import DataSettings, Settings, SettingsError
+from lmn_model.settings import COLUMN_SETTINGS, DataSettings, Settings, SettingsError
 
 
 class LoadedRun(NamedTuple):
@@ -27,7 +39,7 @@ class LoadedRun(NamedTuple):
 
     settings: Settings
     model: CTRModel
-    vocabularies: Vocabularies
+    vocabularies: Vocabularies | RowFeatures
     device: torch.device
 
 
@@ -56,29 +68,54 @@ def evaluate_split(model: CTRModel, split: Split, batch_size: int, device: torch
     return click_metrics(split.labels, predict_logits(model, split, batch_size, device), split.groups)
 
 
-def open_dataset(data: DataSettings, vocabularies: Vocabularies | None = None) -> Dataset:
-    """Read the events that the settings name and make samples of them.
+def open_dataset(data: DataSettings, vocabularies: Vocabularies | RowFeatures | None = None) -> Dataset:
+    """Read the events that the settings name and make samples of them, or read prepared rows.
 
     Args:
-        data: where the events are and how samples are made.
+        data: where the events or rows are and how samples are made.
         vocabularies: ids of an earlier run, to score other events under them.
 
     Raises:
-        DataError: the file is missing, or a check of the table fails.
+        DataError: the file is missing, a check of the table fails, settings of events are given for rows, or
+            ``vocabularies`` are of rows and the data are events, or the other way round.
     """
+    if data.dataset == "rows":
+        return _open_rows(data, vocabularies)
+    if isinstance(vocabularies, RowFeatures):
+        raise DataError(f"dataset {data.dataset!r}: the run was trained on prepared rows, which fit no events")
     frame, schema = load_source(data.dataset, data.path, **data.columns())
     return load_dataset(frame, schema, data.options(), vocabularies=vocabularies)
 
 
+def _open_rows(data: DataSettings, vocabularies: Vocabularies | RowFeatures | None) -> Dataset:
+    if data.path is None:
+        raise DataError("rows: path must name the folder of the prepared rows")
+    if isinstance(vocabularies, Vocabularies):
+        raise DataError("dataset 'rows': the run was trained on events, which fit no prepared rows")
+    for name in COLUMN_SETTINGS:
+        if (value := getattr(data, name)) is not None:
+            raise DataError(f"{name} names columns of events, but those of prepared rows are fixed; got {value!r}")
+    return load_rows(data.path, data.options(), vocabularies=vocabularies)
+
+
 def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What identifies the samples of a dataset: rows and a CRC-32 of labels, users, items and times of each part."""
-    parts = {}
+    """What identifies the samples of a dataset: rows and a CRC-32 of labels, users, items and times of each part.
+
+    Of prepared rows also one of the histories and the features, which no sample of theirs shows.
+    """
+    parts: dict[str, Any] = {}
     for name in ("train", "valid", "test"):
         split: Split = getattr(dataset, name)
         checksum = 0
         for column in (split.labels, split.groups, split.items, split.timestamps):
             checksum = zlib.crc32(np.ascontiguousarray(column), checksum)
         parts[name] = [len(split), checksum]
+    if isinstance(dataset.vocabularies, RowFeatures):
+        tables = dataset.train.tables
+        checksum = 0
+        for column in (tables.histories.items, tables.users.ids, tables.items.ids, tables.events.ids):
+            checksum = zlib.crc32(np.ascontiguousarray(column), checksum)
+        parts["tables"] = [dataset.event_count, checksum]
     return parts
 
 
@@ -141,7 +178,7 @@ def load_run(root: Path | str, device: str | None = None) -> LoadedRun:
     settings = folder.load_settings()
     target = choose_device(device or settings.training.device)
     check_backend(settings.model, target)
-    vocabularies = Vocabularies.load(folder.root)
+    vocabularies = load_vocabularies(folder.root)
     model = build_model(vocabularies.features, settings.model)
     load_model(folder.best, model, {"settings": settings.decisive()})
     return LoadedRun(settings, model.to(target), vocabularies, target)
@@ -155,7 +192,7 @@ def evaluate_run(
     Args:
         root: the run folder.
         part: which part.
-        path: other events with the columns of the run's; None reads the run's own.
+        path: other events or rows with the columns of the run's; None reads the run's own.
         device: as the setting; None takes the run's own.
 
     Returns:

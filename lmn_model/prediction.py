@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from lmn_model.data import Split, load_source, prepare_pairs, read_table
+from lmn_model.data import RowFeatures, Split, load_source, prepare_pairs, read_table
 from lmn_model.evaluation import load_run, predict_logits
 from lmn_model.files import replacing
 from lmn_model.metrics import probabilities
@@ -22,7 +22,7 @@ WRITERS = {".csv": pl.DataFrame.write_csv, ".parquet": pl.DataFrame.write_parque
 
 
 class PredictionError(ValueError):
-    """The predictions cannot be written as asked; the message names the file."""
+    """The predictions cannot be made or written as asked; the message names the file or the run."""
 
 
 def predict_pairs(
@@ -49,19 +49,33 @@ def predict_pairs(
         Number of rows written.
 
     Raises:
-        PredictionError: ``out`` exists, has another suffix or cannot be written, or the pairs have the column already.
+        PredictionError: the run is one on prepared rows; ``out`` exists, has another suffix or cannot be written; or
+            the pairs have the column already.
         RunFolderError, CheckpointError, SettingsError, DataError: as in ``load_run`` and ``prepare_pairs``.
     """
     target = Path(out)
     _check_target(target, force)
     settings, model, vocabularies, on = load_run(run, device)
+    if isinstance(vocabularies, RowFeatures):
+        raise PredictionError(
+            f"{run}: the run was trained on prepared rows, which have ids only; predict needs a run on events"
+        )
     schema = vocabularies.schema
     table = read_table(pairs, text_columns=(schema.user, schema.item))
     if PROBABILITY in table.columns:
         raise PredictionError(f"{pairs}: has a column {PROBABILITY!r} already; rename it first")
     data = settings.data if path is None else replace(settings.data, path=path)
     events, _ = load_source(data.dataset, data.path, **data.columns())
-    split = prepare_pairs(table, events, schema, vocabularies, data.window, history=data.history)
+    split = prepare_pairs(
+        table,
+        events,
+        schema,
+        vocabularies,
+        data.window,
+        history=data.history,
+        search_by=data.search_by,
+        search_window=data.search_window,
+    )
     _log_unseen(split)
     with reproducible(settings.training.seed, settings.training.threads, on):
         chances = probabilities(predict_logits(model, split, settings.training.batch_size, on))

@@ -43,6 +43,16 @@ FREE_TO_CHANGE = {
     "training.device",
 }
 """See :meth:`Settings.decisive`."""
+COLUMN_SETTINGS = (
+    "user_col",
+    "item_col",
+    "time_col",
+    "label_col",
+    "user_features",
+    "item_features",
+    "context_features",
+)
+"""Settings of ``[data]`` that name the columns of an event table."""
 MOST_THREADS = 4096
 """More is a slip of the finger, and OpenMP ends the process where it cannot start them."""
 
@@ -51,12 +61,13 @@ __all__ = ["DataSettings", "Settings", "SettingsError", "TrainingSettings"]
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which events to read and how to make samples of them."""
+    """Which events to read and how to make samples of them, or which prepared rows to read."""
 
-    dataset: Literal["complete-journey", "kuairand", "events"] = setting(
-        "complete-journey", "where the events come from; 'events' is a table of your own"
+    dataset: Literal["complete-journey", "kuairand", "events", "rows"] = setting(
+        "complete-journey",
+        "where the events come from; 'events' is a table of your own, 'rows' a folder of prepared rows",
     )
-    path: str | None = setting(None, "file of the events (CSV or parquet), or folder of the dataset")
+    path: str | None = setting(None, "file of the events (CSV or parquet), or folder of the dataset or the rows")
     user_col: str | None = setting(None, "column of the user; user_id if not set")
     item_col: str | None = setting(None, "column of the item; item_id if not set")
     time_col: str | None = setting(None, "column of the time; timestamp if not set")
@@ -79,6 +90,10 @@ class DataSettings:
         None, "cap on the events of each evaluation part that become samples, drawn by the seed"
     )
     sampling_seed: int = setting(0, "seed of negatives and caps")
+    search_by: str | None = setting(
+        None, "item feature; the newest events of the whole history with the candidate's value of it are searched"
+    )
+    search_window: int = setting(50, "events that such a search finds")
 
     def __post_init__(self) -> None:
         """Raise DataError for a value out of range."""
@@ -114,6 +129,8 @@ class DataSettings:
             min_item_count=self.min_item_count,
             history=self.history,
             seed=self.sampling_seed,
+            search_by=self.search_by,
+            search_window=self.search_window,
         )
 
 

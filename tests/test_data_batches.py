@@ -119,7 +119,7 @@ def test_the_thread_ends_when_the_consumer_fails(dataset: Dataset) -> None:
 
 
 def test_an_error_in_the_thread_reaches_the_consumer(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(split: object, rows: np.ndarray[Any, Any]) -> Batch:
+    def broken(split: object, rows: np.ndarray[Any, Any], **options: object) -> Batch:
         raise MemoryError("no room for a batch")
 
     monkeypatch.setattr("lmn_model.data.splits.Split.batch", broken)

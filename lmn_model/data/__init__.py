@@ -6,6 +6,8 @@ from lmn_model.data.events import read_table
 from lmn_model.data.features import CategoricalFeature, FeatureSpec
 from lmn_model.data.options import DataOptions
 from lmn_model.data.pairs import prepare_pairs
+from lmn_model.data.row_features import RowFeatures, load_vocabularies
+from lmn_model.data.rows import load_rows
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.sources import load_source
 from lmn_model.data.splits import Split
@@ -19,11 +21,14 @@ __all__ = [
     "DataOptions",
     "Dataset",
     "FeatureSpec",
+    "RowFeatures",
     "Schema",
     "Split",
     "Vocabularies",
     "load_dataset",
+    "load_rows",
     "load_source",
+    "load_vocabularies",
     "prepare_pairs",
     "read_table",
 ]

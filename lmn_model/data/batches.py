@@ -34,6 +34,14 @@ class Batch:
         history_mask: bool [B, T], True where ``history`` is real.
         label: float32 [B], 0 or 1; NaN for pairs to predict.
         group: int64 [B], the user's row, for metrics by user; it tells apart the users that training has not seen.
+        found: int64 [B, S, F_i], the newest S events of the *whole* history that share the candidate's value of the
+            feature ``search_by``, oldest first, padded in front like ``history``; None without ``search_by``.
+        found_mask: bool [B, S], True where ``found`` is real; None without ``search_by``.
+        new_items: int64 [P, F_i], the events of the histories that no earlier sample of their user had in its history:
+            what a memory has to write before it reads for this batch. Over a pass in the order of time each event
+            comes once, with the first sample that may know of it. They lie by row of the batch, then oldest first.
+            None unless the loader was asked for ``new_events``.
+        new_rows: int64 [P], row in the batch of the sample that each of ``new_items`` came with; None as well.
     """
 
     user: Tensor
@@ -44,13 +52,23 @@ class Batch:
     history_mask: Tensor
     label: Tensor
     group: Tensor
+    found: Tensor | None = None
+    found_mask: Tensor | None = None
+    new_items: Tensor | None = None
+    new_rows: Tensor | None = None
 
     def __len__(self) -> int:
         return self.label.shape[0]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The batch with every tensor on ``device``."""
-        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)})
+        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Batch(
+            **{
+                name: None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+                for name, tensor in tensors.items()
+            }
+        )
 
 
 class BatchLoader:
@@ -65,11 +83,13 @@ class BatchLoader:
         start: index of the first batch to give, to go on where an earlier run stopped.
         prefetch: batches made ahead by one background thread; 0 makes each batch when it is asked for. The thread ends
             with the iterator, and what it raises is raised where the batch is asked for.
+        new_events: give ``Batch.new_items`` and ``Batch.new_rows``; needs ``order="time"``. A loader that goes on at
+            ``start`` gives what the whole pass gives from there.
 
     ``len(loader)`` is the number of batches that iteration gives, those before ``start`` left out.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or ``new_events`` is asked of a shuffled order.
     """
 
     def __init__(
@@ -82,9 +102,12 @@ class BatchLoader:
         epoch: int = 0,
         start: int = 0,
         prefetch: int = 2,
+        new_events: bool = False,
     ) -> None:
         if order not in ("time", "shuffle"):
             raise ValueError(f"BatchLoader: order must be 'time' or 'shuffle', got {order!r}")
+        if new_events and order != "time":
+            raise ValueError(f"BatchLoader: new_events needs order 'time', got {order!r}")
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("seed", seed, 0),
@@ -104,6 +127,7 @@ class BatchLoader:
         self._epoch = epoch
         self._start = start
         self._prefetch = prefetch
+        self._new_events = new_events
         self._total = total
 
     def __len__(self) -> int:
@@ -119,7 +143,7 @@ class BatchLoader:
         if self._order == "shuffle":
             rows = np.random.default_rng([self._seed, self._epoch]).permutation(count)
         for first in range(self._start * self._batch_size, count, self._batch_size):
-            yield self._split.batch(rows[first : first + self._batch_size])
+            yield self._split.batch(rows[first : first + self._batch_size], new_events=self._new_events)
 
 
 class _Failure:

@@ -18,7 +18,9 @@ from lmn_model.data.features import FeatureSpec
 from lmn_model.data.histories import Histories
 from lmn_model.data.negatives import NegativeSampler
 from lmn_model.data.options import DataOptions
+from lmn_model.data.row_features import RowFeatures
 from lmn_model.data.schema import DataError, Schema
+from lmn_model.data.search import HardSearch
 from lmn_model.data.splits import FeatureTable, SampleTables, Split
 from lmn_model.data.vocabularies import Vocabularies
 
@@ -30,14 +32,14 @@ class Dataset:
     """Prepared data.
 
     Args:
-        vocabularies: ids, scales and the features of users and items.
+        vocabularies: ids, scales and the features of users and items; of prepared rows the features alone.
         train: samples to learn from, the earliest.
         valid: samples to choose by.
         test: samples to report on, the latest.
         event_count: events of the table.
     """
 
-    vocabularies: Vocabularies
+    vocabularies: Vocabularies | RowFeatures
     train: Split
     valid: Split
     test: Split
@@ -52,12 +54,15 @@ class Dataset:
         """Counts for a log: users, items, events, and for each part rows, positives, users, moments, unseen items.
 
         ``unseen_items`` is the share of the positives, and of the negatives, whose item has no id from training.
+        Prepared rows know neither moments nor which ids training has seen.
         """
+        tables = self.train.tables
+        clock = self.vocabularies.clock if isinstance(self.vocabularies, Vocabularies) else None
         return {
-            "users": len(self.vocabularies.users),
-            "items": len(self.vocabularies.items),
+            "users": len(tables.users.ids),
+            "items": len(tables.items.ids) - 1,
             "events": self.event_count,
-            **{part: _describe(getattr(self, part), self.vocabularies.clock) for part in PARTS},
+            **{part: _describe(getattr(self, part), clock) for part in PARTS},
         }
 
 
@@ -97,7 +102,15 @@ def load_dataset(
         vocabularies.check_clock(events.clock)
         sample_rows, cuts = _parts(events, schema, options)
         vocabularies = vocabularies.extended(events.frame)
-    tables = sample_tables(events, events.frame, vocabularies, window=options.window, history=options.history)
+    tables = sample_tables(
+        events,
+        events.frame,
+        vocabularies,
+        window=options.window,
+        history=options.history,
+        search_by=options.search_by,
+        search_window=options.search_window,
+    )
     users = vocabularies.users.rows(events.frame[schema.user])
     items = vocabularies.items.rows(events.frame[schema.item])
     times = events.times(schema)
@@ -106,7 +119,7 @@ def load_dataset(
     splits: dict[str, Split] = {}
     for part, name in enumerate(PARTS):
         rows = sample_rows[slice(*np.searchsorted(sample_rows, cuts[part : part + 2]))]
-        rows = _capped(rows, options.max_train_rows if name == "train" else options.max_eval_rows, options.seed, part)
+        rows = capped(rows, options.max_train_rows if name == "train" else options.max_eval_rows, options.seed, part)
         if known_labels is not None:
             candidates, labels = items[rows], known_labels[rows]
         else:
@@ -116,7 +129,7 @@ def load_dataset(
             candidates = np.column_stack([items[rows], negatives]).ravel()
             labels = np.tile(np.eye(1, options.negatives + 1, dtype=np.float32)[0], len(rows))
             rows = np.repeat(rows, options.negatives + 1)
-        _refuse_one_class(labels, name)
+        refuse_one_class(labels, f"{name} part")
         splits[name] = Split(
             tables,
             users=users[rows],
@@ -130,7 +143,14 @@ def load_dataset(
 
 
 def sample_tables(
-    events: Events, contexts: pl.DataFrame, vocabularies: Vocabularies, *, window: int, history: str
+    events: Events,
+    contexts: pl.DataFrame,
+    vocabularies: Vocabularies,
+    *,
+    window: int,
+    history: str,
+    search_by: str | None = None,
+    search_window: int = 50,
 ) -> SampleTables:
     """The tables that splits share.
 
@@ -140,6 +160,11 @@ def sample_tables(
         vocabularies: ids, scales and the features of users and items.
         window: T.
         history: ``"positive"`` or ``"all"``, see ``DataOptions``.
+        search_by: see ``DataOptions``.
+        search_window: S.
+
+    Raises:
+        DataError: if ``search_by`` is no item feature.
     """
     schema, users, items = vocabularies.schema, vocabularies.users, vocabularies.items
     frame = events.frame
@@ -152,13 +177,31 @@ def sample_tables(
         user_count=len(users),
         padding_item=len(items),
     )
+    item_table = _with_padding(items)
     return SampleTables(
         users=FeatureTable(users.ids, users.numbers),
-        items=_with_padding(items),
+        items=item_table,
         events=FeatureTable(*vocabularies.encoder.encode(contexts, schema.context_features)),
         histories=histories,
         window=window,
+        search=hard_search(histories, item_table, vocabularies.features, search_by, search_window),
     )
+
+
+def hard_search(
+    histories: Histories, items: FeatureTable, features: FeatureSpec, search_by: str | None, window: int
+) -> HardSearch | None:
+    """The search by one item feature, or None if none is named.
+
+    Raises:
+        DataError: if ``search_by`` is no item feature.
+    """
+    if search_by is None:
+        return None
+    names = [feature.name for feature in features.item]
+    if search_by not in names:
+        raise DataError(f"search_by: there is no item feature {search_by!r}; there are {', '.join(names)}")
+    return HardSearch(histories, items.ids[:, names.index(search_by)], window)
 
 
 def _parts(events: Events, schema: Schema, options: DataOptions) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -184,17 +227,19 @@ def _parts(events: Events, schema: Schema, options: DataOptions) -> tuple[NDArra
     return rows, cuts
 
 
-def _capped(rows: NDArray[np.intp], most: int | None, seed: int, part: int) -> NDArray[np.intp]:
+def capped(rows: NDArray[np.intp], most: int | None, seed: int, part: int) -> NDArray[np.intp]:
+    """At most ``most`` of ``rows``, drawn uniformly and kept in their order."""
     if most is None or most >= len(rows):
         return rows
     return np.sort(np.random.default_rng([seed, part, 0]).choice(rows, most, replace=False))
 
 
-def _refuse_one_class(labels: NDArray[np.float32], part: str) -> None:
+def refuse_one_class(labels: NDArray[np.float32], where: str) -> None:
+    """Raise DataError, naming ``where``, if the labels of a part are all 0 or all 1."""
     positives = int(labels.sum())
     if positives in (0, len(labels)):
         only = int(positives > 0)
-        raise DataError(f"{part} part: all {len(labels)} labels are {only}; a part needs both classes")
+        raise DataError(f"{where}: all {len(labels)} labels are {only}; a part needs both classes")
 
 
 def _with_padding(entities: Entities) -> FeatureTable:
@@ -202,13 +247,18 @@ def _with_padding(entities: Entities) -> FeatureTable:
     return FeatureTable(np.pad(entities.ids, one_row), np.pad(entities.numbers, one_row))
 
 
-def _describe(split: Split, clock: Clock) -> dict[str, object]:
-    first, last = int(split.timestamps[0]), int(split.timestamps[-1])
-    _, unseen = split.unseen()
-    return {
+def _describe(split: Split, clock: Clock | None) -> dict[str, object]:
+    counts: dict[str, object] = {
         "rows": len(split),
         "positives": int(split.labels.sum(dtype=np.float64)),
         "users": len(np.unique(split.users)),
+    }
+    if clock is None:
+        return counts
+    first, last = int(split.timestamps[0]), int(split.timestamps[-1])
+    _, unseen = split.unseen()
+    return {
+        **counts,
         "unseen_items": {
             "positives": round(float(unseen[split.labels == 1].mean()), 4),
             "negatives": round(float(unseen[split.labels == 0].mean()), 4),

@@ -39,6 +39,36 @@ class Histories:
         self._starts = np.zeros(user_count + 1, dtype=np.int64)
         np.cumsum(np.bincount(users, minlength=user_count), out=self._starts[1:])
 
+    @classmethod
+    def from_lists(cls, items: NDArray[np.integer], starts: NDArray[np.int64], *, padding_item: int) -> Histories:
+        """Histories that are lists already. The time of an event is its place in the list of its user.
+
+        So the first n events of a user are those before time n: ``ends(users, lengths)`` is their end.
+
+        Args:
+            items: integer [E], rows of the items by user, then oldest first.
+            starts: int64 [U + 1], where each user's list begins, and E.
+            padding_item: row that stands for no event.
+        """
+        users = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        places = np.arange(len(items)) - starts[users]
+        return cls(users, items, places, user_count=len(starts) - 1, padding_item=padding_item)
+
+    @property
+    def items(self) -> NDArray[np.int32]:
+        """int32 [E], item row of each event, by user, then oldest first."""
+        return self._items[:-1]
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """int64 [U + 1], the position of each user's first event, and E."""
+        return self._starts
+
+    @property
+    def padding_item(self) -> int:
+        """Row that stands for no event."""
+        return int(self._items[-1])
+
     def _key(self, users: NDArray[np.integer], time_ranks: NDArray[np.int64]) -> NDArray[np.int64]:
         # User and time in one sortable integer, so that one binary search finds a place inside a user's events.
         return users.astype(np.int64) * (len(self._times) + 1) + time_ranks
@@ -72,3 +102,20 @@ class Histories:
         positions = ends[:, None] + np.arange(-window, 0)  # [B, T]
         mask = positions >= self._starts[users][:, None]
         return self._items[np.where(mask, positions, len(self._keys))], mask
+
+    def between(
+        self, begins: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The events from ``begins`` to before ``ends``, of all B stretches after each other.
+
+        Args:
+            begins: int64 [B], positions in the flat array.
+            ends: int64 [B]; a stretch that ends at or before its begin is empty.
+
+        Returns:
+            int32 [P] of item rows, oldest first within a stretch, and int64 [P], the stretch of each.
+        """
+        counts = np.maximum(ends - begins, 0)
+        of = np.repeat(np.arange(len(counts)), counts)
+        positions = np.arange(len(of)) + (begins - np.cumsum(counts) + counts)[of]
+        return self._items[positions], of

@@ -27,6 +27,9 @@ class DataOptions:
         history: which events enter histories where the table has labels: ``"positive"`` for label 1, or ``"all"``.
             Events without a label always do.
         seed: of the draws of negatives and of rows; each part has draws of its own.
+        search_by: name of a categorical item feature, such as the category or the item id itself: batches then hold the
+            newest events of the whole history with the candidate's value of it. None searches nothing.
+        search_window: S, how many such events.
 
     Raises:
         DataError: if an option is out of range, or one of ``valid_from`` and ``test_from`` is given alone.
@@ -43,10 +46,12 @@ class DataOptions:
     min_item_count: int = 1
     history: Literal["positive", "all"] = "positive"
     seed: int = 0
+    search_by: str | None = None
+    search_window: int = 50
 
     def __post_init__(self) -> None:
-        least = {"window": 1, "negatives": 1, "max_train_rows": 1, "max_eval_rows": 1, "min_item_count": 1, "seed": 0}
-        for name, lowest in least.items():
+        counts = ("window", "negatives", "max_train_rows", "max_eval_rows", "min_item_count", "search_window")
+        for name, lowest in {**dict.fromkeys(counts, 1), "seed": 0}.items():
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise DataError(f"{name} must be at least {lowest}, got {value}")

@@ -22,6 +22,8 @@ def prepare_pairs(
     window: int,
     *,
     history: Literal["positive", "all"] = "positive",
+    search_by: str | None = None,
+    search_window: int = 50,
 ) -> Split:
     """Make samples of pairs whose label nobody knows yet.
 
@@ -35,6 +37,8 @@ def prepare_pairs(
         vocabularies: what training saved.
         window: T, that of training.
         history: which events enter histories, as in ``DataOptions``.
+        search_by: as in ``DataOptions``.
+        search_window: as in ``DataOptions``.
 
     Returns:
         One sample for each pair, in the order of ``pairs``, with NaN for a label. Its history holds the events
@@ -42,8 +46,8 @@ def prepare_pairs(
         int64.
 
     Raises:
-        DataError: if a table fails a check, the pairs lack a context feature, or the schema or the kind of timestamps
-            is not that of training.
+        DataError: if a table fails a check, the pairs lack a context feature, the schema or the kind of timestamps is
+            not that of training, or ``search_by`` is no item feature.
     """
     vocabularies.check_schema(schema)
     checked = check_events(events, schema, vocabularies.kinds)
@@ -62,7 +66,9 @@ def prepare_pairs(
     known = vocabularies.extended(checked.frame).with_unknown(user, item)
     # The user column lends the table its height where there is no context feature.
     table = pl.DataFrame([user, *contexts])
-    tables = sample_tables(checked, table, known, window=window, history=history)
+    tables = sample_tables(
+        checked, table, known, window=window, history=history, search_by=search_by, search_window=search_window
+    )
     users = known.users.rows(user)
     return Split(
         tables,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from lmn_model.data.batches import Batch
 from lmn_model.data.features import UNSEEN
 from lmn_model.data.histories import Histories
+from lmn_model.data.search import HardSearch
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +34,11 @@ class SampleTables:
 
     Args:
         users: one row a user.
-        items: one row an item, then one row of zeros, which padding points at.
+        items: one row an item, and a row of zeros, ``histories.padding_item``, which padding points at.
         events: context features, one row an event.
         histories: what each user did, as rows of ``items``.
         window: T, the events of a history that a batch shows.
+        search: finds the events that are like the candidate; None if they are not wanted.
     """
 
     users: FeatureTable
@@ -43,11 +46,14 @@ class SampleTables:
     events: FeatureTable
     histories: Histories
     window: int
+    search: HardSearch | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """S samples in the order of time (of the file, for pairs to predict). S may be 0.
+
+    The order of time of prepared rows, which have no times, is each user's own clock, see ``load_rows``.
 
     Args:
         tables: shared tables.
@@ -56,7 +62,8 @@ class Split:
         events: int32 [S], row of the event whose context the sample has; a negative has that of its positive.
         history_ends: int64 [S], see ``Histories.ends``.
         labels: float32 [S], 0 or 1; NaN for pairs to predict.
-        timestamps: int64 [S], microseconds since 1970 or the integers of the column.
+        timestamps: int64 [S], microseconds since 1970 or the integers of the column; for prepared rows the share of
+            the user's history that is past, times 2^40.
     """
 
     tables: SampleTables
@@ -80,11 +87,27 @@ class Split:
         tables = self.tables
         return tables.users.ids[self.users, 0] == UNSEEN, tables.items.ids[self.items, 0] == UNSEEN
 
-    def batch(self, rows: NDArray[np.integer]) -> Batch:
+    @cached_property
+    def new_starts(self) -> NDArray[np.int64]:
+        """int64 [S], where the events begin that no earlier sample of the user, in the order of the split, has seen.
+
+        They end at ``history_ends``, and there are none where that is not beyond. The first sample of a user has all
+        of its history, so that over the split each event before the user's furthest sample is new exactly once.
+        """
+        order = np.argsort(self.users, kind="stable")
+        users = self.users[order]
+        # Positions of a later user are all larger, so that one running maximum serves all users.
+        seen = np.maximum.accumulate(self.history_ends[order])
+        starts = np.empty(len(self), dtype=np.int64)
+        starts[order] = np.maximum(self.tables.histories.starts[users], np.append(0, seen)[:-1])
+        return starts
+
+    def batch(self, rows: NDArray[np.integer], *, new_events: bool = False) -> Batch:
         """The samples at ``rows`` as tensors.
 
         Args:
             rows: integer [B], each in [0, S), in any order.
+            new_events: give ``Batch.new_items`` and ``Batch.new_rows``.
 
         Returns:
             The batch, B rows in the order of ``rows``.
@@ -94,9 +117,10 @@ class Split:
         """
         tables = self.tables
         users, items, events = self.users[rows], self.items[rows], self.events[rows]  # [B]
-        history, mask = tables.histories.windows(users, self.history_ends[rows], tables.window)  # [B, T]
+        ends = self.history_ends[rows]
+        history, mask = tables.histories.windows(users, ends, tables.window)  # [B, T]
         numbers = (tables.users.numbers[users], tables.items.numbers[items], tables.events.numbers[events])
-        return Batch(
+        batch = Batch(
             user=torch.from_numpy(tables.users.ids[users]),  # [B, F_u]
             item=torch.from_numpy(tables.items.ids[items]),  # [B, F_i]
             context=torch.from_numpy(tables.events.ids[events]),  # [B, F_c]
@@ -106,3 +130,12 @@ class Split:
             label=torch.from_numpy(self.labels[rows]),
             group=torch.from_numpy(users.astype(np.int64)),
         )
+        if tables.search is not None:
+            found, found_mask = tables.search.find(users, items, ends)  # [B, S]
+            batch.found = torch.from_numpy(tables.items.ids.take(found, axis=0))  # [B, S, F_i]
+            batch.found_mask = torch.from_numpy(found_mask)
+        if new_events:
+            new_items, new_rows = tables.histories.between(self.new_starts[rows], ends)  # [P]
+            batch.new_items = torch.from_numpy(tables.items.ids.take(new_items, axis=0))  # [P, F_i]
+            batch.new_rows = torch.from_numpy(new_rows)
+        return batch

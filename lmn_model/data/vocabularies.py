@@ -6,10 +6,10 @@ One json file holds it all. It is data and not code: nothing in it is executed w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -22,6 +22,7 @@ from lmn_model.files import replacing
 
 FILE_NAME = "vocabularies.json"
 _FORMAT = 1
+_Saved = TypeVar("_Saved")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +144,8 @@ class Vocabularies:
             DataError: if the format is another one.
             KeyError, TypeError, ValueError: if a part is missing or damaged; ``load`` turns them into DataError.
         """
+        if plain.get("kind", "events") != "events":
+            raise DataError(f"it was made for {plain['kind']} and not for events")
         if plain["format"] != _FORMAT:
             raise DataError(f"format must be {_FORMAT}, got {plain['format']!r}")
         schema = Schema.from_dict(plain["schema"])
@@ -158,11 +161,7 @@ class Vocabularies:
 
     def save(self, folder: Path | str) -> Path:
         """Write ``vocabularies.json`` into a folder that exists, all of it or nothing, and return its path."""
-        path = Path(folder) / FILE_NAME
-        text = json.dumps(self.to_dict(), ensure_ascii=False)
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        return path
+        return write_saved(folder, self.to_dict())
 
     @classmethod
     def load(cls, folder: Path | str) -> Vocabularies:
@@ -171,15 +170,33 @@ class Vocabularies:
         Raises:
             DataError: if the file is missing, damaged or of another format.
         """
-        path = Path(folder) / FILE_NAME
-        try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file") from None
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"{path}: the file is damaged: {type(error).__name__}: {error}") from error
+        return read_saved(folder, cls.from_dict)
+
+
+def write_saved(folder: Path | str, plain: Mapping[str, Any]) -> Path:
+    """Write plain values as ``vocabularies.json`` into a folder that exists, all or nothing, and return its path."""
+    path = Path(folder) / FILE_NAME
+    text = json.dumps(plain, ensure_ascii=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def read_saved(folder: Path | str, rebuild: Callable[[Mapping[str, Any]], _Saved]) -> _Saved:
+    """What ``rebuild`` makes of the plain values in ``vocabularies.json``.
+
+    Raises:
+        DataError: if the file is missing, damaged or of another format.
+    """
+    path = Path(folder) / FILE_NAME
+    try:
+        return rebuild(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path}: the file is damaged: {type(error).__name__}: {error}") from error
 
 
 def _entity_columns(schema: Schema) -> tuple[tuple[str, ...], tuple[str, ...]]:
