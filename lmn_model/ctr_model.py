@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from .data import Batch, CategoricalFeature, FeatureSpec
+from .factored_memory import FactoredMemoryNetwork
 from .interest import interest_part
-from .large_memory_network import LargeMemoryNetwork
+from .large_memory_network import LargeMemoryNetwork, MemoryLosses
 from .memory_layer import MemoryLayer
 from .setting_types import check_range, setting
 
@@ -28,9 +29,14 @@ class MemorySettings:
         ValueError: a size is out of range, or ``top_k`` is larger than ``sub_keys``.
     """
 
+    query: Literal["joint", "factored"] = setting(
+        "joint",
+        "what asks the memory: one learned map of item and user, or fixed codes of an item feature and the user",
+    )
     sub_keys: int = setting(1024, "N, sub-keys on each axis; the memory has N * N slots")
     top_k: int = setting(16, "K, slots that each head reads")
-    key_dim: int = setting(16, "C, width of one query half")
+    key_dim: int = setting(16, "C, width of one query half, of a joint query")
+    code_dim: int = setting(64, "D, width of a code and of a value, of a factored query")
     heads: int = setting(1, "H, routers over the one table of values")
     metric: Literal["dot", "cosine", "l2"] = setting("dot", "score of a sub-key")
     activation: Literal["softmax", "sigmoid", "relu"] = setting("softmax", "what turns scores into weights")
@@ -41,13 +47,18 @@ class MemorySettings:
     backend: Literal["auto", "triton", "torch"] = setting("auto", "kernels of the memory")
 
     def __post_init__(self) -> None:
-        for name in ("sub_keys", "top_k", "key_dim", "heads"):
+        for name in ("sub_keys", "top_k", "key_dim", "code_dim", "heads"):
             check_range(self, name, low=1)
         check_range(self, "positions", low=0)
         check_range(self, "loss_weight", low=0.0)
         check_range(self, "balance_weight", low=0.0)
         if self.top_k > self.sub_keys:
             raise ValueError(f"top_k must be at most sub_keys = {self.sub_keys}, got {self.top_k}")
+        if self.query == "factored" and (self.heads != 1 or self.balance_weight):
+            raise ValueError(
+                "a factored query has one head and nothing that a balance loss could move, got "
+                f"heads = {self.heads} and balance_weight = {self.balance_weight}"
+            )
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,11 @@ class ModelSettings:
     def has_memory(self) -> bool:
         """Whether the model has the memory block, beside a window or alone."""
         return self.interest in ("lmn", "lmn_only")
+
+    @property
+    def writes_new_events(self) -> bool:
+        """Whether the memory is written with each event once, when it is new, and so needs the order of time."""
+        return self.has_memory and self.memory.query == "factored"
 
 
 class CTROutput(NamedTuple):
@@ -127,13 +143,19 @@ class CTRModel(nn.Module):
         self.interest = interest_part(settings.interest, item_dim)
         width = user_dim + (1 + self.interest.interests) * item_dim
         width += self.context_embedding.width + len(features.numeric)
-        self.memory: LargeMemoryNetwork | None = None
-        if settings.has_memory:
+        self.memory: LargeMemoryNetwork | FactoredMemoryNetwork | None = None
+        value_dtype = getattr(torch, settings.memory.value_dtype)
+        if settings.writes_new_events:
+            shape = {name: getattr(settings.memory, name) for name in ("code_dim", "sub_keys", "top_k", "backend")}
+            self.memory = FactoredMemoryNetwork(features.item, features.user[0], value_dtype=value_dtype, **shape)
+            width += FactoredMemoryNetwork.SIGNALS * len(features.item)
+        elif settings.has_memory:
             memory = asdict(settings.memory)
-            del memory["loss_weight"]
+            for name in ("query", "code_dim", "loss_weight"):
+                del memory[name]
             memory["balance"] = memory.pop("balance_weight") > 0
             memory["positions"] = memory["positions"] or None
-            memory["value_dtype"] = getattr(torch, memory["value_dtype"])
+            memory["value_dtype"] = value_dtype
             self.memory = LargeMemoryNetwork(item_dim, user_dim, **memory)
             width += item_dim + user_dim + LargeMemoryNetwork.FAMILIARITY
         self.tower = _tower(width, settings.hidden, settings.dropout)
@@ -154,11 +176,27 @@ class CTRModel(nn.Module):
             found = None if found is None else self.item_embedding(found)
         parts.append(self.interest(item, history, batch.history_mask, found, found_mask))
         losses: tuple[Tensor | None, ...] = ()
-        if self.memory is not None:
+        if isinstance(self.memory, FactoredMemoryNetwork):
+            parts.append(self.memory(batch.item, batch.user[:, 0]))
+            if self.training:
+                losses = self.write_losses(batch)
+        elif self.memory is not None:
             parts += self.memory(item, user)
             if self.training:
                 losses = self.memory.losses(history, batch.history_mask, user)
         return CTROutput(self.tower(torch.cat(parts, dim=-1)).squeeze(-1), *losses)
+
+    def write_losses(self, batch: Batch) -> MemoryLosses:
+        """What the new events of a batch teach a memory with a factored query.
+
+        Raises:
+            ValueError: the model has no such memory, or the batch does not tell its new events.
+        """
+        if not isinstance(self.memory, FactoredMemoryNetwork):
+            raise ValueError("write_losses: the model has no memory with a factored query")
+        if batch.new_items is None or batch.new_rows is None:
+            raise ValueError("write_losses: batch must have new_items and new_rows (BatchLoader(new_events=True))")
+        return self.memory.losses(batch.new_items, batch.user[batch.new_rows, 0])
 
     def begin_epoch(self, epoch: int) -> list[nn.Parameter]:
         """Empty the memory before an epoch; returns the parameters that were set anew, whose optimiser state is void.

@@ -99,11 +99,13 @@ class LargeMemoryNetwork(nn.Module):
 
     def _balance_query(self) -> None:
         """Let item and user move the query alike at first, however many features each has."""
-        weight = self.memory.query.weight
+        query = self.memory.query
+        assert query is not None
+        weight = query.weight
         with torch.no_grad():
             weight[:, : self.item_dim].normal_(std=(2 * self.item_dim) ** -0.5)
             weight[:, self.item_dim :].normal_(std=(2 * self.user_dim) ** -0.5)
-            self.memory.query.bias.zero_()
+            query.bias.zero_()
 
     def _drawn(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and places of the positions to learn from: all real ones, or at most ``positions`` of each row."""

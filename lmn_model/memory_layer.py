@@ -22,7 +22,7 @@ class MemoryLayer(nn.Module):
     ``Adagrad`` or ``SGD``), or pass ``sparse_grad=False`` and use any.
 
     Args:
-        in_features: width of the input.
+        in_features: width of the input; None for a layer without a query map, which :meth:`look_up` alone can read.
         out_features: width D of the output.
         sub_keys: N, sub-keys on each axis; the memory has M = N * N slots.
         top_k: K, slots read by each head, 1 to N.
@@ -55,7 +55,7 @@ class MemoryLayer(nn.Module):
 
     def __init__(
         self,
-        in_features: int,
+        in_features: int | None,
         out_features: int,
         *,
         sub_keys: int = 1024,
@@ -80,8 +80,8 @@ class MemoryLayer(nn.Module):
             raise ValueError(f"MemoryLayer: heads must divide out_features = {out_features}, got {heads}")
         self.heads, self.top_k, self.concat_heads = heads, top_k, concat_heads
         self.metric, self.activation, self.sparse_grad, self.backend = metric, activation, sparse_grad, backend
-        self.query = nn.Linear(in_features, heads * 2 * key_dim)
-        self.norm = nn.LayerNorm(key_dim)
+        self.query = None if in_features is None else nn.Linear(in_features, heads * 2 * key_dim)
+        self.norm = None if in_features is None else nn.LayerNorm(key_dim)
         self.keys = nn.Parameter(torch.empty(heads, 2, sub_keys, key_dim))
         width = out_features // heads if concat_heads else out_features
         self.values = nn.Parameter(huge_zeros(sub_keys**2, width, dtype=value_dtype))
@@ -99,8 +99,9 @@ class MemoryLayer(nn.Module):
         self.reset_values()
 
     def _reset_router(self) -> None:
-        self.query.reset_parameters()
-        self.norm.reset_parameters()
+        for part in (self.query, self.norm):
+            if part is not None:
+                part.reset_parameters()
         nn.init.normal_(self.keys, std=self.keys.shape[-1] ** -0.5)
 
     def reset_values(self) -> None:
@@ -137,7 +138,13 @@ class MemoryLayer(nn.Module):
         return found
 
     def queries(self, x: Tensor) -> Tensor:
-        """Queries ``[B, H, 2, C]`` of ``x [B, in_features]``."""
+        """Queries ``[B, H, 2, C]`` of ``x [B, in_features]``.
+
+        Raises:
+            RuntimeError: the layer has no query map.
+        """
+        if self.query is None or self.norm is None:
+            raise RuntimeError("MemoryLayer: in_features is None, so there is no query map; give queries to look_up")
         H, _, _, C = self.keys.shape
         queries: Tensor = self.norm(self.query(x).view(-1, H, 2, C)).to(self.keys.dtype)
         return queries

@@ -1,0 +1,189 @@
+"""A memory of cells: what kind of item, what kind of user. The factored query of the Large Memory Network.
+
+The joint query of the paper mixes item and user before either half of it is made, and asks with embeddings that the
+model goes on learning: what was written early is asked for under another address later. Here half 0 comes from a
+feature of the item alone and half 1 from the user alone, so that a slot is a cell (kind of item, kind of user), and
+both come from *codes*: random signs, one vector for each id, that never change. So an address is for ever, the best
+sub-keys of every id are looked up once and stored, and a read costs a gather.
+
+Each event of a history is written once, when it is new, for each feature of its item: as (product, user), as (category,
+user) and so on. Written is the *bound* code, item * user, by the memory loss. In a cell that many pairs share their
+bound codes add up, and since they are nearly orthogonal the projection on one of them still tells how often that pair
+was written, with a noise of sqrt(others / D). So a table holds many more pairs than it has slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmn_kernels import gather_aggregate
+
+from .data import CategoricalFeature
+from .large_memory_network import MemoryLosses
+from .memory_layer import MemoryLayer
+
+_ROWS = 4096
+
+
+class Cells(NamedTuple):
+    """Where pairs lead: slots ``[R, F, K]`` int64 and their weights ``[R, F, K]``."""
+
+    slots: Tensor
+    weights: Tensor
+
+
+class StoredLists(NamedTuple):
+    """The best sub-keys of ids on one axis, best first: scores ``[V, K]`` and sub-keys ``[V, K]`` int64."""
+
+    scores: Tensor
+    sub_keys: Tensor
+
+
+class FactoredMemoryNetwork(nn.Module):
+    """Memory with a factored query, fixed codes and bound targets.
+
+    Args:
+        item: F features of an item, each read and written for itself.
+        user: the user's id.
+        code_dim: width of a code, D = C.
+        sub_keys: N.
+        top_k: K, slots of a read. One is best where nothing is learnt but the values: a pair has one place then.
+        value_dtype: type of the value table.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+
+    Raises:
+        ValueError: a size is out of range.
+
+    Source: the memory block, the memory loss and the user-aware query of Lu et al. 2025, arXiv 2502.05558. Ours: the
+    factored query, codes instead of embeddings, writing an event once, and binding by the elementwise product, which
+    is that of Gayler 2003 (multiply-add-permute; arXiv cs/0412059).
+    """
+
+    SIGNALS = 4
+
+    def __init__(
+        self,
+        item: Sequence[CategoricalFeature],
+        user: CategoricalFeature,
+        *,
+        code_dim: int = 64,
+        sub_keys: int = 1024,
+        top_k: int = 1,
+        value_dtype: torch.dtype | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if code_dim < 1:
+            raise ValueError(f"FactoredMemoryNetwork: code_dim must be at least 1, got {code_dim}")
+        self.memory = MemoryLayer(
+            None,
+            code_dim,
+            sub_keys=sub_keys,
+            top_k=top_k,
+            key_dim=code_dim,
+            metric="cosine",
+            value_dtype=value_dtype,
+            backend=backend,
+        )
+        self.memory.keys.requires_grad_(False)
+        sizes = [feature.size for feature in item]
+        self.item_codes: Tensor
+        self.user_codes: Tensor
+        self.offsets: Tensor
+        self.register_buffer("item_codes", _codes(sum(sizes), code_dim))  # one feature's ids after another's
+        self.register_buffer("user_codes", _codes(user.size, code_dim))
+        self.register_buffer("offsets", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
+        self._stored: tuple[object, StoredLists, StoredLists] | None = None
+
+    def forward(self, item: Tensor, user: Tensor) -> Tensor:
+        """How familiar the memory is with items ``[B, F]`` and users ``[B]``, both ids: ``[B, F * 4]``, no gradient.
+
+        For each feature, all of order 1: the projection on the bound code, which grows with how often the pair was
+        written; its logarithm; the cosine, which tells the pair's share of its cell; and the length of the answer.
+        """
+        with torch.no_grad():
+            bound = self._bound(item, user)
+            answer = self._read(item, user).to(bound.dtype)
+            projection = (answer * bound).mean(-1)  # a code is of signs: its square is 1 everywhere
+            length = answer.square().mean(-1).sqrt()
+            cosine = projection / length.clamp_min(1e-6)
+            signals = (2 * projection, torch.log1p(10 * projection.clamp_min(0)), 3 * cosine, 2 * length)
+            return torch.stack(signals, dim=-1).flatten(1)
+
+    def losses(self, item: Tensor, user: Tensor) -> MemoryLosses:
+        """What events teach the memory: Smooth L1 of the answer to the bound code, 0 without events.
+
+        Args:
+            item: ``[P, F]`` ids of the items.
+            user: ``[P]`` ids of the users.
+        """
+        bound = self._bound(item, user)
+        if len(item) == 0:
+            return MemoryLosses(bound.sum(), None)
+        return MemoryLosses(F.smooth_l1_loss(self._read(item, user, counted=True).to(bound.dtype), bound), None)
+
+    def cells(self, item: Tensor, user: Tensor) -> Cells:
+        """Slots and weights of items ``[R, F]`` and users ``[R]``."""
+        N, K = self.memory.keys.shape[2], self.memory.top_k
+        items, users = self._lists()
+        rows = item + self.offsets  # [R, F]
+        first, second = items.sub_keys[rows], users.sub_keys[user].unsqueeze(1)  # [R, F, K], [R, 1, K]
+        if K == 1:
+            slots = first * N + second
+            return Cells(slots, torch.ones_like(slots, dtype=self.item_codes.dtype))
+        sums = items.scores[rows].unsqueeze(-1) + users.scores[user][:, None, None]  # [R, F, K, K]
+        scores, pairs = sums.flatten(2).topk(K, dim=-1)  # [R, F, K]
+        slots = first.gather(2, pairs.div(K, rounding_mode="floor")) * N
+        return Cells(slots + second.expand_as(first).gather(2, pairs % K), scores.softmax(-1))
+
+    def _read(self, item: Tensor, user: Tensor, counted: bool = False) -> Tensor:
+        """``[R, F, D]`` in the type of the values."""
+        slots, weights = self.cells(item, user)
+        usage = self.memory.usage
+        if usage is not None and self.training and counted:
+            usage.record(slots.flatten(0, 1).unsqueeze(1), self._queries(item, user))
+        answer = gather_aggregate(
+            self.memory.values,
+            slots.flatten(0, 1),
+            weights.flatten(0, 1),
+            sparse_grad=self.memory.sparse_grad,
+            backend=self.memory.backend,
+        )
+        return answer.unflatten(0, slots.shape[:2])
+
+    def _bound(self, item: Tensor, user: Tensor) -> Tensor:
+        return self.item_codes[item + self.offsets] * self.user_codes[user].unsqueeze(1)  # [R, F, D]
+
+    def _queries(self, item: Tensor, user: Tensor) -> Tensor:
+        """``[R * F, 1, 2, D]``."""
+        halves = (
+            self.item_codes[item + self.offsets],
+            self.user_codes[user].unsqueeze(1).expand(-1, item.shape[1], -1),
+        )
+        return torch.stack(halves, dim=2).flatten(0, 1).unsqueeze(1)
+
+    def _lists(self) -> tuple[StoredLists, StoredLists]:
+        """The stored lists of all items' ids and of all users', made anew when the sub-keys have changed."""
+        keys, asleep = self.memory.keys, self.memory.asleep
+        state = (keys.data_ptr(), keys.shape, keys._version, asleep._version)
+        if self._stored is None or self._stored[0] != state:
+            lists = [self._list(codes, axis) for axis, codes in enumerate((self.item_codes, self.user_codes))]
+            self._stored = (state, lists[0], lists[1])
+        return self._stored[1:]
+
+    @torch.no_grad()
+    def _list(self, codes: Tensor, axis: int) -> StoredLists:
+        keys = F.normalize(self.memory.keys[0, axis], dim=-1)
+        asleep = self.memory.asleep[0, axis]
+        codes = F.normalize(codes, dim=-1)
+        parts = [(some @ keys.T).masked_fill(asleep, -torch.inf).topk(self.memory.top_k) for some in codes.split(_ROWS)]
+        return StoredLists(torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts]))
+
+
+def _codes(ids: int, width: int) -> Tensor:
+    return torch.randint(2, (ids, width)).mul_(2).sub_(1).to(torch.get_default_dtype())
