@@ -140,7 +140,7 @@ def choose_device(name: str) -> torch.device:
 
 def check_backend(settings: ModelSettings, device: torch.device) -> None:
     """Raise SettingsError if the memory's kernels cannot run on ``device``, before anything is spent on the run."""
-    if settings.interest != "lmn":
+    if not settings.has_memory:
         return
     try:
         use_triton("memory", settings.memory.backend, device)

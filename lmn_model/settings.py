@@ -212,7 +212,7 @@ class Settings:
 
     def counts_reads(self) -> bool:
         """Whether the reads of the memory are counted in training: to be reported, or to find what nobody reads."""
-        return self.model.interest == "lmn" and (self.training.memory_usage or self.training.reseed_every is not None)
+        return self.model.has_memory and (self.training.memory_usage or self.training.reseed_every is not None)
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide the result, by section and name, such as ``"training.seed"``, as JSON holds them.

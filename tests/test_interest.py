@@ -11,8 +11,10 @@ from test_ctr_model import FEATURES, SETTINGS, make_batch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmn_model.ctr_model import CTRModel
+from lmn_model import evaluation
+from lmn_model.ctr_model import CTRModel, MemorySettings
 from lmn_model.data import Batch
+from lmn_model.evaluation import check_backend
 from lmn_model.interest import (
     INTERESTS,
     DeepInterestAttention,
@@ -24,6 +26,7 @@ from lmn_model.interest import (
     fused,
     interest_part,
 )
+from lmn_model.settings import Settings
 
 WIDTH = 6
 WITH_WINDOW = [name for name in INTERESTS if name != "lmn_only"]
@@ -309,3 +312,13 @@ def test_has_memory_says_whether_the_model_has_one(name: str) -> None:
     settings = replace(SETTINGS, interest=name)
     assert settings.has_memory == (CTRModel(FEATURES, settings).memory_layer() is not None)
     assert settings.has_memory == (name in ("lmn", "lmn_only"))
+
+
+@pytest.mark.parametrize("name", list(INTERESTS))
+def test_what_is_asked_of_a_memory_is_asked_of_those_that_have_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(evaluation, "use_triton", lambda op, backend, device: asked.append(backend))
+    settings = replace(SETTINGS, interest=name, memory=MemorySettings(backend="torch"))
+    check_backend(settings, torch.device("cpu"))
+    assert asked == (["torch"] if settings.has_memory else [])
+    assert Settings(model=settings).counts_reads() == settings.has_memory
