@@ -180,6 +180,11 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for settings that do not go together."""
+        if self.model.writes_new_events and self.training.order != "time":
+            raise ValueError(f"order must be 'time' for a memory with a factored query, got {self.training.order!r}")
+
     @classmethod
     def load(cls, path: Path) -> Settings:
         """Read a TOML file; what it does not name keeps its default.

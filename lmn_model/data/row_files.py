@@ -97,11 +97,13 @@ def read_histories(path: Path, item_count: int) -> HistoryRows:
     """Read ``user_info.parquet``; raise DataError for a value that cannot be, or an item not in [1, item_count)."""
     column = _read(path, (HISTORY,))[HISTORY]
     inner = column.dtype.inner if isinstance(column.dtype, (pl.List, pl.Array)) else None
-    if inner is None or not (inner.is_integer() or inner == pl.Null):
+    if inner == pl.Null:  # no list holds anything
+        inner = pl.Int64()
+    if inner is None or not inner.is_integer():
         raise DataError(f"{path}: column {HISTORY!r}: it must be lists of integers, got {column.dtype}")
     if count := column.null_count():
         raise DataError(f"{path}: column {HISTORY!r}: a history must not be null, got null in {count} rows")
-    lists = column.cast(pl.List(pl.Int64))
+    lists = column.cast(pl.List(inner))
     starts = np.append(0, lists.list.len().to_numpy().astype(np.int64).cumsum())
     items = lists.filter(lists.list.len() > 0).explode().rename(HISTORY)
     flat = _whole(items.to_frame(), HISTORY, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -64,6 +64,8 @@ class Split:
         labels: float32 [S], 0 or 1; NaN for pairs to predict.
         timestamps: int64 [S], microseconds since 1970 or the integers of the column; for prepared rows the share of
             the user's history that is past, times 2^40.
+        seen: int64 [U], where the events of each user begin that no sample of an earlier part has seen; None where
+            there is no earlier part.
     """
 
     tables: SampleTables
@@ -73,6 +75,7 @@ class Split:
     history_ends: NDArray[np.int64]
     labels: NDArray[np.float32]
     timestamps: NDArray[np.int64]
+    seen: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,8 +102,15 @@ class Split:
         # Positions of a later user are all larger, so that one running maximum serves all users.
         seen = np.maximum.accumulate(self.history_ends[order])
         starts = np.empty(len(self), dtype=np.int64)
-        starts[order] = np.maximum(self.tables.histories.starts[users], np.append(0, seen)[:-1])
+        first = self.tables.histories.starts if self.seen is None else self.seen
+        starts[order] = np.maximum(first[users], np.append(0, seen)[:-1])
         return starts
+
+    def following(self, earlier: Split) -> Split:
+        """These samples as those of a later part: what samples of ``earlier`` have seen is not new to them."""
+        seen = earlier.tables.histories.starts.copy() if earlier.seen is None else earlier.seen.copy()
+        np.maximum.at(seen, earlier.users, earlier.history_ends)
+        return replace(self, seen=seen)
 
     def batch(self, rows: NDArray[np.integer], *, new_events: bool = False) -> Batch:
         """The samples at ``rows`` as tensors.
