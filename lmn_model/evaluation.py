@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from lmn_kernels.backend import use_triton
+from lmn_model.catch_up import catch_up
 from lmn_model.ctr_model import CTRModel, ModelSettings
 from lmn_model.data import (
     BatchLoader,
@@ -28,9 +29,10 @@ from lmn_model.data import (
     load_vocabularies,
 )
 from lmn_model.metrics import click_metrics
+from lmn_model.optimizers import Optimizers
 from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder
-from lmn_model.run_state import load_model
+from lmn_model.run_state import load_model, load_rows_state
 from lmn_model.settings import COLUMN_SETTINGS, DataSettings, Settings, SettingsError
 
 
@@ -206,6 +208,11 @@ def evaluate_run(
     settings, model, vocabularies, on = load_run(root, device)
     data = settings.data if path is None else replace(settings.data, path=path)
     with reproducible(settings.training.seed, settings.training.threads, on):
-        split: Split = getattr(open_dataset(data, vocabularies), part)
+        dataset = open_dataset(data, vocabularies)
+        split: Split = getattr(dataset, part)
+        if part == "test" and settings.model.writes_new_events:
+            optimizers = Optimizers(model, settings.training)
+            load_rows_state(RunFolder(root).best, optimizers, on)
+            catch_up(model, optimizers, dataset, settings.training.batch_size, on)
         metrics = evaluate_split(model, split, settings.training.batch_size, on)
     return {"split": part, "rows": len(split), **metrics}

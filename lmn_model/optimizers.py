@@ -39,10 +39,10 @@ class Optimizers:
     def __init__(self, model: CTRModel, settings: TrainingSettings) -> None:
         self._names = {parameter: name for name, parameter in model.named_parameters()}
         self._clip_norm = settings.clip_norm
-        sparse = list(model.sparse_parameters())
+        sparse = self._sparse = list(model.sparse_parameters())
         rows = {id(parameter) for parameter in sparse}
         matrices = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
-        dense = [parameter for parameter in self._names if id(parameter) not in rows]
+        dense = [parameter for parameter in self._names if id(parameter) not in rows and parameter.requires_grad]
         groups = [
             {
                 "params": [parameter for parameter in dense if id(parameter) in matrices],
@@ -97,6 +97,15 @@ class Optimizers:
                     else:
                         numbers[name] = value
         return tensors, numbers
+
+    def rows_state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """As :meth:`state`, of the memory's value rows alone."""
+        prefixes = tuple(f"{self._names[parameter]}/" for parameter in self._sparse)
+        tensors, numbers = self.state()
+        return (
+            {name: value for name, value in tensors.items() if name.startswith(prefixes)},
+            {name: value for name, value in numbers.items() if name.startswith(prefixes)},
+        )
 
     def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]) -> None:
         """Take over what :meth:`state` gave, for a model with the same parameters."""

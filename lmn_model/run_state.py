@@ -113,14 +113,18 @@ def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[st
         raise CheckpointError(f"{path}: the {key} differ from those that the run was started with{names}")
 
 
-def save_model(path: Path, model: CTRModel, metadata: Mapping[str, Any]) -> None:
-    """Write the weights of ``model`` alone, for scoring.
+def save_model(path: Path, model: CTRModel, metadata: Mapping[str, Any], optimizers: Optimizers | None = None) -> None:
+    """Write the weights of ``model``, for scoring; with ``optimizers`` the state of its value rows too, for writing on.
 
     Raises:
         CheckpointError: the file cannot be written; the old one is then unchanged.
     """
     tensors = {MODEL + name: value for name, value in model.state_dict().items()}
-    save_checkpoint(path, tensors, {"kind": "model", **metadata})
+    numbers: dict[str, float] = {}
+    if optimizers is not None:
+        rows, numbers = optimizers.rows_state()
+        tensors |= {OPTIMIZER + name: value for name, value in rows.items()}
+    save_checkpoint(path, tensors, {"kind": "model", **metadata, "optimizer_numbers": numbers})
 
 
 def load_model(path: Path, model: CTRModel, identity: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -133,6 +137,17 @@ def load_model(path: Path, model: CTRModel, identity: Mapping[str, Any] | None =
         check_identity(path, file.metadata, identity or {})
         _fill_model(path, file, model)
         return file.metadata
+
+
+def load_rows_state(path: Path, optimizers: Optimizers, device: torch.device) -> None:
+    """Give ``optimizers`` the state of the value rows that :func:`save_model` wrote, and no other state.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another model.
+    """
+    with open_checkpoint(path) as file:
+        state = {name: file.read(OPTIMIZER + name, device) for name in _part(file, OPTIMIZER)}
+        optimizers.load_state(state, file.metadata["optimizer_numbers"])
 
 
 def _fill_model(path: Path, file: CheckpointFile, model: CTRModel) -> None:
