@@ -1,4 +1,4 @@
-"""The loader's order, resumption and thread, saved ids, and pairs to predict."""
+"""The loader's order, resumption and thread, new and found events, saved ids, and pairs to predict."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ from lmn_model.data import (
     DataOptions,
     Dataset,
     Schema,
+    Split,
     Vocabularies,
     load_dataset,
+    load_rows,
     prepare_pairs,
 )
 from tests.events_factory import make_events
+from tests.rows_factory import make_rows, write_rows
 
 SCHEMA = Schema(user_features=("segment",), item_features=("category",), context_features=("hour", "price"))
 FIELDS = ("user", "item", "context", "numeric", "history", "history_mask", "label", "group")
+OPTIONAL = ("found", "found_mask", "new_items", "new_rows")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +41,27 @@ def dataset() -> Dataset:
     return load_dataset(make_events(rows=600), SCHEMA, DataOptions(window=7))
 
 
+@pytest.fixture(scope="module", params=["events", "labelled", "rows"])
+def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A data set of each kind whose batches hold what a search by category found."""
+    options = DataOptions(window=7, search_by="category", search_window=4)
+    if request.param == "rows":
+        return load_rows(write_rows(tmp_path_factory.mktemp("rows") / "mine"), options)
+    labelled = request.param == "labelled"
+    schema = Schema(item_features=("category",), context_features=("hour",), label="label" if labelled else None)
+    return load_dataset(make_events(rows=600, users=15, label=labelled), schema, options)
+
+
 def same(left: Batch, right: Batch) -> bool:
-    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in FIELDS)
+    if not torch.equal(left.label.nan_to_num(-1.0), right.label.nan_to_num(-1.0)):
+        return False
+    for name in (*FIELDS, *OPTIONAL):
+        ours, theirs = getattr(left, name), getattr(right, name)
+        if (ours is None) != (theirs is None):
+            return False
+        if ours is not None and name != "label" and not torch.equal(ours, theirs):
+            return False
+    return True
 
 
 def threads() -> int:
@@ -60,6 +83,132 @@ def test_batches_have_the_types_and_shapes_of_the_interface(dataset: Dataset) ->
     }
     moved = batch.to("meta")
     assert all(getattr(moved, name).device.type == "meta" for name in FIELDS)
+    assert all(getattr(moved, name) is None for name in OPTIONAL)
+
+
+def test_optional_fields_have_the_types_and_shapes_of_the_interface(searched: Dataset) -> None:
+    batch = next(iter(BatchLoader(searched.train, 32, new_events=True, start=1)))
+    events = len(batch.new_rows)
+    assert events > 0
+    assert {name: (getattr(batch, name).dtype, tuple(getattr(batch, name).shape)) for name in OPTIONAL} == {
+        "found": (torch.int64, (32, 4, 2)),
+        "found_mask": (torch.bool, (32, 4)),
+        "new_items": (torch.int64, (events, 2)),
+        "new_rows": (torch.int64, (events,)),
+    }
+    moved = batch.to("meta")
+    assert all(getattr(moved, name).device.type == "meta" for name in OPTIONAL)
+
+
+def events_before(split: Split, row: int) -> list[list[int]]:
+    """Features of all events of the user before the sample, oldest first."""
+    histories = split.tables.histories
+    positions = range(histories.starts[split.users[row]], split.history_ends[row])
+    return [split.tables.items.ids[histories.items[position]].tolist() for position in positions]
+
+
+@pytest.mark.parametrize("batch_size", [1, 37, 10_000])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_new_events_are_those_that_no_earlier_sample_of_the_user_saw(
+    searched: Dataset, part: str, batch_size: int
+) -> None:
+    split: Split = getattr(searched, part)
+    seen: dict[int, int] = {}
+    row = 0
+    for batch in BatchLoader(split, batch_size, new_events=True):
+        expected = []
+        for place in range(len(batch)):
+            user, history = int(split.users[row]), events_before(split, row)
+            expected += [[place, *event] for event in history[seen.get(user, 0) :]]
+            seen[user] = max(seen.get(user, 0), len(history))
+            row += 1
+        found = torch.column_stack([batch.new_rows, batch.new_items]).tolist()
+        assert found == expected
+    assert row == len(split)
+    assert sum(seen.values()) > len(seen) > 5
+
+
+def test_new_events_go_on_where_an_earlier_loader_stopped(searched: Dataset) -> None:
+    whole = list(BatchLoader(searched.train, 50, new_events=True, prefetch=0))
+    rest = list(BatchLoader(searched.train, 50, new_events=True, start=2))
+    assert all(same(left, right) for left, right in zip(rest, whole[2:], strict=True))
+    assert not same(whole[2], next(iter(BatchLoader(searched.train, 50, start=2))))
+
+
+def test_new_events_of_pairs_in_any_order_come_once(dataset: Dataset) -> None:
+    frame = make_events(rows=600)
+    pairs = frame.select("user_id", "item_id", "hour", "price", "timestamp").sample(fraction=1.0, shuffle=True, seed=2)
+    split = prepare_pairs(pairs, frame, SCHEMA, dataset.vocabularies, 7)
+    seen: dict[int, int] = {}
+    for row, batch in enumerate(BatchLoader(split, 1, new_events=True)):
+        user, history = int(split.users[row]), events_before(split, row)
+        assert batch.new_items.tolist() == history[seen.get(user, 0) :]
+        seen[user] = max(seen.get(user, 0), len(history))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_found_events_are_the_newest_with_the_value_of_the_candidate(searched: Dataset, part: str) -> None:
+    split: Split = getattr(searched, part)
+    batch = split.batch(np.arange(len(split)))
+    lengths = set()
+    for row in range(len(split)):
+        alike = [event for event in events_before(split, row) if event[1] == batch.item[row, 1]][-4:]
+        lengths.add(len(alike))
+        assert batch.found[row].tolist() == [[0, 0]] * (4 - len(alike)) + alike
+        assert batch.found_mask[row].tolist() == [False] * (4 - len(alike)) + [True] * len(alike)
+    assert lengths == {0, 1, 2, 3, 4}
+
+
+def test_a_search_by_the_item_itself_and_with_a_window_beyond_every_history() -> None:
+    frame = make_events(rows=400, users=8, items=12)
+    split = load_dataset(frame, Schema(), DataOptions(search_by="item_id", search_window=500)).test
+    batch = split.batch(np.arange(len(split))[::-1])
+    for place, row in enumerate(range(len(split))[::-1]):
+        alike = sum(event == batch.item[place].tolist() for event in events_before(split, row))
+        assert batch.found_mask[place].sum() == alike
+        assert (batch.found[place, 500 - alike :] == batch.item[place]).all()
+
+
+@pytest.mark.parametrize("name", ["brand", "hour", "segment", ""])
+def test_a_search_by_what_is_no_item_feature_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match=f"search_by: there is no item feature '{name}'; there are item_id, category"):
+        load_dataset(make_events(rows=200), SCHEMA, DataOptions(search_by=name))
+    with pytest.raises(DataError, match="search_window must be at least 1, got 0"):
+        DataOptions(search_window=0)
+
+
+def test_events_at_or_after_a_sample_change_nothing_of_it_in_rows(tmp_path: Path) -> None:
+    options = DataOptions(window=7, search_by="category", search_window=4)
+    tables = make_rows()
+    split = load_rows(write_rows(tmp_path / "before", tables), options).valid
+    rng = np.random.default_rng(0)
+    lists = tables["user_info"]["full_item_seq"].to_list()
+    for row in rng.choice(len(split), 8, replace=False):
+        user = split.users[row]
+        past = int(split.history_ends[row] - split.tables.histories.starts[user])
+        later = rng.integers(1, 40, len(lists[user]) - past).tolist()
+        altered = [lists[u][:past] + later if u == user else rng.permutation(lists[u]).tolist() for u in range(12)]
+        info = pl.DataFrame({"full_item_seq": altered}, schema={"full_item_seq": pl.List(pl.Int64)})
+        folder = write_rows(tmp_path / str(row), {**tables, "user_info": info})
+        found = load_rows(folder, options).valid.batch(np.array([row]), new_events=True)
+        assert same(found, split.batch(np.array([row]), new_events=True))
+
+
+def test_events_at_or_after_a_pair_change_nothing_of_it() -> None:
+    frame = make_events(rows=600, users=15)
+    vocabularies = load_dataset(frame, SCHEMA).vocabularies
+    pairs = frame[::7].select("user_id", "item_id", "hour", "price", "timestamp")
+
+    def batch(events: pl.DataFrame, row: int) -> Batch:
+        split = prepare_pairs(pairs, events, SCHEMA, vocabularies, 7, search_by="category", search_window=4)
+        return split.batch(np.array([row]), new_events=True)
+
+    items = frame["item_id"].unique().sort()
+    for row in range(10, len(pairs), 9):
+        late = pl.col("timestamp") >= pairs["timestamp"][row]
+        altered = frame.with_columns(item_id=pl.when(late).then(items[0]).otherwise("item_id"))
+        assert altered["item_id"].to_list() != frame["item_id"].to_list()
+        assert same(batch(altered, row), batch(frame, row))
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
@@ -147,6 +296,7 @@ def test_a_program_ends_with_an_iterator_half_used() -> None:
         ({"start": 10_000}, r"start must be <= \d+, the number of batches, got 10000"),
         ({"epoch": -1}, "epoch must be >= 0, got -1"),
         ({"prefetch": -1}, "prefetch must be >= 0, got -1"),
+        ({"order": "shuffle", "new_events": True}, "new_events needs order 'time', got 'shuffle'"),
     ],
 )
 def test_bad_arguments_are_refused(dataset: Dataset, arguments: dict[str, Any], message: str) -> None:
