@@ -30,11 +30,14 @@ class MemorySettings:
     """
 
     query: Literal["joint", "factored"] = setting(
-        "joint",
+        "factored",
         "what asks the memory: one learned map of item and user, or fixed codes of an item feature and the user",
     )
     sub_keys: int = setting(1024, "N, sub-keys on each axis; the memory has N * N slots")
-    top_k: int = setting(16, "K, slots that each head reads")
+    top_k: int | None = setting(
+        None,
+        "K, slots that each head reads; if not set 16 for a joint query (all, if they are fewer), 1 for a factored",
+    )
     key_dim: int = setting(16, "C, width of one query half, of a joint query")
     code_dim: int = setting(64, "D, width of a code and of a value, of a factored query")
     heads: int = setting(1, "H, routers over the one table of values")
@@ -52,13 +55,20 @@ class MemorySettings:
         check_range(self, "positions", low=0)
         check_range(self, "loss_weight", low=0.0)
         check_range(self, "balance_weight", low=0.0)
-        if self.top_k > self.sub_keys:
+        if self.slots_read > self.sub_keys:
             raise ValueError(f"top_k must be at most sub_keys = {self.sub_keys}, got {self.top_k}")
         if self.query == "factored" and (self.heads != 1 or self.balance_weight):
             raise ValueError(
                 "a factored query has one head and nothing that a balance loss could move, got "
                 f"heads = {self.heads} and balance_weight = {self.balance_weight}"
             )
+
+    @property
+    def slots_read(self) -> int:
+        """K, as set or by default."""
+        if self.top_k is not None:
+            return self.top_k
+        return 1 if self.query == "factored" else min(16, self.sub_keys)
 
 
 @dataclass(frozen=True)
@@ -73,12 +83,14 @@ class ModelSettings:
         "lmn", "what reads the history; lmn is the memory beside DIN, lmn_only the memory alone"
     )
     embedding_dim: int = setting(16, "width of one feature's embedding")
+    embedding_std: float = setting(0.2, "standard deviation of the embeddings at the start")
     hidden: tuple[int, ...] = setting((200, 80), "widths of the tower's hidden layers")
     dropout: float = setting(0.0, "dropout in the tower")
     memory: MemorySettings = field(default_factory=MemorySettings)
 
     def __post_init__(self) -> None:
         check_range(self, "embedding_dim", low=1)
+        check_range(self, "embedding_std", above=0.0)
         check_range(self, "dropout", low=0.0, below=1.0)
         if min(self.hidden, default=1) < 1:
             raise ValueError(f"hidden must hold widths of at least 1, got {self.hidden}")
@@ -111,12 +123,12 @@ class CTROutput(NamedTuple):
 class FeatureEmbedding(nn.Module):
     """One table for each categorical feature; concatenates their rows. Id 0, padding, is zeros."""
 
-    def __init__(self, features: tuple[CategoricalFeature, ...], width: int) -> None:
+    def __init__(self, features: tuple[CategoricalFeature, ...], width: int, std: float) -> None:
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(feature.size, width, padding_idx=0) for feature in features)
         self.width = width * len(features)
         for table in self.tables:
-            nn.init.normal_(table.weight[1:], std=0.05)  # type: ignore[index]
+            nn.init.normal_(table.weight[1:], std=std)  # type: ignore[index]
 
     def forward(self, ids: Tensor) -> Tensor:
         """``[..., F]`` ids to ``[..., F * width]``."""
@@ -136,9 +148,10 @@ class CTRModel(nn.Module):
     def __init__(self, features: FeatureSpec, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.user_embedding = FeatureEmbedding(features.user, settings.embedding_dim)
-        self.item_embedding = FeatureEmbedding(features.item, settings.embedding_dim)
-        self.context_embedding = FeatureEmbedding(features.context, settings.embedding_dim)
+        embedding = (settings.embedding_dim, settings.embedding_std)
+        self.user_embedding = FeatureEmbedding(features.user, *embedding)
+        self.item_embedding = FeatureEmbedding(features.item, *embedding)
+        self.context_embedding = FeatureEmbedding(features.context, *embedding)
         user_dim, item_dim = self.user_embedding.width, self.item_embedding.width
         self.interest = interest_part(settings.interest, item_dim)
         width = user_dim + (1 + self.interest.interests) * item_dim
@@ -146,8 +159,10 @@ class CTRModel(nn.Module):
         self.memory: LargeMemoryNetwork | FactoredMemoryNetwork | None = None
         value_dtype = getattr(torch, settings.memory.value_dtype)
         if settings.writes_new_events:
-            shape = {name: getattr(settings.memory, name) for name in ("code_dim", "sub_keys", "top_k", "backend")}
-            self.memory = FactoredMemoryNetwork(features.item, features.user[0], value_dtype=value_dtype, **shape)
+            shape = {name: getattr(settings.memory, name) for name in ("code_dim", "sub_keys", "backend")}
+            self.memory = FactoredMemoryNetwork(
+                features.item, features.user[0], top_k=settings.memory.slots_read, value_dtype=value_dtype, **shape
+            )
             width += FactoredMemoryNetwork.SIGNALS * len(features.item)
         elif settings.has_memory:
             memory = asdict(settings.memory)
@@ -155,6 +170,7 @@ class CTRModel(nn.Module):
                 del memory[name]
             memory["balance"] = memory.pop("balance_weight") > 0
             memory["positions"] = memory["positions"] or None
+            memory["top_k"] = settings.memory.slots_read
             memory["value_dtype"] = value_dtype
             self.memory = LargeMemoryNetwork(item_dim, user_dim, **memory)
             width += item_dim + user_dim + LargeMemoryNetwork.FAMILIARITY

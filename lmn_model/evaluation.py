@@ -29,10 +29,9 @@ from lmn_model.data import (
     load_vocabularies,
 )
 from lmn_model.metrics import click_metrics
-from lmn_model.optimizers import Optimizers
 from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder
-from lmn_model.run_state import load_model, load_rows_state
+from lmn_model.run_state import load_model
 from lmn_model.settings import COLUMN_SETTINGS, DataSettings, Settings, SettingsError
 
 
@@ -210,9 +209,7 @@ def evaluate_run(
     with reproducible(settings.training.seed, settings.training.threads, on):
         dataset = open_dataset(data, vocabularies)
         split: Split = getattr(dataset, part)
-        if part == "test" and settings.model.writes_new_events:
-            optimizers = Optimizers(model, settings.training)
-            load_rows_state(RunFolder(root).best, optimizers, on)
-            catch_up(model, optimizers, dataset, settings.training.batch_size, on)
+        if part == "test":
+            catch_up(RunFolder(root).best, model, settings.training, dataset, on)
         metrics = evaluate_split(model, split, settings.training.batch_size, on)
     return {"split": part, "rows": len(split), **metrics}

@@ -40,7 +40,7 @@ from lmn_model.plots import plot_learning_curves, plot_memory_usage
 from lmn_model.reproducible import reproducible, stop_requests
 from lmn_model.reseeding import reseed
 from lmn_model.run_folder import RunFolder, RunFolderError
-from lmn_model.run_state import RunState, load_model, load_rows_state, save_model
+from lmn_model.run_state import RunState, load_model, save_model
 from lmn_model.settings import Settings
 from lmn_model.usage import MemoryUsage
 
@@ -183,19 +183,12 @@ class Trainer:
         best = load_model(self.folder.best, self.state.model).get("evaluation")
         if best is None:
             raise CheckpointError(f"{self.folder.best}: holds no evaluation; it is not the best model of a run")
-        self._catch_up()
+        events = catch_up(self.folder.best, self.state.model, self.settings.training, self.dataset, self.device)
+        if events:
+            logger.info("%d events before the test part were written into the memory", events)
         test = evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
         logger.info("best at step %d: test %s", best["step"], _in_words(test))
         return self._write_metrics("finished", {"best": best, "test": test})
-
-    def _catch_up(self) -> None:
-        """Let the memory of the best model write what happened before the test part."""
-        if self.settings.model.writes_new_events:
-            optimizers = Optimizers(self.state.model, self.settings.training)
-            load_rows_state(self.folder.best, optimizers, self.device)
-            batch_size = self.settings.training.batch_size
-            events = catch_up(self.state.model, optimizers, self.dataset, batch_size, self.device)
-            logger.info("%d events before the test part were written into the memory", events)
 
     def _run_epoch(self, stop: threading.Event) -> None:
         progress, training = self.state.progress, self.settings.training

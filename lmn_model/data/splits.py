@@ -86,7 +86,10 @@ class Split:
         return self.users.astype(np.int64)
 
     def unseen(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether the user and the item of each sample have no id of their own from training, bool [S] each."""
+        """Whether the user and the item of each sample have no id of their own from training, bool [S] each.
+
+        Of events only: prepared rows do not say which of their ids training has seen.
+        """
         tables = self.tables
         return tables.users.ids[self.users, 0] == UNSEEN, tables.items.ids[self.items, 0] == UNSEEN
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmn_model.catch_up import catch_up
 from lmn_model.data import Dataset, Split
 from lmn_model.environment import describe_environment, peak_memory_mib
 from lmn_model.evaluation import build_model, choose_device, open_dataset, predict_logits
@@ -82,8 +83,7 @@ def by_history(split: Split, scores: FloatArray, with_loss: bool = True) -> list
         For each range of :data:`HISTORY_EDGES` that has samples ``{"from", "to", "rows", "users", "auc", "gauc",
         "log_loss"}``; ``to`` is exclusive, None for no end. A metric that is not defined there is None.
     """
-    first = split.tables.histories.ends(split.users, np.full(len(split), np.iinfo(np.int64).min))
-    seen = split.history_ends - first  # [S]
+    seen = split.history_ends - split.tables.histories.starts[split.users]  # [S]
     found = []
     for low, high in zip(HISTORY_EDGES, (*HISTORY_EDGES[1:], None), strict=True):
         chosen = (seen >= low) & (seen < (np.inf if high is None else high))
@@ -134,6 +134,7 @@ def _score_test(folder: RunFolder, settings: Settings, dataset: Dataset) -> dict
         model = build_model(dataset.features, settings.model)
         load_model(folder.best, model)
         model.to(device)
+        catch_up(folder.best, model, settings.training, dataset, device)
         started = time.perf_counter()
         logits = predict_logits(model, dataset.test, settings.training.batch_size, device)
         seconds = time.perf_counter() - started
@@ -186,7 +187,9 @@ def _stop_with_stdin() -> None:
 
 def main() -> int:
     """Run the job on stdin and return the exit code: 0, 1 for a failure, 130 after SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logger = logging.getLogger("lmn")
+    logger.addHandler(logging.StreamHandler(sys.stderr))
+    logger.setLevel(logging.INFO)
     job = Job.from_dict(json.loads(sys.stdin.readline()))
     threading.Thread(target=_stop_with_stdin, daemon=True).start()
     try:
