@@ -144,6 +144,14 @@ def test_missing_features_are_the_first_value_of_their_own(tables: dict[str, pl.
         assert info[column].to_list()[1:] == [1 + order.index(value) for value in values]
 
 
+def test_ids_begin_at_one_where_nothing_is_missing() -> None:
+    products = make_products().with_columns(pl.col("product_category").fill_null("C9"))
+    kept = make_transactions().join(products, on="product_id", how="semi")
+    info = purchase_rows(kept, products, PrepareOptions(20, 10, 10))["item_info"]
+    for column in ("department", "category"):
+        assert info[column].unique().sort().to_list() == list(range(info[column].max() + 1))
+
+
 def test_the_folder_loads_and_two_are_equal_to_the_byte(tmp_path: Path, tables: dict[str, pl.DataFrame]) -> None:
     write_rows(tmp_path / "one", tables)
     write_rows(tmp_path / "two", purchase_rows(make_transactions(), make_products(), OPTIONS))
