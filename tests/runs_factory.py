@@ -36,6 +36,7 @@ def tiny_values(events: Path, interest: str = "lmn") -> dict[str, object]:
         "hidden": (8,),
         "dropout": 0.1,
         "sub_keys": 8,
+        "query": "joint",
         "top_k": 4,
         "key_dim": 4,
         "epochs": 2,

@@ -19,8 +19,8 @@ FEATURES = FeatureSpec(
     context=(CategoricalFeature("hour", 6),),
     numeric=("price",),
 )
-SETTINGS = ModelSettings(embedding_dim=4, hidden=(8,), memory=MemorySettings(sub_keys=8, top_k=3, key_dim=4))
 MEMORY = {"sub_keys": 8, "top_k": 3, "key_dim": 4}
+SETTINGS = ModelSettings(embedding_dim=4, hidden=(8,), memory=MemorySettings(query="joint", **MEMORY))
 
 
 def make_batch(rows: int = 6, window: int = 5) -> Batch:
