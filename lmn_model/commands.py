@@ -184,7 +184,7 @@ def _build_parser() -> tuple[_Parser, dict[str, _Parser]]:
     grow.add_argument("--out", metavar="DIR", required=True, help="new run folder; lmn train --resume goes on there")
     grow.add_argument("--epochs", type=int, metavar="VALUE", help="passes in all, if more than the run's")
 
-    demo = command("demo", _demo, "Train and compare three models on Complete Journey.")
+    demo = command("demo", _demo, "Train and compare four models on Complete Journey.")
     demo.add_argument("--out", metavar="DIR", default="runs/demo", help="folder of the runs (default: runs/demo)")
 
     add_study_arguments(command("study", run_study, "Run a grid of trainings, and make tables of the results."))

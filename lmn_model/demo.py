@@ -1,14 +1,14 @@
-"""The demonstration: three ways to read a user's history, trained alike on household baskets and compared.
+"""The demonstration: four ways to read a user's history, trained alike on household baskets and compared.
 
-Mean pooling, target attention (DIN) and the Large Memory Network share embeddings, tower, data and training; only the
-interest part differs. Each is a run of its own, so that a demonstration that was stopped goes on where it was.
+Mean pooling, target attention (DIN) and the Large Memory Network, with its factored query and with the joint query of
+the paper, share embeddings, tower, data and training. Each is a run of its own, so that a demonstration that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,13 @@ from lmn_model.run_folder import RunFolder
 from lmn_model.settings import DataSettings, Settings, TrainingSettings
 from lmn_model.training import train
 
-INTERESTS = {"pooling": "pooling", "din": "DIN", "lmn": "LMN"}
+MODELS: dict[str, tuple[str, dict[str, str]]] = {
+    "pooling": ("pooling", {"interest": "pooling"}),
+    "din": ("DIN", {"interest": "din"}),
+    "lmn": ("LMN", {"interest": "lmn", "query": "factored"}),
+    "lmn_joint": ("LMN, joint query", {"interest": "lmn", "query": "joint"}),
+}
+"""Name and settings of each model by the folder of its run."""
 DEMO = Settings(
     data=DataSettings(max_train_rows=100_000, max_eval_rows=25_000, min_item_count=5),
     training=TrainingSettings(epochs=2, eval_every=98),
@@ -33,8 +39,8 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
     """Train what is not trained yet, and write ``summary.json`` and ``learning_curves.png`` into ``out``.
 
     Args:
-        out: folder of the three runs.
-        settings: of all of them, but for the interest part; ``DEMO`` is what ``lmn demo`` takes.
+        out: folder of the runs.
+        settings: of all of them, but for those in ``MODELS``; ``DEMO`` is what ``lmn demo`` takes.
 
     Returns:
         One row for each model: name, metrics on the test part, parameters, rows a second in training.
@@ -45,9 +51,9 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
     root = Path(out)
     dataset: Dataset | None = None
     runs: dict[str, dict[str, Any]] = {}
-    for interest, name in INTERESTS.items():
-        own = replace(settings, model=replace(settings.model, interest=interest))
-        folder = RunFolder(root / interest)
+    for directory, (name, changes) in MODELS.items():
+        own = settings.override(changes, source="demo")
+        folder = RunFolder(root / directory)
         metrics = folder.load_metrics() if folder.holds_run() else None
         if metrics is None or metrics["status"] != "finished" or folder.load_settings() != own:
             if not folder.holds_run():
@@ -76,11 +82,11 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
 
 def format_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of :func:`run_demo` as a table for a terminal."""
-    lines = [f"{'model':<10}{'AUC':>9}{'GAUC':>9}{'log loss':>10}{'parameters':>13}{'samples/s':>12}"]
+    lines = [f"{'model':<18}{'AUC':>9}{'GAUC':>9}{'log loss':>10}{'parameters':>13}{'samples/s':>12}"]
     for row in rows:
         gauc = "-" if row["gauc"] is None else f"{row['gauc']:.4f}"
         lines.append(
-            f"{row['model']:<10}{row['auc']:>9.4f}{gauc:>9}{row['log_loss']:>10.4f}"
+            f"{row['model']:<18}{row['auc']:>9.4f}{gauc:>9}{row['log_loss']:>10.4f}"
             f"{row['parameters']:>13,}{row['samples_per_second']:>12,.0f}"
         )
     return "\n".join(lines)
