@@ -266,15 +266,11 @@ def test_broken_checkpoints_are_one_line(
     (copy / "best.safetensors").unlink()
     assert "best.safetensors: there is no such checkpoint" in _error(capsys, evaluate)
     (copy / "best.safetensors").write_bytes(whole)
-    tiny_settings(events, epochs=1, embedding_dim=6).save(copy / "settings.toml")
-    found = _error(capsys, evaluate)
-    tiny_settings(events, epochs=1, metric="cosine").save(copy / "settings.toml")
-    assert "the settings differ from those that the run was started with: model.memory.metric" in _error(
-        capsys, evaluate
-    )
-    assert "best.safetensors: tensor '" in found
-    assert "has shape" in found
-    assert "the model of these settings needs" in found
+    for name, value in (("embedding_dim", 6), ("metric", "cosine")):
+        tiny_settings(events, epochs=1, **{name: value}).save(copy / "settings.toml")
+        found = _error(capsys, evaluate)
+        assert "best.safetensors: the settings differ from those that the run was started with: model." in found
+        assert found.endswith(name)
     (copy / "vocabularies.json").write_text("{")
     assert "vocabularies.json" in _error(capsys, evaluate)
 
