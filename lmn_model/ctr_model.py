@@ -83,7 +83,7 @@ class ModelSettings:
         "lmn", "what reads the history; lmn is the memory beside DIN, lmn_only the memory alone"
     )
     embedding_dim: int = setting(16, "width of one feature's embedding")
-    embedding_std: float = setting(0.2, "standard deviation of the embeddings at the start")
+    embedding_std: float = setting(0.05, "standard deviation of the embeddings at the start")
     hidden: tuple[int, ...] = setting((200, 80), "widths of the tower's hidden layers")
     dropout: float = setting(0.0, "dropout in the tower")
     memory: MemorySettings = field(default_factory=MemorySettings)
