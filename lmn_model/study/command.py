@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 
 from lmn_model.study.jobs import Places, study_jobs, tuning_jobs
+from lmn_model.study.report import write_report
 from lmn_model.study.runner import open_jobs, run_jobs
 from lmn_model.study.study_file import load_study
 
 RESULTS = Path("docs/results/study")
+PAGE = Path("docs/study.md")
 logger = logging.getLogger("lmn")
 
 
@@ -25,19 +27,25 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="where the data are, instead of data.path")
     parser.add_argument("--out", default="runs/study", metavar="DIR", help="scratch folder (default: runs/study)")
     parser.add_argument("--results", default=RESULTS, metavar="DIR", help=f"result files (default: {RESULTS})")
+    parser.add_argument("--page", default=PAGE, metavar="FILE", help=f"page of the tables (default: {PAGE})")
+    parser.add_argument("--report", action="store_true", help="run nothing: tables and figures from the result files")
     parser.add_argument("--jobs", type=_jobs, default=_cores(), metavar="N", help="runs at a time (default: cores)")
     parser.add_argument("--keep", action="store_true", help="leave the run folders; checkpoints may be large")
     parser.add_argument("--force", action="store_true", help="run anew what has a result of other settings")
 
 
 def run_study(arguments: argparse.Namespace) -> None:
-    """Run what the study has no results of.
+    """Run what the study has no results of, or with ``--report`` make its tables and figures.
 
     Raises:
         StudyError, SettingsError: the file of the study is wrong, or results are there of other settings.
         StudyFailed, StudyStopped: as in :func:`lmn_model.study.runner.run_jobs`.
     """
     study = load_study(arguments.study, quick=arguments.quick)
+    if arguments.report:
+        for path in write_report(study, Path(arguments.results), Path(arguments.page)):
+            print(path)
+        return
     variants = study.variants if arguments.only is None else study.select(_names(arguments.only))
     seeds = study.seeds if arguments.seeds is None else arguments.seeds
     places = Places(Path(arguments.out), Path(arguments.results), arguments.data)

@@ -1,0 +1,94 @@
+"""Pictures of a study as PNG: a metric by model with intervals, and AUC and log loss by the size of the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lmn_model.files import replacing
+from lmn_model.plots import COLOURS, MARKERS
+from lmn_model.study.statistics import Estimate, estimate
+
+
+def draw_dots(rows: Sequence[tuple[str, Estimate | None]], title: str, path: Path) -> None:
+    """A dot a model with its 95 % interval, in the order of ``rows`` from the top.
+
+    Args:
+        rows: name and test AUC; a model without one is left out.
+        title: of the figure.
+        path: PNG to write, replaced as a whole.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    shown = [(name, value) for name, value in rows if value is not None]
+    figure = Figure(figsize=(8.5, 0.9 + 0.34 * len(shown)), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for place, (name, value) in enumerate(shown):
+        memory = "LMN" in name
+        axes.errorbar(
+            value.mean, place, xerr=value.half or 0.0, fmt=MARKERS[0] if memory else MARKERS[1],
+            color=COLOURS[1] if memory else COLOURS[0], markersize=6, capsize=3,
+        )  # fmt: skip
+        axes.annotate(f"{value.mean:.4f}", (value.mean, place), xytext=(0, 6), textcoords="offset points", fontsize=8,
+                      ha="center")  # fmt: skip
+    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+    axes.set_ylim(len(shown) - 0.4, -0.8)
+    axes.margins(x=0.08)
+    axes.set_xlabel("test AUC, mean over seeds and 95 % interval")
+    axes.set_title(title, fontsize=12, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    _save(figure, path)
+
+
+def draw_sizes(rows: Sequence[tuple[str, int, Sequence[Mapping[str, Any]]]], path: Path) -> None:
+    """AUC, log loss and training time over the slots of the memory, a line a model.
+
+    Args:
+        rows: name of the line, M and the results of its runs.
+        path: PNG to write, replaced as a whole.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    figure = Figure(figsize=(12, 4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 3)
+    lines = list(dict.fromkeys(name for name, _, _ in rows))
+    for axes, title, of in (
+        (panels[0], "Test AUC", lambda run: run["test"]["auc"]),
+        (panels[1], "Test log loss", lambda run: run["test"]["log_loss"]),
+        (panels[2], "Seconds of training", lambda run: run["train_seconds"] or None),
+    ):
+        for place, line in enumerate(lines):
+            points = []
+            for name, slots, runs in rows:
+                values = [of(run) for run in runs]
+                if name == line and values and None not in values:
+                    points.append((slots, estimate(values)))
+            if points:
+                axes.errorbar(
+                    [slots for slots, _ in points], [value.mean for _, value in points],
+                    yerr=[value.half or 0.0 for _, value in points], label=line, color=COLOURS[place],
+                    marker=MARKERS[place], markersize=5, capsize=3,
+                )  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("slots M")
+        axes.set_title(title, fontsize=12, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+        axes.set_axisbelow(True)
+    panels[0].legend(frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -1,0 +1,167 @@
+"""The tables and figures of a study, made of its result files, and put between the markers of a Markdown page.
+
+A block of the page is ``<!-- study: NAME QUESTION -->`` ... ``<!-- /study -->``: the table of a question of the study,
+or for the question ``tuning`` what tuning found. What stands between the markers is replaced; the rest of the page is
+its author's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmn_model.files import replacing
+from lmn_model.study.figures import draw_dots, draw_sizes
+from lmn_model.study.jobs import TUNE
+from lmn_model.study.result_files import read_result
+from lmn_model.study.statistics import Estimate, estimate, paired_difference
+from lmn_model.study.study_file import Study, StudyError, Variant, slug
+
+MISSING = "Not measured yet: there is no result file for it."
+_BLOCK = re.compile(r"(<!-- study: (\S+) (\S+) -->\n).*?(<!-- /study -->)", re.DOTALL)
+Result = dict[str, Any]
+
+
+def write_report(study: Study, results: Path, page: Path) -> list[Path]:
+    """Draw the figures of ``study`` and replace its blocks in ``page``.
+
+    Args:
+        study: whose variants and questions the tables show, in their order.
+        results: folder of the result files of all studies; figures go to the study's own folder in it.
+        page: a Markdown file with blocks, or missing for figures alone.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        StudyError: a result file cannot be read, or a block of the page asks for a question that the study has not.
+    """
+    found = {each.name: _results_of(study, each, results) for each in study.variants}
+    questions = list(dict.fromkeys(question for each in study.variants for question in each.questions))
+    blocks, written = {}, []
+    for question in questions:
+        variants = [each for each in study.variants if question in each.questions and found[each.name]]
+        if not variants:
+            continue
+        blocks[question] = [_table(study, variants, found)]
+        picture = results / study.name / f"{question}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        swept = all(_slots(study_variant) for study_variant in variants) and len(variants) > 2
+        if swept:
+            draw_sizes([(each.line, _slots(each) or 0, found[each.name]) for each in variants], picture)
+        else:
+            draw_dots([(each.name, _estimate(found[each.name], "auc")) for each in variants], study.title, picture)
+        written.append(picture)
+        blocks[question].append(f"![{study.title}: {question}]({_relative(picture, page)})")
+    if tuning := _tuning_table(study, results):
+        blocks["tuning"] = [tuning]
+    if page.exists():
+        text = page.read_text(encoding="utf-8")
+
+        def fill(match: re.Match[str]) -> str:
+            start, name, question, end = match.groups()
+            if name != study.name:
+                return match[0]
+            if question not in (*questions, "tuning"):
+                raise StudyError(f"{page}: study {name} has no question {question!r}")
+            return start + "\n\n".join(blocks.get(question, [MISSING])) + "\n" + end
+
+        with replacing(page) as temporary:
+            temporary.write_text(_BLOCK.sub(fill, text), encoding="utf-8")
+        written.append(page)
+    return written
+
+
+def _results_of(study: Study, variant: Variant, results: Path) -> list[Result]:
+    paths = sorted((results / study.name).glob(f"{slug(variant.name)}-seed*.json"))
+    return [read_result(path) for path in paths if re.fullmatch(rf"{re.escape(slug(variant.name))}-seed\d+", path.stem)]
+
+
+def _estimate(found: Sequence[Result], metric: str) -> Estimate | None:
+    values = [each["test"][metric] for each in found]
+    return estimate(values) if values and None not in values else None
+
+
+def _difference(study: Study, variant: Variant, found: dict[str, list[Result]]) -> str:
+    reference = study.reference
+    if reference is None or reference == variant.name or not found.get(reference):
+        return ""
+    ours, theirs = ({each["seed"]: each["test"]["auc"] for each in found[name]} for name in (variant.name, reference))
+    learns = {each.name: each.counting is None for each in study.variants}
+    return _in_words(paired_difference(ours, theirs, fixed=(not learns[variant.name], not learns[reference])), "+.4f")
+
+
+def _table(study: Study, variants: Sequence[Variant], found: dict[str, list[Result]]) -> str:
+    header = ["model", "seeds", "AUC", *([f"less {study.reference}"] if study.reference else []), "GAUC", "log loss",
+              "samples/s in training", "seconds", "peak MiB"]  # fmt: skip
+    usage = any("memory" in each["best"] for variant in variants for each in found[variant.name])
+    rows = []
+    for variant in variants:
+        own = found[variant.name]
+        learnt = variant.counting is None
+        row = [variant.name, str(len(own)) if learnt else "-", _in_words(_estimate(own, "auc"))]
+        if study.reference:
+            row.append(_difference(study, variant, found))
+        row += [_in_words(_estimate(own, "gauc")), _in_words(_estimate(own, "log_loss"))]
+        row += [_mean(own, "samples_per_second"), _mean(own, "train_seconds") if learnt else "-"]
+        row.append(f"{max(each['peak_memory_mib']['resident'] for each in own):,.0f}")
+        if usage:
+            row += [_usage(own, name) for name in ("coverage", "gini", "top_1_percent", "kl_to_uniform")]
+        rows.append(row)
+    if usage:
+        header += ["coverage", "Gini", "share of the top 1 %", "KL to uniform"]
+    return _markdown(header, rows)
+
+
+def _usage(found: Sequence[Result], name: str) -> str:
+    values = [each["best"]["memory"][name] for each in found if "memory" in each["best"]]
+    return f"{sum(values) / len(values):.3f}" if values else ""
+
+
+def _tuning_table(study: Study, results: Path) -> str:
+    """Validation AUC of every point of the grid; the best of a variant in bold."""
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted((results / study.name / TUNE).glob("*.json")):
+        result = read_result(path)
+        point = ", ".join(f"{name} {value:g}" for name, value in result["point"].items())
+        found.setdefault(result["variant"], {})[point] = result["best"]["auc"]
+    points = sorted({point for each in found.values() for point in each}, key=lambda text: (len(text), text))
+    points.sort(key=lambda text: [float(number) for number in re.findall(r"[\d.]+(?:e-?\d+)?", text)])
+    rows = []
+    for variant in (each.name for each in study.variants if each.name in found):
+        best = max(found[variant].values())
+        cells = [found[variant].get(point) for point in points]
+        rows.append([variant, *("" if v is None else f"**{v:.4f}**" if v == best else f"{v:.4f}" for v in cells)])
+    return _markdown(["validation AUC", *points], rows) if rows else ""
+
+
+def _slots(variant: Variant) -> int | None:
+    """M, for a variant that is a memory of a given size."""
+    if variant.counting is not None:
+        size = re.fullmatch(r"cells_\w+?_(\d+)", variant.counting)
+        return int(size[1]) ** 2 if size else None
+    return variant.settings.model.memory.sub_keys**2 if "sub_keys" in variant.own else None
+
+
+def _in_words(value: Estimate | None, form: str = ".4f") -> str:
+    if value is None:
+        return "-"
+    return f"{value.mean:{form}}" + ("" if value.half is None else f" ± {value.half:.4f}")
+
+
+def _mean(found: Sequence[Result], name: str) -> str:
+    values = [each[name] for each in found if each[name] is not None]
+    return f"{sum(values) / len(values):,.0f}" if values else "-"
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
+
+
+def _relative(picture: Path, page: Path) -> str:
+    try:
+        return picture.resolve().relative_to(page.resolve().parent).as_posix()
+    except ValueError:
+        return picture.as_posix()

@@ -1,0 +1,186 @@
+"""lmn study: runs of a grid, resumed, tuned, and made into tables; mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import scipy.stats
+import tomli_w
+from rows_factory import write_rows
+
+from lmn_model.cli import main
+from lmn_model.study.report import MISSING
+from lmn_model.study.statistics import estimate, paired_difference, student_t_quantile
+
+PAGE = """# Page
+
+<!-- study: tiny main -->
+<!-- /study -->
+
+By hand.
+
+<!-- study: tiny size -->
+<!-- /study -->
+
+<!-- study: tiny tuning -->
+<!-- /study -->
+
+<!-- study: other main -->
+left alone
+<!-- /study -->
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a study with two models, two heuristics and a sweep, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "rows")
+    table = {
+        "name": "tiny",
+        "reference": "DIN",
+        "seeds": [0, 1],
+        "base": {
+            "data": {"dataset": "rows", "path": "rows", "window": 4},
+            "model": {"embedding_dim": 4, "hidden": [8], "memory": {"sub_keys": 8, "code_dim": 8}},
+            "training": {"batch_size": 32, "device": "cpu"},
+        },
+        "quick": {"seeds": [0], "max_train_rows": 40},
+        "tune": {"learning_rate": [0.001, 0.01]},
+        "variant": [
+            {"name": "DIN", "question": "main", "settings": {"interest": "din"}},
+            {"name": "LMN", "question": "main", "settings": {"interest": "lmn_only"}, "tuned_as": "DIN"},
+            {"name": "counts", "question": "main", "counting": "item_all"},
+            {
+                "name": "size", "question": "size", "settings": {"interest": "lmn_only"}, "tuned_as": "DIN",
+                "sweep": {"sub_keys": [4, 8]},
+            },
+            {"name": "cells 4", "question": "size", "counting": "cells_category_4"},
+        ],
+    }  # fmt: skip
+    path = tmp_path / "tiny.toml"
+    path.write_text(tomli_w.dumps(table))
+    (tmp_path / "page.md").write_text(PAGE)
+    return path
+
+
+def _run(path: Path, *arguments: str) -> int:
+    return main(["study", str(path), "--results", "results", "--out", "scratch", "--page", "page.md", *arguments])
+
+
+def _results(kind: str = "*") -> dict[str, dict[str, object]]:
+    return {path.stem: json.loads(path.read_text()) for path in Path("results/tiny").glob(f"{kind}.json")}
+
+
+def test_a_study_runs_goes_on_and_is_reported(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(study, "--tune", "--only", "DIN") == 0
+    points = {path.stem: json.loads(path.read_text()) for path in Path("results/tiny/tune").glob("*.json")}
+    assert len(points) == 2
+    assert all(each["test"] is None for each in points.values())  # who tunes does not see the test part
+    best = max(points.values(), key=lambda each: each["best"]["auc"])["point"]["learning_rate"]
+
+    assert _run(study, "--only", "DIN,counts", "--seeds", "0") == 0
+    found = _results()
+    assert set(found) == {"din-seed0", "counts-seed0"}
+    assert found["din-seed0"]["settings"]["training"]["learning_rate"] == best  # type: ignore[index]
+    assert found["counts-seed0"]["test"]["log_loss"] is None  # type: ignore[index]
+    first = Path("results/tiny/din-seed0.json").stat().st_mtime_ns
+    assert not list(Path("scratch").rglob("*.safetensors"))
+
+    assert _run(study, "--jobs", "2") == 0
+    assert len(_results()) == 2 * 4 + 2
+    assert Path("results/tiny/din-seed0.json").stat().st_mtime_ns == first
+    capsys.readouterr()
+    assert _run(study) == 0
+    assert "10 runs, 10 of them are there already" in capsys.readouterr().err
+
+    assert _run(study, "--report") == 0
+    page = Path("page.md").read_text()
+    assert MISSING not in page
+    assert "By hand." in page
+    assert "left alone" in page
+    lines = page.splitlines()
+    mean = estimate([_results()[f"din-seed{seed}"]["test"]["auc"] for seed in (0, 1)]).mean  # type: ignore[index]
+    assert any(line.startswith(f"| DIN | 2 | {mean:.4f} ± ") for line in lines)
+    assert any(line.startswith("| counts | - | ") for line in lines)
+    assert any(line.startswith("| size sub_keys=4 | 2 | ") for line in lines)
+    assert any(line.startswith("| DIN | ") and "**" in line for line in lines)
+    for name in ("main", "size"):
+        assert Path(f"results/tiny/{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert _run(study, "--report") == 0
+    assert Path("page.md").read_text() == page
+
+
+def test_results_of_other_settings_are_not_mixed(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(study, "--only", "DIN", "--seeds", "0", "--quick") == 0
+    assert json.loads(Path("results/tiny-quick/din-seed0.json").read_text())["train_rows"] == 40
+    assert _run(study, "--only", "DIN", "--seeds", "0") == 0
+    study.write_text(study.read_text().replace("batch_size = 32", "batch_size = 16"))
+    capsys.readouterr()
+    assert _run(study, "--only", "DIN", "--seeds", "0") == 2
+    error = capsys.readouterr().err
+    assert "din-seed0.json" in error
+    assert "batch_size" in error
+    assert _run(study, "--only", "DIN", "--seeds", "0", "--force") == 0
+    assert _results()["din-seed0"]["settings"]["training"]["batch_size"] == 16  # type: ignore[index]
+
+
+def test_a_study_that_is_killed_goes_on(study: Path) -> None:
+    study.write_text(study.read_text().replace("batch_size = 32", "batch_size = 1\nepochs = 4\ncheckpoint_steps = 5"))
+    command = [sys.executable, "-m", "lmn_model.cli", "study", str(study), "--results", "results", "--out", "scratch"]
+    command += ["--only", "DIN", "--seeds", "0"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        deadline = time.monotonic() + 60
+        while not list(Path("scratch").rglob("last.safetensors")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(running.pid, signal.SIGKILL)
+    assert not _results()
+    time.sleep(3)  # its worker sees the closed pipe, finishes its step and saves
+    assert main(command[3:]) == 0
+    assert _results()["din-seed0"]["steps"] == 4 * 150
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "tiny"', "name = tiny", "not a TOML file"),
+        ("seeds = [", "seedz = [", "there is no key 'seedz'; did you mean 'seeds'?"),
+        ('interest = "din"', 'interest = "dinn"', "interest must be one of"),
+        ('name = "LMN"', 'name = "DIN"', "there are two variants 'DIN'"),
+        ('reference = "DIN"', 'reference = "DIEN"', "reference names no variant, got 'DIEN'; did you mean 'DIN'?"),
+        ('counting = "item_all"', 'counting = "item"', "there is no heuristic 'item'"),
+        ("learning_rate = [", "learning_rates = [", "there is no setting 'learning_rates'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    study: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
+) -> None:
+    text = study.read_text()
+    assert old in text
+    study.write_text(text.replace(old, new, 1))
+    assert _run(study) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert error[0].startswith("lmn: error: ")
+    assert message in error[0]
+
+
+def test_statistics_are_those_of_scipy() -> None:
+    for freedom in (1, 2, 3, 4, 9, 30):
+        assert student_t_quantile(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=1e-9)
+    values = [0.1, 0.4, 0.35, 0.8]
+    low, high = scipy.stats.t.interval(0.95, 3, loc=sum(values) / 4, scale=scipy.stats.sem(values))
+    found = estimate(values)
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))  # type: ignore[operator]
+    ours, theirs = dict(enumerate(values)), {1: 0.1, 2: 0.3, 7: 9.0}
+    assert paired_difference(ours, theirs) == estimate([0.4 - 0.1, 0.35 - 0.3])
+    assert paired_difference(ours, {0: 0.5}, fixed=(False, True)) == estimate([v - 0.5 for v in values])
+    assert paired_difference(ours, {9: 0.5}) is None
