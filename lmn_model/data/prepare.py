@@ -79,7 +79,7 @@ def prepare_complete_journey(
 
     Raises:
         DataError: the wheel is missing, a part has too few purchases, or the folder holds rows already.
-        OSError: the folder cannot be made or written; what it held is then unchanged.
+        OSError: the folder cannot be made or written; a file that was there is then whole, the old or the new one.
     """
     out, options = Path(out), options or PrepareOptions()
     taken = [path.name for path in _paths(out) if path.exists()]
@@ -155,7 +155,7 @@ def write_rows(out: Path, tables: dict[str, pl.DataFrame]) -> None:
     """Write the tables and the feature map into a folder, replacing its files only after all are on the disk.
 
     Raises:
-        OSError: the folder cannot be made or written; what it held is then unchanged.
+        OSError: the folder cannot be made or written; a file that was there is then whole, the old or the new one.
     """
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
