@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cpu, gpu, report, training
+from benchmarks import cpu, gpu, large_tables, report, training
 from benchmarks.correctness import WrongResult, check, row_error
 from benchmarks.floors import Floor, floor_of
 from benchmarks.measure import Session, describe_failure
@@ -24,7 +24,7 @@ from benchmarks.problems import OPS, SLOTS, Case, make_problems, zipf
 from benchmarks.profiling import profile_counters
 from benchmarks.report_data import bars, find, load
 from benchmarks.report_plots import draw_plots
-from benchmarks.report_tables import training_table
+from benchmarks.report_tables import large_table, training_table
 from benchmarks.results import RESULTS, ROOT, ResultFile
 from benchmarks.sanitize import run as sanitize
 from benchmarks.shapes import NAMED, SHAPES, Shape, on_cpu, tiny
@@ -269,7 +269,7 @@ def rehearse_gpu(folder: Path, *only: str) -> tuple[int, dict[str, Any]]:
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("gpu")
     status, data = rehearse_gpu(
-        folder, "replay", "captured", "determinism", "profile", "scaling with N", "lmn_1m", "wide"
+        folder, "replay", "captured", "training step", "determinism", "profile", "scaling with N", "lmn_1m", "wide"
     )
     assert status == 0
     return folder, data
@@ -289,6 +289,8 @@ def test_a_rehearsal_of_the_gpu_command_writes_all_sections(rehearsal: tuple[Pat
     assert all(row["peak_bytes"] > 0 for row in timed if row["pass"] != "backward")
     assert {row["side"] for row in data["replay"]} == {"lmn", "torch"}
     assert [row["status"] for row in data["capture"]] == ["ok"] * 4
+    steps = {(row["what"], row["status"], row["compared"]) for row in data["training"]}
+    assert steps == {(what, "ok", "equal") for what in ("replayed", "eager")}
     assert all(row["status"] == "ok" and row["differing"] == 0 for row in data["determinism"])
     assert data["profile"][0]["share"] > 0
     assert "forward + backward" in (folder / "profile.txt").read_text()
@@ -453,6 +455,17 @@ def test_the_page_is_what_the_report_makes_of_the_committed_files() -> None:
         assert f"results/{plot.name}" in page
 
 
+def test_a_rehearsal_of_large_tables(tmp_path: Path) -> None:
+    assert large_tables.main(["--out", str(tmp_path / "large.json"), "--rehearse", "--threads", "1"]) == 0
+    data = load(tmp_path / "large.json")
+    assert [row["slots"] for row in data["tables"]] == [64**2, 128**2]
+    for row in data["tables"]:
+        assert row["file_bytes"] > row["held_bytes"] >= row["slots"] * 64 * 4
+        assert min(row["save_peak_bytes"], row["load_peak_bytes"]) > row["held_bytes"]
+    assert len(large_table([data]).splitlines()) == 2 + 2
+    assert [path.name for path in tmp_path.iterdir()] == ["large.json"]
+
+
 def test_the_report_shows_every_section_losses_and_reasons(
     rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -464,7 +477,7 @@ def test_the_report_shows_every_section_losses_and_reasons(
     case = next(row for row in data["times"] if row["op"] == "layer")
     suite["times"] = [*suite["times"], {**{key: case[key] for key in ("op", "shape", "dtype", "slots")}, **broken}]
     page = report.render(report.PAGE.read_text(encoding="utf-8"), [data, suite, measured])
-    assert page.count(report.NOT_MEASURED) == 2  # the audit, the training step
+    assert page.count(report.NOT_MEASURED) == 3  # the audit, the training step on a CPU, large tables
     lost = sum(row["side"] == "torch" and row["status"] == "ok" for row in find([data], "gpu"))
     assert f"of {lost} rows." in page
     assert "wrong: WrongResult: off: pkm: layer lmn_1m" in page
