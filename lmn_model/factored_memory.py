@@ -146,7 +146,8 @@ class FactoredMemoryNetwork(nn.Module):
         slots, weights = self.cells(item, user)
         usage = self.memory.usage
         if usage is not None and self.training and counted:
-            usage.record(slots.flatten(0, 1).unsqueeze(1), self._queries(item, user))
+            queries = None if usage.sub_key_reads is None else self._queries(item, user)  # what reseeding asks for
+            usage.record(slots.flatten(0, 1).unsqueeze(1), queries)
         answer = gather_aggregate(
             self.memory.values,
             slots.flatten(0, 1),

@@ -99,7 +99,7 @@ class MemoryUsage:
         sub_key_reads: ``[H, 2, N]`` int64, reads of each sub-key since :meth:`forget_sub_keys`; None where they are
             not counted.
         step: steps since the memory was emptied.
-        queries: ``[B, H, 2, C]`` of the last read, None before it.
+        queries: ``[B, H, 2, C]`` of the last read, None before it or if it did not tell.
         window_start: step at which :meth:`forget_sub_keys` was called.
 
     Example:
@@ -126,9 +126,14 @@ class MemoryUsage:
             self.forget_sub_keys()
 
     @torch.no_grad()
-    def record(self, slots: Tensor, queries: Tensor) -> None:
-        """Count reads of ``slots [B, H, K]`` int64 by ``queries [B, H, 2, C]`` in the present step."""
-        self.queries = queries.detach()
+    def record(self, slots: Tensor, queries: Tensor | None = None) -> None:
+        """Count reads of ``slots [B, H, K]`` int64 in the present step.
+
+        Args:
+            slots: what was read.
+            queries: ``[B, H, 2, C]``, who read it; None where nobody will ask for ``queries``.
+        """
+        self.queries = None if queries is None else queries.detach()
         self._most += slots.shape[0] * slots.shape[1]  # no slot has more reads: a head reads it once for a query
         self._pending.append((slots.reshape(-1), self.step + 1))
         if len(self._pending) >= MOST_PENDING or slots.device.type != "cpu":
