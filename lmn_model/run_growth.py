@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from lmn_model.data import Vocabularies
+from lmn_model.data import load_vocabularies
 from lmn_model.evaluation import build_model
 from lmn_model.growth import grow
 from lmn_model.optimizers import Optimizers
 from lmn_model.run_folder import RunFolder
-from lmn_model.run_state import RunState, load_model, save_model
+from lmn_model.run_state import RunState, load_model, load_rows_state, save_model
 from lmn_model.settings import Settings, SettingsError
 from lmn_model.usage import MemoryUsage
 
@@ -51,7 +51,7 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     grown = settings.override(changes, source="grow")
     if epochs is not None and epochs < settings.training.epochs:
         raise SettingsError(f"epochs must be at least the {settings.training.epochs} of the run, got {epochs}")
-    vocabularies = Vocabularies.load(old.root)
+    vocabularies = load_vocabularies(old.root)
     model = build_model(vocabularies.features, settings.model)
     layer = model.memory_layer()
     assert layer is not None
@@ -79,8 +79,12 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     found = load_model(old.best, best, identity)
     layer = best.memory_layer()
     assert layer is not None
-    grow(layer)
-    save_model(new.best, best, {**found, "settings": grown.decisive()})
+    rows = None
+    if settings.model.writes_new_events:  # its memory goes on writing, so the state of its rows is there too
+        rows = Optimizers(best, settings.training)
+        load_rows_state(old.best, rows, torch.device("cpu"))
+    grow(layer, rows or ())
+    save_model(new.best, best, {**found, "settings": grown.decisive()}, rows)
     vocabularies.save(new.root)
     grown.save(new.settings)
     return grown

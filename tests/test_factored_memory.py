@@ -222,6 +222,8 @@ def test_the_memory_goes_on_until_the_test_part(rows: Path, tmp_path: Path) -> N
                                                 "split": 0, "rows": 0}  # fmt: skip
     with open_checkpoint(RunFolder(tmp_path / "run").best) as file:
         assert "optimizer.memory.memory.values/total" in file.tensors
+    grow_run(tmp_path / "run", tmp_path / "grown")
+    assert evaluate_run(tmp_path / "grown") == pytest.approx(evaluate_run(tmp_path / "run"), abs=1e-6)
     before = load_run(tmp_path / "run").model
     dataset = open_dataset(settings.data)
     stale = predict_logits(before, dataset.test, 16, torch.device("cpu"))

@@ -61,5 +61,5 @@ def test_own_table_with_the_flags_of_the_readme(tmp_path: Path, monkeypatch: pyt
 
 def test_flags_in_the_readme_exist() -> None:
     known = {f"--{each.name.replace('_', '-')}" for each in declared_settings(Settings)}
-    known |= {"--out", "--run", "--pairs", "--resume", "--config", "--help"}
+    known |= {"--out", "--run", "--pairs", "--resume", "--config", "--help", "--rows"}
     assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known
