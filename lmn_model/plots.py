@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from torch.nn.functional import adaptive_avg_pool2d
 
 from lmn_model.files import replacing
@@ -95,7 +95,10 @@ def plot_memory_usage(usage: MemoryUsage, curve: Sequence[Mapping[str, Any]], pa
         reads, norm=SymLogNorm(1.0, vmin=0.0, vmax=highest), cmap="viridis", interpolation="nearest",
         extent=(0, N, N, 0),
     )  # fmt: skip
-    figure.colorbar(image, ax=grid, label="reads of a slot", ticks=LogLocator(subs=(1.0,)), shrink=0.9)
+    ticks = [0, *(10**power for power in range(len(str(int(highest)))))]
+    figure.colorbar(
+        image, ax=grid, label="reads of a slot", ticks=ticks, format=StrMethodFormatter("{x:,.0f}"), shrink=0.9
+    )
     grid.set_title(f"{N:,} x {N:,} slots, last {usage.step:,} steps", fontsize=12, loc="left")
     grid.set_xlabel("sub-key of axis 1")
     grid.set_ylabel("sub-key of axis 0")
@@ -109,7 +112,7 @@ def plot_memory_usage(usage: MemoryUsage, curve: Sequence[Mapping[str, Any]], pa
         lines.plot([point["step"] for point in points], shares, **style)
     _label_steps(lines, "Slots that were read", "% of all slots")
     lines.set_ylim(bottom=0)
-    lines.legend(frameon=False)
+    lines.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 
