@@ -80,6 +80,8 @@ def draw_sizes(rows: Sequence[tuple[str, int, Sequence[Mapping[str, Any]]]], pat
                     marker=MARKERS[place], markersize=5, capsize=3,
                 )  # fmt: skip
         axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({slots for _, slots, _ in rows}))
+        axes.minorticks_off()
         axes.set_xlabel("slots M")
         axes.set_title(title, fontsize=12, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
