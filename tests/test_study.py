@@ -182,5 +182,6 @@ def test_statistics_are_those_of_scipy() -> None:
     assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))  # type: ignore[operator]
     ours, theirs = dict(enumerate(values)), {1: 0.1, 2: 0.3, 7: 9.0}
     assert paired_difference(ours, theirs) == estimate([0.4 - 0.1, 0.35 - 0.3])
-    assert paired_difference(ours, {0: 0.5}, fixed=(False, True)) == estimate([v - 0.5 for v in values])
+    assert paired_difference(ours, {None: 0.5}) == estimate([v - 0.5 for v in values])
+    assert paired_difference({None: 0.75}, {None: 0.5}) == estimate([0.25])
     assert paired_difference(ours, {9: 0.5}) is None

@@ -88,9 +88,11 @@ def _difference(study: Study, variant: Variant, found: dict[str, list[Result]]) 
     reference = study.reference
     if reference is None or reference == variant.name or not found.get(reference):
         return ""
-    ours, theirs = ({each["seed"]: each["test"]["auc"] for each in found[name]} for name in (variant.name, reference))
-    learns = {each.name: each.counting is None for each in study.variants}
-    return _in_words(paired_difference(ours, theirs, fixed=(not learns[variant.name], not learns[reference])), "+.4f")
+    ours, theirs = (
+        {None if each["counting"] else each["seed"]: each["test"]["auc"] for each in found[name]}
+        for name in (variant.name, reference)
+    )
+    return _in_words(paired_difference(ours, theirs), "+.4f")
 
 
 def _table(study: Study, variants: Sequence[Variant], found: dict[str, list[Result]]) -> str:

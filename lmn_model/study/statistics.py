@@ -82,27 +82,24 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, student_t_quantile(count - 1) * math.sqrt(variance / count), count)
 
 
-def paired_difference(
-    ours: Mapping[int, float], theirs: Mapping[int, float], *, fixed: tuple[bool, bool] = (False, False)
-) -> Estimate | None:
+def paired_difference(ours: Mapping[int | None, float], theirs: Mapping[int | None, float]) -> Estimate | None:
     """Mean of ``ours - theirs`` over the seeds that both have.
 
     Args:
-        ours: values by seed.
-        theirs: values by seed.
-        fixed: whether ours and theirs do not depend on the seed, as with a heuristic, and so hold for every seed.
+        ours: values by seed; the seed None, of a heuristic, holds for every seed.
+        theirs: values by seed, likewise.
 
     Returns:
         The estimate, or None where no seed is common.
     """
-    seeds = [seed for seed in (*ours, *theirs) if (seed in ours or fixed[0]) and (seed in theirs or fixed[1])]
-    if all(fixed) and ours and theirs:
-        seeds = seeds[:1]
-
-    def value(of: Mapping[int, float], is_fixed: bool, seed: int) -> float:
-        return next(iter(of.values())) if is_fixed else of[seed]
-
-    if not ours or not theirs or not seeds:
+    if None in ours and None in theirs:
+        return estimate([ours[None] - theirs[None]])
+    if None in ours:
+        seeds = {*theirs}
+    elif None in theirs:
+        seeds = {*ours}
+    else:
+        seeds = {*ours} & {*theirs}
+    if not seeds:
         return None
-    chosen = sorted({*seeds} if all(fixed) else {s for s in seeds if fixed[0] or s in ours if fixed[1] or s in theirs})
-    return estimate([value(ours, fixed[0], seed) - value(theirs, fixed[1], seed) for seed in chosen])
+    return estimate([ours.get(seed, ours.get(None, 0.0)) - theirs.get(seed, theirs.get(None, 0.0)) for seed in seeds])
