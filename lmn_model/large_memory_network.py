@@ -100,7 +100,8 @@ class LargeMemoryNetwork(nn.Module):
     def _balance_query(self) -> None:
         """Let item and user move the query alike at first, however many features each has."""
         query = self.memory.query
-        assert query is not None
+        if query is None:
+            raise RuntimeError("LargeMemoryNetwork: its memory has no query map")
         weight = query.weight
         with torch.no_grad():
             weight[:, : self.item_dim].normal_(std=(2 * self.item_dim) ** -0.5)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from lmn_model.ctr_model import CTRModel
 from lmn_model.data import load_vocabularies
 from lmn_model.evaluation import build_model
 from lmn_model.growth import grow
+from lmn_model.memory_layer import MemoryLayer
 from lmn_model.optimizers import Optimizers
 from lmn_model.run_folder import RunFolder
 from lmn_model.run_state import RunState, load_model, load_rows_state, save_model
@@ -53,8 +55,7 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
         raise SettingsError(f"epochs must be at least the {settings.training.epochs} of the run, got {epochs}")
     vocabularies = load_vocabularies(old.root)
     model = build_model(vocabularies.features, settings.model)
-    layer = model.memory_layer()
-    assert layer is not None
+    layer = _memory_of(model)
     identity = {"settings": settings.decisive()}
 
     optimizers = Optimizers(model, settings.training)
@@ -77,8 +78,7 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
 
     best = build_model(vocabularies.features, settings.model)
     found = load_model(old.best, best, identity)
-    layer = best.memory_layer()
-    assert layer is not None
+    layer = _memory_of(best)
     rows = None
     if settings.model.writes_new_events:  # its memory goes on writing, so the state of its rows is there too
         rows = Optimizers(best, settings.training)
@@ -88,3 +88,10 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     vocabularies.save(new.root)
     grown.save(new.settings)
     return grown
+
+
+def _memory_of(model: CTRModel) -> MemoryLayer:
+    layer = model.memory_layer()
+    if layer is None:
+        raise SettingsError("grow: the model has no memory")
+    return layer

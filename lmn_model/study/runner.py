@@ -122,7 +122,8 @@ class _Worker:
                 env=environment,
                 start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on
             )
-        assert self.process.stdin is not None
+        if self.process.stdin is None:
+            raise RuntimeError("the process of a run must have a pipe for its job")
         try:
             self.process.stdin.write(json.dumps(job.to_dict()).encode() + b"\n")
             self.process.stdin.flush()  # and stays open: see the worker
