@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,14 @@ import tomli_w
 from rows_factory import write_rows
 
 from lmn_model.cli import main
+from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.study.report import MISSING
 from lmn_model.study.statistics import estimate, paired_difference, student_t_quantile
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 PAGE = """# Page
 
@@ -30,6 +38,9 @@ By hand.
 <!-- /study -->
 
 <!-- study: tiny tuning -->
+<!-- /study -->
+
+<!-- study: tiny history -->
 <!-- /study -->
 
 <!-- study: other main -->
@@ -114,6 +125,9 @@ def test_a_study_runs_goes_on_and_is_reported(study: Path, capsys: pytest.Captur
     assert any(line.startswith("| DIN | ") and "**" in line for line in lines)
     for name in ("main", "size"):
         assert Path(f"results/tiny/{name}.png").read_bytes().startswith(b"\x89PNG")
+    history = page[page.index("| AUC by events before |") :].splitlines()
+    sizes = [re.fullmatch(r"([\d,]+) \(\d+\)", cell.strip()) for cell in history[2].split("|")[2:-1]]
+    assert sum(int(size[1]) for size in sizes if size) == 150  # every sample of the test part is in one range
     assert _run(study, "--report") == 0
     assert Path("page.md").read_text() == page
 
@@ -128,24 +142,71 @@ def test_results_of_other_settings_are_not_mixed(study: Path, capsys: pytest.Cap
     error = capsys.readouterr().err
     assert "din-seed0.json" in error
     assert "batch_size" in error
+    assert _run(study, "--report") == 2
+    assert "din-seed0.json: is the result of other settings: training.batch_size" in capsys.readouterr().err
+    assert Path("page.md").read_text() == PAGE
     assert _run(study, "--only", "DIN", "--seeds", "0", "--force") == 0
     assert _results()["din-seed0"]["settings"]["training"]["batch_size"] == 16  # type: ignore[index]
 
 
-def test_a_study_that_is_killed_goes_on(study: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_study_that_is_stopped_goes_on(study: Path, number: signal.Signals) -> None:
     study.write_text(study.read_text().replace("batch_size = 32", "batch_size = 1\nepochs = 4\ncheckpoint_steps = 5"))
     command = [sys.executable, "-m", "lmn_model.cli", "study", str(study), "--results", "results", "--out", "scratch"]
-    command += ["--only", "DIN", "--seeds", "0"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
-        deadline = time.monotonic() + 60
-        while not list(Path("scratch").rglob("last.safetensors")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.kill(running.pid, signal.SIGKILL)
+    command += ["--only", "DIN", "--seeds", "0", "--keep"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        _wait_until(lambda: list(Path("scratch").rglob("last.safetensors")))
+        running.send_signal(number)
+        _, said = running.communicate(timeout=60)
     assert not _results()
-    time.sleep(3)  # its worker sees the closed pipe, finishes its step and saves
+    run = RunFolder("scratch/tiny/din-seed0")
+    if number == signal.SIGINT:
+        assert running.returncode == 130
+        assert "stopped after 0 of 1 runs; the same command goes on" in said
+        assert not _is_locked(run)
+    else:  # the worker sees the closed pipe, finishes its step and saves
+        _wait_until(lambda: not _is_locked(run))
     assert main(command[3:]) == 0
     assert _results()["din-seed0"]["steps"] == 4 * 150
+    resumed = re.findall(r"resumed at epoch (\d+), step (\d+)", run.log.read_text())
+    assert len(resumed) == 1
+    assert tuple(map(int, resumed[0])) > (1, 0)
+
+
+def test_a_run_that_fails_does_not_stop_the_others(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The items have no such feature; the worker finds that out, in the first run of all.
+    table = tomllib.loads(study.read_text())
+    table["variant"][0]["settings"]["search_by"] = "colour"
+    study.write_text(tomli_w.dumps(table))
+    assert _run(study, "--only", "DIN,LMN", "--seeds", "0", "--jobs", "1") == 1
+    assert set(_results()) == {"lmn-seed0"}
+    error = capsys.readouterr().err
+    assert "lmn: 1 of 2 runs failed:\n  DIN seed 0: " in error
+    assert "colour" in error.split("runs failed:")[1]
+
+
+def test_the_page_is_made_of_the_committed_results(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parent.parent
+    shutil.copytree(root / "docs/results/study", tmp_path / "results/study")
+    page = Path(shutil.copy(root / "docs/study.md", tmp_path))
+    for path in sorted((root / "studies").glob("*.toml")):
+        assert main(["study", str(path), "--report", f"--results={tmp_path}/results/study", f"--page={page}"]) == 0
+    assert page.read_text() == (root / "docs/study.md").read_text()
+
+
+def _is_locked(run: RunFolder) -> bool:
+    try:
+        with run.locked():
+            return False
+    except RunFolderError:
+        return True
+
+
+def _wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,12 @@ def grid_points(study: Study, variant: Variant) -> Iterator[dict[str, Any]]:
             yield dict(zip(lists, values, strict=True))
 
 
+def differing(result: Mapping[str, Any], job: Job) -> list[str]:
+    """What a result file and the run that is to make it differ in: names of settings, or the heuristic."""
+    other = (result.get("counting") or {}).get("name") != job.counting
+    return [*(["counting"] if other else []), *same_settings(result, job.settings)]
+
+
 def best_point(study: Study, variant: Variant, places: Places) -> dict[str, Any] | None:
     """The point of the grid with the best validation AUC, the first of equals; None if none was run.
 
@@ -139,8 +145,8 @@ def best_point(study: Study, variant: Variant, places: Places) -> dict[str, Any]
             missing += 1
             continue
         result = read_result(job.result)
-        if differing := same_settings(result, job.settings, ignore=("training.seed",)):
-            raise StudyError(f"{job.result}: was tuned with other settings: {', '.join(differing)}; tune with --force")
+        if names := same_settings(result, job.settings, ignore=("training.seed",)):
+            raise StudyError(f"{job.result}: was tuned with other settings: {', '.join(names)}; tune with --force")
         if best is None or result["best"]["auc"] > best[0]:
             best = result["best"]["auc"], point
     if best is not None and missing:

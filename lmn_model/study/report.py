@@ -1,8 +1,8 @@
 """The tables and figures of a study, made of its result files, and put between the markers of a Markdown page.
 
 A block of the page is ``<!-- study: NAME QUESTION -->`` ... ``<!-- /study -->``: the table of a question of the study,
-or for the question ``tuning`` what tuning found. What stands between the markers is replaced; the rest of the page is
-its author's.
+for the question ``tuning`` what tuning found, or for ``history`` the test part by the events before a sample. What
+stands between the markers is replaced; the rest of the page is its author's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from lmn_model.files import replacing
 from lmn_model.study.figures import draw_dots, draw_sizes
-from lmn_model.study.jobs import TUNE
+from lmn_model.study.jobs import TUNE, Places, differing, study_jobs
 from lmn_model.study.result_files import read_result
 from lmn_model.study.statistics import Estimate, estimate, paired_difference
 from lmn_model.study.study_file import Study, StudyError, Variant, slug
@@ -36,7 +36,8 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
         The files that were written.
 
     Raises:
-        StudyError: a result file cannot be read, or a block of the page asks for a question that the study has not.
+        StudyError: a result file cannot be read or is of other settings than the study's, or a block of the page asks
+            for a question that the study has not.
     """
     found = {each.name: _results_of(study, each, results) for each in study.variants}
     questions = list(dict.fromkeys(question for each in study.variants for question in each.questions))
@@ -57,6 +58,8 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
         blocks[question].append(f"![{study.title}: {question}]({_relative(picture, page)})")
     if tuning := _tuning_table(study, results):
         blocks["tuning"] = [tuning]
+    if history := _history_table(study, found):
+        blocks["history"] = [history]
     if page.exists():
         text = page.read_text(encoding="utf-8")
 
@@ -64,7 +67,7 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
             start, name, question, end = match.groups()
             if name != study.name:
                 return match[0]
-            if question not in (*questions, "tuning"):
+            if question not in (*questions, "tuning", "history"):
                 raise StudyError(f"{page}: study {name} has no question {question!r}")
             return start + "\n\n".join(blocks.get(question, [MISSING])) + "\n" + end
 
@@ -75,8 +78,18 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
 
 
 def _results_of(study: Study, variant: Variant, results: Path) -> list[Result]:
-    paths = sorted((results / study.name).glob(f"{slug(variant.name)}-seed*.json"))
-    return [read_result(path) for path in paths if re.fullmatch(rf"{re.escape(slug(variant.name))}-seed\d+", path.stem)]
+    """Results of ``variant``; raise StudyError for one that the study, as it is and was tuned, would not give."""
+    name = slug(variant.name)
+    paths = (results / study.name).glob(f"{name}-seed*.json")
+    seeds = [int(seed[1]) for path in paths if (seed := re.fullmatch(rf"{re.escape(name)}-seed(\d+)", path.stem))]
+    if not seeds:
+        return []
+    found = []
+    for job in study_jobs(study, [variant], sorted(seeds), Places(results, results)):
+        found.append(read_result(job.result))
+        if names := differing(found[-1], job):
+            raise StudyError(f"{job.result}: is the result of other settings: {', '.join(names)}; run it anew")
+    return found
 
 
 def _estimate(found: Sequence[Result], metric: str) -> Estimate | None:
@@ -137,6 +150,26 @@ def _tuning_table(study: Study, results: Path) -> str:
         cells = [found[variant].get(point) for point in points]
         rows.append([variant, *("" if v is None else f"**{v:.4f}**" if v == best else f"{v:.4f}" for v in cells)])
     return _markdown(["validation AUC", *points], rows) if rows else ""
+
+
+def _history_table(study: Study, found: dict[str, list[Result]]) -> str:
+    """Test AUC of the variants of the first question, apart by the number of the user's events before a sample."""
+    question = next((question for each in study.variants for question in each.questions), None)
+    variants = [each for each in study.variants if question in each.questions and found[each.name]]
+    ranges: dict[tuple[int, int | None], tuple[int, int]] = {}
+    rows = []
+    for part in (part for each in variants for run in found[each.name] for part in run["test_by_history"]):
+        ranges[part["from"], part["to"]] = part["rows"], part["users"]
+    for variant in variants:
+        cells = []
+        for bounds in sorted(ranges):
+            parts = [part for run in found[variant.name] for part in run["test_by_history"]]
+            values = [part["auc"] for part in parts if (part["from"], part["to"]) == bounds]
+            cells.append(_in_words(estimate(values) if values and None not in values else None))
+        rows.append([variant.name, *cells])
+    sizes = [f"{samples:,} ({users:,})" for _, (samples, users) in sorted(ranges.items())]
+    header = [f"{low:,} and more" if high is None else f"{low:,} to {high - 1:,}" for low, high in sorted(ranges)]
+    return _markdown(["AUC by events before", *header], [["samples (users)", *sizes], *rows]) if ranges else ""
 
 
 def _slots(variant: Variant) -> int | None:

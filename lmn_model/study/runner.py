@@ -20,8 +20,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lmn_model.reproducible import stop_requests
 from lmn_model.run_folder import RunFolder
 from lmn_model.settings import SettingsError
-from lmn_model.study.jobs import THREADS, Job
-from lmn_model.study.result_files import read_result, same_settings
+from lmn_model.study.jobs import THREADS, Job, differing
+from lmn_model.study.result_files import read_result
 from lmn_model.study.study_file import StudyError
 
 POLL_SECONDS = 0.1
@@ -50,15 +50,11 @@ def open_jobs(jobs: Sequence[Job], force: bool = False) -> list[Job]:
     todo, stale = [], []
     for job in jobs:
         if job.result.exists():
-            result = read_result(job.result)
-            differing = same_settings(result, job.settings)
-            counted = (result.get("counting") or {}).get("name")
-            if counted != job.counting:
-                differing = ["counting", *differing]
-            if not differing:
+            names = differing(read_result(job.result), job)
+            if not names:
                 continue
             if not force:
-                raise StudyError(f"{job.result}: is the result of other settings: {', '.join(differing)}; "
+                raise StudyError(f"{job.result}: is the result of other settings: {', '.join(names)}; "
                                  "move it away, or run it anew with --force")  # fmt: skip
         todo.append(job)
         if _has_stale_run(job):
