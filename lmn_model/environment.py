@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+CODE = (":(top,glob)**/*.py", ":(top)pyproject.toml")
+"""What decides a result, as git pathspecs."""
 PACKAGES = ("lmn-kernels", "torch", "triton", "numpy", "polars", "safetensors")
 
 
@@ -46,7 +48,10 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit, with "-dirty" if tracked files differ; None for an installed package, wherever it is installed."""
+    """The commit, with "-dirty" if tracked code differs; None for an installed package, wherever it is installed.
+
+    Result files and pages may differ: a study writes them while it runs.
+    """
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str | None:
@@ -59,4 +64,6 @@ def _git_commit() -> str | None:
     # A virtual environment inside somebody's repository must not borrow that repository's commit.
     if git("ls-files", "--error-unmatch", here.name) is None:
         return None
-    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    commit = git("rev-parse", "HEAD")
+    clean = git("diff", "--quiet", "HEAD", "--", *CODE) is not None
+    return commit if commit is None or clean else f"{commit}-dirty"

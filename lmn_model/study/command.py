@@ -7,7 +7,8 @@ import logging
 import os
 from pathlib import Path
 
-from lmn_model.study.jobs import Places, study_jobs, tuning_jobs
+from lmn_model.study.jobs import Places
+from lmn_model.study.plan import next_tuning_jobs, study_jobs
 from lmn_model.study.report import write_report
 from lmn_model.study.runner import open_jobs, run_jobs
 from lmn_model.study.study_file import load_study
@@ -23,7 +24,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="NAME,NAME", help="variants to run; all if not given")
     parser.add_argument("--seeds", type=_seeds, metavar="0,1", help="seeds, instead of the study's")
     parser.add_argument("--quick", action="store_true", help="a rehearsal with the settings of [quick]; own results")
-    parser.add_argument("--tune", action="store_true", help="run the grid of [tune] on the validation part")
+    parser.add_argument("--tune", action="store_true", help="search the axes of [tune] on the validation part")
     parser.add_argument("--data", metavar="DIR", help="where the data are, instead of data.path")
     parser.add_argument("--out", default="runs/study", metavar="DIR", help="scratch folder (default: runs/study)")
     parser.add_argument("--results", default=RESULTS, metavar="DIR", help=f"result files (default: {RESULTS})")
@@ -50,9 +51,14 @@ def run_study(arguments: argparse.Namespace) -> None:
     seeds = study.seeds if arguments.seeds is None else arguments.seeds
     places = Places(Path(arguments.out), Path(arguments.results), arguments.data)
     if arguments.tune:
-        jobs = tuning_jobs(study, variants, seeds[0], places, arguments.keep)
-    else:
-        jobs = study_jobs(study, variants, seeds, places, arguments.keep)
+        while jobs := next_tuning_jobs(
+            study, variants, seeds[0], places, keep=arguments.keep, force=arguments.force
+        ):  # what is to be run depends on what was found
+            logger.info("study %s: %d runs of the tuning", study.name, len(jobs))
+            run_jobs(open_jobs(jobs, arguments.force), arguments.jobs)
+        logger.info("study %s: the tuning is over", study.name)
+        return
+    jobs = study_jobs(study, variants, seeds, places, arguments.keep)
     todo = open_jobs(jobs, arguments.force)
     logger.info("study %s: %d runs, %d of them are there already", study.name, len(jobs), len(jobs) - len(todo))
     run_jobs(todo, arguments.jobs)

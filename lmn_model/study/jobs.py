@@ -1,23 +1,20 @@
-"""What a study has to run: one job for each variant and seed, or for each point of the tuning grid."""
+"""One run of a study: what it is and where its files are."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lmn_model.settings import Settings
-from lmn_model.study.result_files import read_result, same_settings
-from lmn_model.study.study_file import Study, StudyError, Variant, slug
+from lmn_model.study.result_files import same_settings
+from lmn_model.study.study_file import Study, Variant, slug
 
 THREADS = 1
 """CPU threads of a run: runs share the cores, and sums on one thread repeat to the last digit."""
 TUNE = "tune"
 """Folder of the results of tuning within those of a study."""
-logger = logging.getLogger("lmn")
 
 
 @dataclass(frozen=True)
@@ -81,91 +78,13 @@ class Places:
     data: str | None = None
 
 
-def study_jobs(
-    study: Study, variants: Sequence[Variant], seeds: Sequence[int], places: Places, keep: bool = False
-) -> list[Job]:
-    """The runs of ``variants``, all of the first seed before those of the second, so that an early look shows all.
-
-    Raises:
-        StudyError, SettingsError: as in :func:`best_point`.
-    """
-    tuned = {each.name: _tuned(study, each, places) for each in variants}
-    jobs = []
-    for place, seed in enumerate(seeds):
-        for each in variants:
-            if each.counting is not None and place > 0:
-                continue
-            number = seed if each.counting is None else 0
-            jobs.append(_job(study, each, number, places, tuned=tuned[each.name], keep=keep))
-    return jobs
-
-
-def tuning_jobs(study: Study, variants: Sequence[Variant], seed: int, places: Places, keep: bool = False) -> list[Job]:
-    """One run for each variant that is tuned and each point of its grid.
-
-    Raises:
-        StudyError: the study has no grid.
-    """
-    if not study.tune:
-        raise StudyError(f"study {study.name}: there is nothing to tune; it has no [tune] with lists of settings")
-    return [
-        _job(study, each, seed, places, point=point, keep=keep)
-        for each in variants
-        if each.counting is None and each.tuned_as is None
-        for point in grid_points(study, each)
-    ]
-
-
-def grid_points(study: Study, variant: Variant) -> Iterator[dict[str, Any]]:
-    """Points of the grid that ``variant`` is tuned over: all of ``[tune]`` but what the variant sets itself."""
-    lists = {name: values for name, values in study.tune.items() if name not in variant.own}
-    if lists:
-        for values in itertools.product(*lists.values()):
-            yield dict(zip(lists, values, strict=True))
-
-
 def differing(result: Mapping[str, Any], job: Job) -> list[str]:
     """What a result file and the run that is to make it differ in: names of settings, or the heuristic."""
     other = (result.get("counting") or {}).get("name") != job.counting
     return [*(["counting"] if other else []), *same_settings(result, job.settings)]
 
 
-def best_point(study: Study, variant: Variant, places: Places) -> dict[str, Any] | None:
-    """The point of the grid with the best validation AUC, the first of equals; None if none was run.
-
-    Raises:
-        StudyError: a result file is damaged or of other settings.
-    """
-    best: tuple[float, dict[str, Any]] | None = None
-    missing = 0
-    for point in grid_points(study, variant):
-        # The seed of tuning may be any; its file does not name it.
-        job = _job(study, variant, study.seeds[0], places, point=point)
-        if not job.result.exists():
-            missing += 1
-            continue
-        result = read_result(job.result)
-        if names := same_settings(result, job.settings, ignore=("training.seed",)):
-            raise StudyError(f"{job.result}: was tuned with other settings: {', '.join(names)}; tune with --force")
-        if best is None or result["best"]["auc"] > best[0]:
-            best = result["best"]["auc"], point
-    if best is not None and missing:
-        logger.warning("%s: %d points of the tuning have no result; the best of the others is taken",
-                       variant.name, missing)  # fmt: skip
-    return None if best is None else best[1]
-
-
-def _tuned(study: Study, variant: Variant, places: Places) -> dict[str, Any] | None:
-    """What tuning gives ``variant``, without what it sets itself; None if it is not tuned."""
-    if variant.counting is not None:
-        return None
-    by_name = {each.name: each for each in study.variants}
-    source = variant if variant.tuned_as is None else by_name[variant.tuned_as]
-    point = best_point(study, source, places)
-    return None if point is None else {name: value for name, value in point.items() if name not in variant.own}
-
-
-def _job(
+def make_job(
     study: Study,
     variant: Variant,
     seed: int,
@@ -175,6 +94,7 @@ def _job(
     point: Mapping[str, Any] | None = None,
     keep: bool = False,
 ) -> Job:
+    """The run of ``variant`` with ``seed``, or of tuning it at ``point``; see :class:`Job`."""
     changes = {**(tuned or {}), **(point or {}), "seed": seed, "threads": THREADS}
     if point is None:
         name = Path(f"{slug(variant.name)}-seed{seed}")

@@ -14,7 +14,8 @@ from typing import Any
 
 from lmn_model.files import replacing
 from lmn_model.study.figures import draw_dots, draw_sizes
-from lmn_model.study.jobs import TUNE, Places, differing, study_jobs
+from lmn_model.study.jobs import Places, differing
+from lmn_model.study.plan import study_jobs, tuning_stages
 from lmn_model.study.result_files import read_result
 from lmn_model.study.statistics import Estimate, estimate, paired_difference
 from lmn_model.study.study_file import Study, StudyError, Variant, slug
@@ -136,20 +137,24 @@ def _usage(found: Sequence[Result], name: str) -> str:
 
 
 def _tuning_table(study: Study, results: Path) -> str:
-    """Validation AUC of every point of the grid; the best of a variant in bold."""
-    found: dict[str, dict[str, float]] = {}
-    for path in sorted((results / study.name / TUNE).glob("*.json")):
-        result = read_result(path)
-        point = ", ".join(f"{name} {value:g}" for name, value in result["point"].items())
-        found.setdefault(result["variant"], {})[point] = result["best"]["auc"]
-    points = sorted({point for each in found.values() for point in each}, key=lambda text: (len(text), text))
-    points.sort(key=lambda text: [float(number) for number in re.findall(r"[\d.]+(?:e-?\d+)?", text)])
+    """Validation AUC along every axis of the tuning, one after the other; the best of an axis in bold."""
     rows = []
-    for variant in (each.name for each in study.variants if each.name in found):
-        best = max(found[variant].values())
-        cells = [found[variant].get(point) for point in points]
-        rows.append([variant, *("" if v is None else f"**{v:.4f}**" if v == best else f"{v:.4f}" for v in cells)])
-    return _markdown(["validation AUC", *points], rows) if rows else ""
+    for variant in study.variants:
+        if variant.counting is not None or variant.tuned_as is not None:
+            continue
+        stages = {stage.name: stage for stage in tuning_stages(study, variant, Places(results, results))}
+        if not any(stage.scores for stage in stages.values()):
+            continue
+        row = [variant.name]
+        for name in study.tune:
+            stage = stages.get(name)
+            best = stage.best[0] if stage is not None and stage.scores else None
+            scores = () if stage is None else stage.scores
+            texts = [f"{value:g}: {score:.4f}" for value, score in scores]
+            row.append(", ".join(f"**{text}**" if value == best else text
+                                 for text, (value, _) in zip(texts, scores, strict=True)) or "-")  # fmt: skip
+        rows.append(row)
+    return _markdown(["validation AUC", *study.tune], rows) if rows else ""
 
 
 def _history_table(study: Study, found: dict[str, list[Result]]) -> str:

@@ -8,7 +8,7 @@
     seeds = [0, 1, 2, 3, 4]
     [base.data]                          # and [base.model], [base.model.memory], [base.training]: as settings.toml
     [quick]                              # settings that --quick replaces, and seeds
-    [tune]                               # lists of settings: every variant is tuned over their grid
+    [tune]                               # lists of settings: the axes along which every variant is tuned, in turn
     [[variant]]
     name = "DIN 50"
     question = "main"                    # key of the table that it belongs to, or a list of keys
