@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -244,6 +244,26 @@ class Settings:
         """
         with replacing(path) as temporary:
             temporary.write_text(tomli_w.dumps(self.to_dict()), encoding="utf-8")
+
+    def value(self, name: str, source: str = "settings") -> Any:
+        """The setting ``name``, without its section.
+
+        Raises:
+            SettingsError: there is no such setting, named with ``source``.
+        """
+        pending: list[Any] = [self]
+        names = []
+        while pending:
+            part = pending.pop()
+            for each in fields(part):
+                found = getattr(part, each.name)
+                if is_dataclass(found):
+                    pending.append(found)
+                elif each.name == name:
+                    return found
+                else:
+                    names.append(each.name)
+        raise SettingsError(f"{source}: there is no setting {name!r}{did_you_mean(name, names)}")
 
     def override(self, values: Mapping[str, Any], source: str = "command line") -> Settings:
         """A copy with settings replaced by name, without their sections; names are unique across sections.

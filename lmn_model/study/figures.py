@@ -1,13 +1,15 @@
-"""Pictures of a study as PNG: a metric by model with intervals, and AUC and log loss by the size of the memory."""
+"""Pictures of a study as PNG: a metric by model with intervals, and AUC and log loss over what was varied."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from lmn_model.files import replacing
 from lmn_model.plots import COLOURS, MARKERS
@@ -48,11 +50,12 @@ def draw_dots(rows: Sequence[tuple[str, Estimate | None]], title: str, path: Pat
     _save(figure, path)
 
 
-def draw_sizes(rows: Sequence[tuple[str, int, Sequence[Mapping[str, Any]]]], path: Path) -> None:
-    """AUC, log loss and training time over the slots of the memory, a line a model.
+def draw_curves(rows: Sequence[tuple[str, float, Sequence[Mapping[str, Any]]]], label: str, path: Path) -> None:
+    """AUC, log loss and training time over what was varied, a line a model, with 95 % intervals.
 
     Args:
-        rows: name of the line, M and the results of its runs.
+        rows: name of the line, place on the axis and the results of its runs.
+        label: of the axis, whose scale is logarithmic.
         path: PNG to write, replaced as a whole.
 
     Raises:
@@ -62,27 +65,32 @@ def draw_sizes(rows: Sequence[tuple[str, int, Sequence[Mapping[str, Any]]]], pat
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
     lines = list(dict.fromkeys(name for name, _, _ in rows))
+    places = sorted({place for _, place, _ in rows})
+    powers = all(place == 2 ** round(math.log2(place)) for place in places)
     for axes, title, of in (
         (panels[0], "Test AUC", lambda run: run["test"]["auc"]),
         (panels[1], "Test log loss", lambda run: run["test"]["log_loss"]),
         (panels[2], "Seconds of training", lambda run: run["train_seconds"] or None),
     ):
-        for place, line in enumerate(lines):
+        for number, line in enumerate(lines):
             points = []
-            for name, slots, runs in rows:
+            for name, place, runs in rows:
                 values = [of(run) for run in runs]
                 if name == line and values and None not in values:
-                    points.append((slots, estimate(values)))
+                    points.append((place, estimate(values)))
+            points.sort(key=lambda each: each[0])
             if points:
                 axes.errorbar(
-                    [slots for slots, _ in points], [value.mean for _, value in points],
-                    yerr=[value.half or 0.0 for _, value in points], label=line, color=COLOURS[place],
-                    marker=MARKERS[place], markersize=5, capsize=3,
+                    [place for place, _ in points], [value.mean for _, value in points],
+                    yerr=[value.half or 0.0 for _, value in points], label=line, color=COLOURS[number % len(COLOURS)],
+                    marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=3,
                 )  # fmt: skip
         axes.set_xscale("log", base=2)
-        axes.set_xticks(sorted({slots for _, slots, _ in rows}))
+        axes.set_xticks(places)
+        if not powers:
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.minorticks_off()
-        axes.set_xlabel("slots M")
+        axes.set_xlabel(label)
         axes.set_title(title, fontsize=12, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)

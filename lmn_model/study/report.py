@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from lmn_model.files import replacing
-from lmn_model.study.figures import draw_dots, draw_sizes
+from lmn_model.study.figures import draw_curves, draw_dots
+from lmn_model.study.heuristics import parse_heuristic
 from lmn_model.study.jobs import Places, differing
 from lmn_model.study.plan import study_jobs, tuning_stages
 from lmn_model.study.result_files import read_result
 from lmn_model.study.statistics import Estimate, estimate, paired_difference
-from lmn_model.study.study_file import Study, StudyError, Variant, slug
+from lmn_model.study.study_file import SLOTS, Study, StudyError, Variant, slug
 
 MISSING = "Not measured yet: there is no result file for it."
 _BLOCK = re.compile(r"(<!-- study: (\S+) (\S+) -->\n).*?(<!-- /study -->)", re.DOTALL)
@@ -50,9 +51,9 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
         blocks[question] = [_table(study, variants, found)]
         picture = results / study.name / f"{question}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
-        swept = all(_slots(study_variant) for study_variant in variants) and len(variants) > 2
-        if swept:
-            draw_sizes([(each.line, _slots(each) or 0, found[each.name]) for each in variants], picture)
+        if (axis := study.axes.get(question)) is not None:
+            placed = [(each.line, _place(each, axis), found[each.name]) for each in variants]
+            draw_curves([(line, place, runs) for line, place, runs in placed if place is not None], axis, picture)
         else:
             draw_dots([(each.name, _estimate(found[each.name], "auc")) for each in variants], study.title, picture)
         written.append(picture)
@@ -177,12 +178,16 @@ def _history_table(study: Study, found: dict[str, list[Result]]) -> str:
     return _markdown(["AUC by events before", *header], [["samples (users)", *sizes], *rows]) if ranges else ""
 
 
-def _slots(variant: Variant) -> int | None:
-    """M, for a variant that is a memory of a given size."""
+def _place(variant: Variant, axis: str) -> float | None:
+    """Where ``variant`` stands on an axis, which is a setting or ``slots``; None for nowhere."""
     if variant.counting is not None:
-        size = re.fullmatch(r"cells_\w+?_(\d+)", variant.counting)
-        return int(size[1]) ** 2 if size else None
-    return variant.settings.model.memory.sub_keys**2 if "sub_keys" in variant.own else None
+        kind, _, size = parse_heuristic(variant.counting)
+        if size is None or (kind == "cells") != (axis == SLOTS):
+            return None
+        return size**2 if kind == "cells" else size
+    if axis == SLOTS:
+        return variant.settings.model.memory.sub_keys**2
+    return variant.settings.value(axis)
 
 
 def _in_words(value: Estimate | None, form: str = ".4f") -> str:

@@ -7,6 +7,8 @@
     reference = "DIN 200"                # the variant that the others are compared with
     seeds = [0, 1, 2, 3, 4]
     [base.data]                          # and [base.model], [base.model.memory], [base.training]: as settings.toml
+    [axes]                               # questions whose figure is a curve, and the setting along it, or "slots"
+    window = "window"
     [quick]                              # settings that --quick replaces, and seeds
     [tune]                               # lists of settings: the axes along which every variant is tuned, in turn
     [[variant]]
@@ -41,8 +43,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-STUDY_KEYS = ("name", "title", "reference", "seeds", "base", "quick", "tune", "variant")
+STUDY_KEYS = ("name", "title", "reference", "seeds", "axes", "base", "quick", "tune", "variant")
 VARIANT_KEYS = ("name", "question", "settings", "sweep", "counting", "tuned_as", "line")
+SLOTS = "slots"
+"""The axis of a figure over the size of the memory, N * N."""
 QUICK = "-quick"
 """What ``--quick`` appends to the name of a study, so that its results never meet those of the study itself."""
 
@@ -83,6 +87,7 @@ class Study:
         title: heading of its tables.
         reference: name of the variant that others are compared with; None for none.
         seeds: of every variant that learns.
+        axes: for each question whose figure is a curve, what varies along it: a number of the settings or ``slots``.
         tune: lists of settings by name.
         variants: in the order of the tables.
         families: for each name in the file the names of the variants that came of it.
@@ -92,6 +97,7 @@ class Study:
     title: str
     reference: str | None
     seeds: tuple[int, ...]
+    axes: Mapping[str, str]
     tune: Mapping[str, tuple[Any, ...]]
     variants: tuple[Variant, ...]
     families: Mapping[str, tuple[str, ...]]
@@ -152,11 +158,14 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
         families[entry["name"]] = (*families.get(entry["name"], ()), *(each.name for each in found))
         variants += found
     _check_names(variants, table.get("reference"), str(path))
+    axes = _mapping(table.get("axes", {}), f"{path}: axes")
+    _check_axes(axes, variants, base, str(path))
     return Study(
         name=name + QUICK * quick,
         title=_text(table.get("title", name), f"{path}: title"),
         reference=table.get("reference"),
         seeds=seeds[quick],
+        axes=axes,
         tune=_tune(table.get("tune", {}), base, str(path)),
         variants=tuple(variants),
         families=families,
@@ -224,6 +233,17 @@ def _check_names(variants: Sequence[Variant], reference: Any, source: str) -> No
         if name not in names:
             close = did_you_mean(name, names) if isinstance(name, str) else ""
             raise StudyError(f"{source}: {what} names no variant, got {name!r}{close}")
+
+
+def _check_axes(axes: Mapping[str, Any], variants: Sequence[Variant], base: Settings, source: str) -> None:
+    questions = {question for each in variants for question in each.questions}
+    for question, axis in axes.items():
+        if question not in questions:
+            raise StudyError(f"{source}: axes: there is no question {question!r}{did_you_mean(question, questions)}")
+        if axis != SLOTS:
+            value = base.value(_text(axis, f"{source}: axes: {question}"), f"{source}: axes: {question}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise StudyError(f"{source}: axes: {question} must be a setting with a number, got {axis!r}")
 
 
 def _tune(table: Any, base: Settings, source: str) -> dict[str, tuple[Any, ...]]:
