@@ -1,4 +1,5 @@
-"""The commands of ``lmn``: prepare, train, evaluate, predict, grow, demo and study; :mod:`lmn_model.cli` is the way in.
+"""The commands of ``lmn``: prepare, train, evaluate, predict, grow, contents, demo, study; :mod:`lmn_model.cli` is the
+way in.
 
 What a user can get wrong ends in one line on stderr and exit code 2; a traceback means a defect of the program. Results
 go to stdout, everything else to stderr.
@@ -22,6 +23,7 @@ from lmn_model.checkpoint import CheckpointError
 from lmn_model.data import DataError
 from lmn_model.demo import DEMO, format_table, run_demo
 from lmn_model.evaluation import evaluate_run
+from lmn_model.memory_contents_report import add_contents_arguments, run_contents
 from lmn_model.metrics import MetricError
 from lmn_model.prediction import PredictionError, predict_pairs
 from lmn_model.preparation import add_prepare_arguments, run_prepare
@@ -183,6 +185,8 @@ def _build_parser() -> tuple[_Parser, dict[str, _Parser]]:
     grow.add_argument("--run", dest="run_folder", metavar="DIR", required=True, help="run folder; it is not changed")
     grow.add_argument("--out", metavar="DIR", required=True, help="new run folder; lmn train --resume goes on there")
     grow.add_argument("--epochs", type=int, metavar="VALUE", help="passes in all, if more than the run's")
+
+    add_contents_arguments(command("contents", run_contents, "What the memory of a run stores, as a page."))
 
     demo = command("demo", _demo, "Train and compare four models on Complete Journey.")
     demo.add_argument("--out", metavar="DIR", default="runs/demo", help="folder of the runs (default: runs/demo)")
