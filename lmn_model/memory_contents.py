@@ -239,8 +239,7 @@ def choose_categories(contents: Contents, names: Sequence[str] | None = None, mo
         whole = text.strip().casefold() in columns
         for name in [text.strip()] if whole else [part.strip() for part in text.split(",") if part.strip()]:
             if name.casefold() not in columns:
-                shouted = [each.upper() for each in contents.category_names] == contents.category_names
-                close = did_you_mean(name.upper() if shouted else name, contents.category_names)
+                close = did_you_mean(name.casefold(), columns)
                 raise SettingsError(f"--category: {contents.feature} has no value {name!r}{close}")
             chosen.append(columns[name.casefold()])
     return list(dict.fromkeys(chosen))

@@ -301,7 +301,7 @@ class TestErrors:
 
     def test_unknown_category(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         message = _error(capsys, run, "--out", tmp_path, "--category", "kind 3,kindd 30")
-        assert message == "--category: category has no value 'kindd 30'; did you mean 'KIND 30'?"
+        assert message == "--category: category has no value 'kindd 30'; did you mean 'kind 30'?"
 
     def test_out_that_cannot_be_written(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         taken = tmp_path / "file"
