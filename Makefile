@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KERNEL_TESTS := tests/test_backend.py tests/test_gather_aggregate.py tests/test_gather_aggregate_backward.py \
 	tests/test_product_key_topk.py tests/test_memory_lookup.py
 
-.PHONY: help install demo test check format test-interpret test-gpu audit bench bench-gpu sanitize-gpu report clean
+.PHONY: help install demo test check format test-interpret test-gpu audit bench bench-gpu bench-fuxictr profile-training sanitize-gpu report clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -51,6 +51,12 @@ bench: $(VENV)/.installed  ## the timing suite and the CPU bars, alone on the ma
 
 bench-gpu:  ## checks and times everything on this machine's GPU in 8 minutes; result files in OUT (runs/bench); installs nothing
 	$(PYTHON) -m benchmarks.gpu --out $(or $(OUT),runs/bench) $(if $(COMMIT),--commit $(COMMIT))
+
+bench-fuxictr: $(VENV)/.installed  ## training against FuxiCTR: ROWS=folder of prepared rows, FUXICTR=its Python; result file in OUT (runs/bench)
+	$(BIN)/python -m benchmarks.against_fuxictr --rows $(ROWS) --fuxictr-python $(FUXICTR) --max-steps 100 --out $(or $(OUT),runs/bench)/fuxictr.json
+
+profile-training: $(VENV)/.installed  ## where the time of lmn train goes, on synthetic rows or those in ROWS; result file in OUT (runs/bench)
+	$(BIN)/python -m benchmarks.train_profile $(if $(ROWS),--rows $(ROWS)) --out $(or $(OUT),runs/bench)/train_profile.json
 
 sanitize-gpu:  ## all ops under compute-sanitizer's memcheck and racecheck, on this machine's GPU; installs nothing
 	PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 1 $(PYTHON) -m benchmarks.sanitize
