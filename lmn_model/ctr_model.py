@@ -40,6 +40,9 @@ class MemorySettings:
     )
     key_dim: int = setting(16, "C, width of one query half, of a joint query")
     code_dim: int = setting(64, "D, width of a code and of a value, of a factored query")
+    marginals: bool = setting(
+        True, "write and read an item with any user and a user with any item too, of a factored query"
+    )
     heads: int = setting(1, "H, routers over the one table of values")
     metric: Literal["dot", "cosine", "l2"] = setting("dot", "score of a sub-key")
     activation: Literal["softmax", "sigmoid", "relu"] = setting("softmax", "what turns scores into weights")
@@ -159,14 +162,14 @@ class CTRModel(nn.Module):
         self.memory: LargeMemoryNetwork | FactoredMemoryNetwork | None = None
         value_dtype = getattr(torch, settings.memory.value_dtype)
         if settings.writes_new_events:
-            shape = {name: getattr(settings.memory, name) for name in ("code_dim", "sub_keys", "backend")}
+            shape = {name: getattr(settings.memory, name) for name in ("code_dim", "marginals", "sub_keys", "backend")}
             self.memory = FactoredMemoryNetwork(
                 features.item, features.user[0], top_k=settings.memory.slots_read, value_dtype=value_dtype, **shape
             )
-            width += FactoredMemoryNetwork.SIGNALS * len(features.item)
+            width += self.memory.signals
         elif settings.has_memory:
             memory = asdict(settings.memory)
-            for name in ("query", "code_dim", "loss_weight"):
+            for name in ("query", "code_dim", "marginals", "loss_weight"):
                 del memory[name]
             memory["balance"] = memory.pop("balance_weight") > 0
             memory["positions"] = memory["positions"] or None

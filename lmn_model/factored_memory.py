@@ -10,6 +10,9 @@ Each event of a history is written once, when it is new, for each feature of its
 user) and so on. Written is the *bound* code, item * user, by the memory loss. In a cell that many pairs share their
 bound codes add up, and since they are nearly orthogonal the projection on one of them still tells how often that pair
 was written, with a noise of sqrt(others / D). So a table holds many more pairs than it has slots.
+
+How often a pair is to be expected depends on how common the item is and how busy the user. With ``marginals`` an event
+is also written as (product, any user) and (any item, user), and a read tells these counts beside the pair's.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ class FactoredMemoryNetwork(nn.Module):
         user: the user's id.
         code_dim: width of a code, D = C.
         sub_keys: N.
+        marginals: write and read the pairs with any user and any item too.
         top_k: K, slots of a read. One is best where nothing is learnt but the values: a pair has one place then.
         value_dtype: type of the value table.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
@@ -72,6 +76,7 @@ class FactoredMemoryNetwork(nn.Module):
         user: CategoricalFeature,
         *,
         code_dim: int = 64,
+        marginals: bool = True,
         sub_keys: int = 1024,
         top_k: int = 1,
         value_dtype: torch.dtype | None = None,
@@ -91,21 +96,26 @@ class FactoredMemoryNetwork(nn.Module):
             backend=backend,
         )
         self.memory.keys.requires_grad_(False)
-        sizes = [feature.size for feature in item]
+        # Any item is one more feature, with one id; any user is one more id.
+        sizes = [*(feature.size for feature in item), *([1] if marginals else [])]
+        self.marginals, self.any_user = marginals, user.size
         self.item_codes: Tensor
         self.user_codes: Tensor
         self.offsets: Tensor
         self.register_buffer("item_codes", _codes(sum(sizes), code_dim))  # one feature's ids after another's
-        self.register_buffer("user_codes", _codes(user.size, code_dim))
+        self.register_buffer("user_codes", _codes(user.size + marginals, code_dim))
         self.register_buffer("offsets", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
         self._stored: tuple[object, StoredLists, StoredLists] | None = None
 
     def forward(self, item: Tensor, user: Tensor) -> Tensor:
-        """How familiar the memory is with items ``[B, F]`` and users ``[B]``, both ids: ``[B, F * 4]``, no gradient.
+        """How familiar the memory is with items ``[B, F]`` and users ``[B]``, both ids; ``[B, signals]``, no gradient.
 
-        For each feature, all of order 1: the projection on the bound code, which grows with how often the pair was
+        For each read, all of order 1: the projection on the bound code, which grows with how often the pair was
         written; its logarithm; the cosine, which tells the pair's share of its cell; and the length of the answer.
         """
+        rows = len(item)
+        if self.marginals:
+            item, user = self._with_any(item, user)
         with torch.no_grad():
             bound = self._bound(item, user)
             answer = self._read(item, user).to(bound.dtype)
@@ -113,7 +123,12 @@ class FactoredMemoryNetwork(nn.Module):
             length = answer.square().mean(-1).sqrt()
             cosine = projection / length.clamp_min(1e-6)
             signals = (2 * projection, torch.log1p(10 * projection.clamp_min(0)), 3 * cosine, 2 * length)
-            return torch.stack(signals, dim=-1).flatten(1)
+            return torch.stack(signals, dim=-1).view(rows, self.signals)
+
+    @property
+    def signals(self) -> int:
+        """Numbers that a read gives the tower."""
+        return self.SIGNALS * len(self.offsets) * (2 if self.marginals else 1)
 
     def losses(self, item: Tensor, user: Tensor) -> MemoryLosses:
         """What events teach the memory: Smooth L1 of the answer to the bound code, 0 without events.
@@ -122,6 +137,8 @@ class FactoredMemoryNetwork(nn.Module):
             item: ``[P, F]`` ids of the items.
             user: ``[P]`` ids of the users.
         """
+        if self.marginals:
+            item, user = self._with_any(item, user)
         bound = self._bound(item, user)
         if len(item) == 0:
             return MemoryLosses(bound.sum(), None)
@@ -140,6 +157,11 @@ class FactoredMemoryNetwork(nn.Module):
         scores, pairs = sums.flatten(2).topk(K, dim=-1)  # [R, F, K]
         slots = first.gather(2, pairs.div(K, rounding_mode="floor")) * N
         return Cells(slots + second.expand_as(first).gather(2, pairs % K), scores.softmax(-1))
+
+    def _with_any(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs ``[2 R, F + 1]`` and ``[2 R]``: of each row those with the user, then those with any user."""
+        item = F.pad(item, (0, 1)).repeat_interleave(2, dim=0)
+        return item, torch.stack((user, torch.full_like(user, self.any_user)), dim=1).flatten()
 
     def _read(self, item: Tensor, user: Tensor, counted: bool = False) -> Tensor:
         """``[R, F, D]`` in the type of the values."""

@@ -50,10 +50,13 @@ def test_batches_hold_the_rows_in_the_order_of_each_users_clock(folder: Path, ta
     dataset = load_rows(folder, DataOptions(window=7))
     lists = tables["user_info"]["full_item_seq"].to_list()
     items = tables["item_info"].select("product_id", "category").rows()
-    for part in PARTS:
+    for place_of_part, part in enumerate(PARTS):
         split = getattr(dataset, part)
         rows = tables[part].to_dicts()
-        clock = [row["seq_len"] * 2**40 // max(len(lists[row["user_index"]]), 1) for row in rows]
+        last: dict[int, int] = {}
+        for row in rows:
+            last[row["user_index"]] = max(last.get(row["user_index"], 1), row["seq_len"])
+        clock = [place_of_part * 2**40 + row["seq_len"] * 2**40 // last[row["user_index"]] for row in rows]
         order = sorted(range(len(rows)), key=lambda row: clock[row])  # sorted() is stable
         batch = whole(split)
         assert split.timestamps.tolist() == [clock[row] for row in order]
@@ -67,6 +70,26 @@ def test_batches_hold_the_rows_in_the_order_of_each_users_clock(folder: Path, ta
             assert batch.history_mask[place].tolist() == [False] * (7 - len(seen)) + [True] * len(seen)
             assert batch.history[place].tolist() == [[0, 0]] * (7 - len(seen)) + [list(items[item]) for item in seen]
         assert batch.numeric.shape == (len(rows), 0)
+
+
+def test_events_after_all_samples_change_no_order(folder: Path, tables: Tables, tmp_path: Path) -> None:
+    longer = tables["user_info"].with_row_index().select(
+        pl.concat_list("full_item_seq", pl.lit([3, 3, 3]).repeat_by(pl.col("index") % 4).list.eval(
+            pl.element().explode()
+        )).alias("full_item_seq")
+    )  # fmt: skip
+    assert longer["full_item_seq"].list.len().to_list() != tables["user_info"]["full_item_seq"].list.len().to_list()
+    other = write_rows(tmp_path / "longer", {**tables, "user_info": longer}, {"product_id": 100, "tab": 2})
+    for part in PARTS:
+        ours, theirs = getattr(load_rows(folder), part), getattr(load_rows(other), part)
+        assert ours.events.tolist() == theirs.events.tolist()
+        assert ours.timestamps.tolist() == theirs.timestamps.tolist()
+
+
+def test_parts_that_overlap_in_time_are_refused(tables: Tables, tmp_path: Path) -> None:
+    swapped = write_rows(tmp_path / "swapped", {**tables, "train": tables["test"], "test": tables["train"]})
+    with pytest.raises(DataError, match=r"valid\.parquet: column 'seq_len': .* user_index \d+ has a sample of \d+"):
+        load_rows(swapped)
 
 
 def test_an_order_of_time_never_goes_back_for_a_user(folder: Path) -> None:

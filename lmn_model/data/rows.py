@@ -36,7 +36,8 @@ from lmn_model.data.schema import DataError
 from lmn_model.data.splits import FeatureTable, SampleTables, Split
 
 CLOCK = 2**40
-"""A user's clock shows this when all of the history is past."""
+"""What a user's clock shows at the user's last sample of the training part; at the last of the validation part twice
+as much, and so on."""
 _OPTIONS = ("window", "max_train_rows", "max_eval_rows", "seed", "search_by", "search_window")
 
 
@@ -46,9 +47,9 @@ def load_rows(
     """Read prepared rows.
 
     Rows tell the order of one user's samples, by ``seq_len``, but not of two users' within a part. The order of time of
-    a split is therefore each user's own clock: the share of the user's history that is past, ``seq_len`` over the
-    length of ``full_item_seq``. Rows of one share keep the order of the file. ``Split.timestamps`` is that share times
-    2^40.
+    a split is therefore each user's own clock: ``seq_len`` as a share of what it is at the user's last sample of the
+    part, so that no later part has a say. Rows of one share keep the order of the file. ``Split.timestamps`` is that
+    share times 2^40, plus 2^40 for each part before.
 
     Args:
         folder: where the files are.
@@ -62,7 +63,7 @@ def load_rows(
 
     Raises:
         DataError: if a file or a column is missing, a value cannot be, a part holds one class only, a user has two
-            ids, an option that makes samples of events is given, or the rows do not fit ``vocabularies``.
+            ids or a sample of a later part with a shorter history, an option that makes samples of events is given, or the rows do not fit ``vocabularies``.
     """
     folder, options = Path(folder), options or DataOptions()
     _refuse_options_of_events(options)
@@ -81,12 +82,13 @@ def load_rows(
         vocabularies = RowFeatures(_features(items.names, parts[0].context_names, largest, sizes))
     else:
         _check_fit(vocabularies.features, items.names, largest, folder)
+    _refuse_overlap(parts)
     tables = _tables(items, lists, parts, vocabularies.features, options)
     splits: dict[str, Split] = {}
     for part, (name, rows) in enumerate(zip(PARTS, parts, strict=True)):
         most = options.max_train_rows if name == "train" else options.max_eval_rows
         first = sum(len(each.labels) for each in parts[:part])
-        clock = rows.lengths * CLOCK // np.maximum(np.diff(lists.starts)[rows.users], 1)
+        clock = part * CLOCK + rows.lengths * CLOCK // np.maximum(_last_lengths(rows)[rows.users], 1)
         order = np.argsort(clock, kind="stable")
         order = order[capped(np.arange(len(order)), most, options.seed, part)]
         refuse_one_class(rows.labels[order], f"{rows.path}: column {LABEL!r}")
@@ -100,6 +102,29 @@ def load_rows(
             timestamps=clock[order],
         )
     return Dataset(vocabularies, **splits, event_count=len(lists.items))
+
+
+def _last_lengths(rows: SampleRows) -> NDArray[np.int64]:
+    """The longest history of each user's samples, int64 [U]; 0 for users without."""
+    last = np.zeros(int(rows.users.max(initial=-1)) + 1, dtype=np.int64)
+    np.maximum.at(last, rows.users, rows.lengths)
+    return last
+
+
+def _refuse_overlap(parts: list[SampleRows]) -> None:
+    """Raise DataError where a sample comes before one of an earlier part: a memory would hold its future."""
+    reached = np.zeros(1 + max(int(rows.users.max(initial=0)) for rows in parts), dtype=np.int64)
+    for rows in parts:
+        early = rows.lengths < reached[rows.users]
+        if early.any():
+            row = int(early.argmax())
+            user = rows.users[row]
+            raise DataError(
+                f"{rows.path}: column 'seq_len': the parts must follow each other in time, but user_index {user} has "
+                f"a sample of {rows.lengths[row]} events after one of {reached[user]} in an earlier part"
+            )
+        last = _last_lengths(rows)
+        np.maximum(reached[: len(last)], last, out=reached[: len(last)])
 
 
 def _tables(
