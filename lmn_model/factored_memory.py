@@ -145,10 +145,10 @@ class FactoredMemoryNetwork(nn.Module):
         return MemoryLosses(F.smooth_l1_loss(self._read(item, user, counted=True).to(bound.dtype), bound), None)
 
     def cells(self, item: Tensor, user: Tensor) -> Cells:
-        """Slots and weights of items ``[R, F]`` and users ``[R]``."""
+        """Slots and weights of items ``[R, F]`` and users ``[R]``; with marginals a last column 0 is any item."""
         N, K = self.memory.keys.shape[2], self.memory.top_k
         items, users = self._lists()
-        rows = item + self.offsets  # [R, F]
+        rows = item + self.offsets[: item.shape[1]]  # [R, F]
         first, second = items.sub_keys[rows], users.sub_keys[user].unsqueeze(1)  # [R, F, K], [R, 1, K]
         if K == 1:
             slots = first * N + second
@@ -180,12 +180,12 @@ class FactoredMemoryNetwork(nn.Module):
         return answer.unflatten(0, slots.shape[:2])
 
     def _bound(self, item: Tensor, user: Tensor) -> Tensor:
-        return self.item_codes[item + self.offsets] * self.user_codes[user].unsqueeze(1)  # [R, F, D]
+        return self.item_codes[item + self.offsets[: item.shape[1]]] * self.user_codes[user].unsqueeze(1)  # [R, F, D]
 
     def _queries(self, item: Tensor, user: Tensor) -> Tensor:
         """``[R * F, 1, 2, D]``."""
         halves = (
-            self.item_codes[item + self.offsets],
+            self.item_codes[item + self.offsets[: item.shape[1]]],
             self.user_codes[user].unsqueeze(1).expand(-1, item.shape[1], -1),
         )
         return torch.stack(halves, dim=2).flatten(0, 1).unsqueeze(1)

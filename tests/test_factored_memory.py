@@ -37,7 +37,7 @@ USER = CategoricalFeature("user", 11)
 
 
 def make(**sizes: Any) -> FactoredMemoryNetwork:
-    return FactoredMemoryNetwork(ITEM, USER, **{"code_dim": 16, "sub_keys": 12, **sizes})
+    return FactoredMemoryNetwork(ITEM, USER, **{"code_dim": 16, "sub_keys": 12, "marginals": False, **sizes})
 
 
 def draw(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,9 +104,32 @@ def test_the_loss_is_that_of_each_pair_and_moves_its_cells_alone() -> None:
     assert network.losses(item[:0], user[:0]).answer == 0
 
 
+def test_marginals_are_the_pairs_with_any_user_and_any_item() -> None:
+    network = make(marginals=True)
+    any_item = CategoricalFeature("any", 1)
+    explicit = FactoredMemoryNetwork(
+        (*ITEM, any_item), CategoricalFeature("user", USER.size + 1), code_dim=16, sub_keys=12, marginals=False
+    )
+    explicit.load_state_dict(network.state_dict())
+    torch.nn.init.normal_(network.memory.values)
+    explicit.memory.values.data.copy_(network.memory.values.data)
+    item, user = draw(9)
+    item = torch.cat((item, torch.zeros(9, 1, dtype=torch.int64)), dim=1)
+    anyone = torch.full_like(user, USER.size)
+    told = network(item[:, :2], user)
+    assert told.shape == (9, network.signals) == (9, 2 * 3 * 4)
+    torch.testing.assert_close(told, torch.cat((explicit(item, user), explicit(item, anyone)), dim=1))
+    loss = network.losses(item[:, :2], user).answer
+    pairs = explicit.losses(torch.cat((item, item)), torch.cat((user, anyone))).answer
+    torch.testing.assert_close(loss, pairs)
+    loss.backward()
+    pairs.backward()
+    torch.testing.assert_close(network.memory.values.grad.to_dense(), explicit.memory.values.grad.to_dense())
+
+
 def test_crowded_cells_still_tell_which_pairs_were_written() -> None:
     network = FactoredMemoryNetwork(
-        (CategoricalFeature("item", 400),), CategoricalFeature("user", 100), code_dim=64, sub_keys=16
+        (CategoricalFeature("item", 400),), CategoricalFeature("user", 100), code_dim=64, sub_keys=16, marginals=False
     )
     pairs = torch.randperm(400 * 100)[:4000]
     written, other = pairs[:2000], pairs[2000:]  # 8 written pairs a cell

@@ -129,7 +129,7 @@ def test_projections_are_those_that_the_tower_is_told(top_k: int, dtype: torch.d
         for row, user in enumerate(users):
             ids = torch.zeros(size - 1, 3, dtype=torch.int64)
             ids[:, place] = categories
-            told = network(ids, user.expand(size - 1)).view(size - 1, 3, 4)[:, place, 0] / 2
+            told = network(ids, user.expand(size - 1)).view(size - 1, 2, 4, 4)[:, 0, place, 0] / 2
             torch.testing.assert_close(torch.from_numpy(found[row]), told)
 
 
@@ -182,7 +182,8 @@ def test_usage_and_categories_count_cells(contents: Contents) -> None:
     assert usage["in_use"] == np.count_nonzero(contents.lengths) / 64**2
     written = contents.lengths[contents.category_keys, contents.user_keys[:, None]]  # [U, C]
     assert (written[contents.counts > 1] > 0).all()
-    assert usage["sub_keys_in_use"][1] == len(np.unique(contents.user_keys))  # axis 1 is the users'
+    # Axis 1 is the users', and that of any user.
+    assert usage["sub_keys_in_use"][1] - len(np.unique(contents.user_keys)) in (0, 1)
     threshold = threshold_of(contents) / 10  # so that some are recalled wrongly
     chosen = choose_categories(contents, most=4)
     totals = contents.counts.sum(axis=0)
