@@ -1,6 +1,6 @@
 """Speed of training against an independent implementation: FuxiCTR 2.3.9, its LongCTR zoo.
 
-``python -m benchmarks.against_fuxictr --rows DIR --fuxictr-python PYTHON --max-steps 100 --out FILE``, some 15 minutes
+``python -m benchmarks.against_fuxictr --rows DIR --fuxictr-python PYTHON --max-steps 100 --out FILE``, some 25 minutes
 on an idle machine. DIR holds prepared rows; PYTHON is that of a virtual environment of its own, for the package wants
 an older numpy: ``pip install torch==2.13.0``, then ``pip install "numpy<2" "scikit-learn<1.5" "pandas<3" "pyarrow<22"
 fuxictr==2.3.9 packaging``.

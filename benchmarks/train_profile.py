@@ -1,4 +1,4 @@
-"""Where the time of ``lmn train`` goes: ``python -m benchmarks.train_profile --out FILE``, some two minutes.
+"""Where the time of ``lmn train`` goes: ``python -m benchmarks.train_profile --out FILE``, three minutes.
 
 Each model is trained by ``lmn train``'s own code for some steps in the middle of its epoch, on one thread. Hooks around
 functions of the library time what runs in them, each moment once: a function that calls a hooked one does not count it.
