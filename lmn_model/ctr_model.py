@@ -7,7 +7,7 @@ that they can be compared.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,6 +19,11 @@ from .interest import interest_part
 from .large_memory_network import LargeMemoryNetwork, MemoryLosses
 from .memory_layer import MemoryLayer
 from .setting_types import check_range, setting
+
+FACTORED = ("code_dim", "marginals", "address", "target", "read_out")
+"""Settings of a factored query alone; its network has arguments of the same names."""
+JOINT = ("key_dim", "metric", "activation", "positions")
+"""Settings of a joint query alone."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,16 @@ class MemorySettings:
     marginals: bool = setting(
         True, "write and read an item with any user and a user with any item too, of a factored query"
     )
+    address: Literal["pair", "item", "user"] = setting(
+        "pair", "what a factored query comes from: half 0 from the item and half 1 from the user, or both from one"
+    )
+    target: Literal["bound", "pair"] = setting(
+        "bound", "what an event writes, of a factored query: the product of its codes, or the two side by side"
+    )
+    read_out: Literal["familiarity", "answer", "both"] = setting(
+        "familiarity", "what the tower is told, of a factored query: how familiar the pair is, the answer, or both"
+    )
+    gate: bool = setting(False, "let what the memory tells gate all else that enters the tower, as in MSN")
     heads: int = setting(1, "H, routers over the one table of values")
     metric: Literal["dot", "cosine", "l2"] = setting("dot", "score of a sub-key")
     activation: Literal["softmax", "sigmoid", "relu"] = setting("softmax", "what turns scores into weights")
@@ -60,6 +75,12 @@ class MemorySettings:
         check_range(self, "balance_weight", low=0.0)
         if self.slots_read > self.sub_keys:
             raise ValueError(f"top_k must be at most sub_keys = {self.sub_keys}, got {self.top_k}")
+        if self.target == "pair" and self.code_dim % 2:
+            raise ValueError(f"code_dim must be even for target = 'pair', got {self.code_dim}")
+        for name in FACTORED if self.query == "joint" else JOINT:
+            default = next(each.default for each in fields(self) if each.name == name)
+            if getattr(self, name) != default:
+                raise ValueError(f"{name} has no effect on a {self.query} query, got {getattr(self, name)!r}")
         if self.query == "factored" and (self.heads != 1 or self.balance_weight):
             raise ValueError(
                 "a factored query has one head and nothing that a balance loss could move, got "
@@ -140,6 +161,28 @@ class FeatureEmbedding(nn.Module):
         return torch.cat([table(ids[..., place]) for place, table in enumerate(self.tables)], dim=-1)
 
 
+class MemoryGate(nn.Module):
+    """Scales each feature by 0 to 2, as the memory's answer says; by 1 at first.
+
+    Args:
+        told: width of what the memory tells.
+        features: width of what is gated.
+
+    Source: the idea of the Memory Scaling Network, arXiv 2602.07526, that read-outs of a memory gate the interaction of
+    features; a re-implementation in its simplest form, a linear map and a sigmoid before the tower.
+    """
+
+    def __init__(self, told: int, features: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(told, features)
+        nn.init.zeros_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+
+    def forward(self, told: Tensor, features: Tensor) -> Tensor:
+        """``[B, told]`` and ``[B, features]`` to ``[B, features]``."""
+        return features * (2 * torch.sigmoid(self.map(told)))
+
+
 class CTRModel(nn.Module):
     """Probability that a user clicks (buys) an item.
 
@@ -160,24 +203,26 @@ class CTRModel(nn.Module):
         width = user_dim + (1 + self.interest.interests) * item_dim
         width += self.context_embedding.width + len(features.numeric)
         self.memory: LargeMemoryNetwork | FactoredMemoryNetwork | None = None
+        told = 0
         value_dtype = getattr(torch, settings.memory.value_dtype)
         if settings.writes_new_events:
-            shape = {name: getattr(settings.memory, name) for name in ("code_dim", "marginals", "sub_keys", "backend")}
+            shape = {name: getattr(settings.memory, name) for name in (*FACTORED, "sub_keys", "backend")}
             self.memory = FactoredMemoryNetwork(
                 features.item, features.user[0], top_k=settings.memory.slots_read, value_dtype=value_dtype, **shape
             )
-            width += self.memory.signals
+            told = self.memory.signals
         elif settings.has_memory:
             memory = asdict(settings.memory)
-            for name in ("query", "code_dim", "marginals", "loss_weight"):
+            for name in ("query", "loss_weight", "gate", *FACTORED):
                 del memory[name]
             memory["balance"] = memory.pop("balance_weight") > 0
             memory["positions"] = memory["positions"] or None
             memory["top_k"] = settings.memory.slots_read
             memory["value_dtype"] = value_dtype
             self.memory = LargeMemoryNetwork(item_dim, user_dim, **memory)
-            width += item_dim + user_dim + LargeMemoryNetwork.FAMILIARITY
-        self.tower = _tower(width, settings.hidden, settings.dropout)
+            told = item_dim + user_dim + LargeMemoryNetwork.FAMILIARITY
+        self.tower = _tower(width + told, settings.hidden, settings.dropout)
+        self.gate = MemoryGate(told, width) if told and settings.memory.gate else None
 
     def forward(self, batch: Batch) -> CTROutput:
         """Score a :class:`lmn_model.data.Batch`. The memory loss is computed in training only.
@@ -195,14 +240,19 @@ class CTRModel(nn.Module):
             found = None if found is None else self.item_embedding(found)
         parts.append(self.interest(item, history, batch.history_mask, found, found_mask))
         losses: tuple[Tensor | None, ...] = ()
+        told: Tensor | None = None
         if isinstance(self.memory, FactoredMemoryNetwork):
-            parts.append(self.memory(batch.item, batch.user[:, 0]))
+            told = self.memory(batch.item, batch.user[:, 0])
             if self.training:
                 losses = self.write_losses(batch)
         elif self.memory is not None:
-            parts += self.memory(item, user)
+            told = torch.cat(self.memory(item, user), dim=-1)
             if self.training:
                 losses = self.memory.losses(history, batch.history_mask, user)
+        if told is not None:
+            if self.gate is not None:
+                parts = [self.gate(told, torch.cat(parts, dim=-1))]
+            parts.append(told)
         return CTROutput(self.tower(torch.cat(parts, dim=-1)).squeeze(-1), *losses)
 
     def write_losses(self, batch: Batch) -> MemoryLosses:

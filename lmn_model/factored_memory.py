@@ -30,6 +30,9 @@ from .data import CategoricalFeature
 from .large_memory_network import MemoryLosses
 from .memory_layer import MemoryLayer
 
+_HALVES = {"pair": ("item", "user"), "item": ("item", "item"), "user": ("user", "user")}
+TARGETS = ("bound", "pair")
+READ_OUTS = ("familiarity", "answer", "both")
 _ROWS = 4096
 
 
@@ -56,12 +59,15 @@ class FactoredMemoryNetwork(nn.Module):
         code_dim: width of a code, D = C.
         sub_keys: N.
         marginals: write and read the pairs with any user and any item too.
+        address: where the two halves come from: ``"pair"``, item and user; ``"item"`` or ``"user"``, that one alone.
+        target: what is written: ``"bound"``, item * user; or ``"pair"``, [item ; user], of each half a code.
+        read_out: what a read tells: ``"familiarity"``, the ``"answer"`` itself, or ``"both"``.
         top_k: K, slots of a read. One is best where nothing is learnt but the values: a pair has one place then.
         value_dtype: type of the value table.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
 
     Raises:
-        ValueError: a size is out of range.
+        ValueError: a size is out of range, an option is unknown, or ``code_dim`` is odd for ``target="pair"``.
 
     Source: the memory block, the memory loss and the user-aware query of Lu et al. 2025, arXiv 2502.05558. Ours: the
     factored query, codes instead of embeddings, writing an event once, and binding by the elementwise product, which
@@ -77,6 +83,9 @@ class FactoredMemoryNetwork(nn.Module):
         *,
         code_dim: int = 64,
         marginals: bool = True,
+        address: str = "pair",
+        target: str = "bound",
+        read_out: str = "familiarity",
         sub_keys: int = 1024,
         top_k: int = 1,
         value_dtype: torch.dtype | None = None,
@@ -85,6 +94,14 @@ class FactoredMemoryNetwork(nn.Module):
         super().__init__()
         if code_dim < 1:
             raise ValueError(f"FactoredMemoryNetwork: code_dim must be at least 1, got {code_dim}")
+        for name, value, known in (
+            ("address", address, _HALVES), ("target", target, TARGETS), ("read_out", read_out, READ_OUTS),
+        ):  # fmt: skip
+            if value not in known:
+                raise ValueError(f"FactoredMemoryNetwork: {name} must be one of {', '.join(known)}, got {value!r}")
+        if target == "pair" and code_dim % 2:
+            raise ValueError(f"FactoredMemoryNetwork: code_dim must be even for target 'pair', got {code_dim}")
+        self.address, self.target, self.read_out = address, target, read_out
         self.memory = MemoryLayer(
             None,
             code_dim,
@@ -110,28 +127,35 @@ class FactoredMemoryNetwork(nn.Module):
     def forward(self, item: Tensor, user: Tensor) -> Tensor:
         """How familiar the memory is with items ``[B, F]`` and users ``[B]``, both ids; ``[B, signals]``, no gradient.
 
-        For each read, all of order 1: the projection on the bound code, which grows with how often the pair was
-        written; its logarithm; the cosine, which tells the pair's share of its cell; and the length of the answer.
+        For each read, all of order 1: the projection on what is written of the pair, which grows with how often the
+        pair was written; its logarithm; the cosine, which tells the pair's share of its cell; and the answer's length.
         """
         rows = len(item)
         if self.marginals:
             item, user = self._with_any(item, user)
         with torch.no_grad():
-            bound = self._bound(item, user)
-            answer = self._read(item, user).to(bound.dtype)
-            projection = (answer * bound).mean(-1)  # a code is of signs: its square is 1 everywhere
+            target = self._target(item, user)
+            answer = self._read(item, user).to(target.dtype)
+            if self.read_out == "answer":
+                return answer.reshape(rows, self.signals)
+            projection = (answer * target).mean(-1)  # a code is of signs: its square is 1 everywhere
             length = answer.square().mean(-1).sqrt()
             cosine = projection / length.clamp_min(1e-6)
             signals = (2 * projection, torch.log1p(10 * projection.clamp_min(0)), 3 * cosine, 2 * length)
-            return torch.stack(signals, dim=-1).view(rows, self.signals)
+            told = torch.stack(signals, dim=-1)
+            if self.read_out == "both":
+                told = torch.cat((told, answer), dim=-1)
+            return told.reshape(rows, self.signals)
 
     @property
     def signals(self) -> int:
         """Numbers that a read gives the tower."""
-        return self.SIGNALS * len(self.offsets) * (2 if self.marginals else 1)
+        width = self.memory.values.shape[1]
+        told = {"familiarity": self.SIGNALS, "answer": width, "both": self.SIGNALS + width}[self.read_out]
+        return told * len(self.offsets) * (2 if self.marginals else 1)
 
     def losses(self, item: Tensor, user: Tensor) -> MemoryLosses:
-        """What events teach the memory: Smooth L1 of the answer to the bound code, 0 without events.
+        """What events teach the memory: Smooth L1 of the answer to the target, 0 without events.
 
         Args:
             item: ``[P, F]`` ids of the items.
@@ -139,24 +163,28 @@ class FactoredMemoryNetwork(nn.Module):
         """
         if self.marginals:
             item, user = self._with_any(item, user)
-        bound = self._bound(item, user)
+        target = self._target(item, user)
         if len(item) == 0:
-            return MemoryLosses(bound.sum(), None)
-        return MemoryLosses(F.smooth_l1_loss(self._read(item, user, counted=True).to(bound.dtype), bound), None)
+            return MemoryLosses(target.sum(), None)
+        return MemoryLosses(F.smooth_l1_loss(self._read(item, user, counted=True).to(target.dtype), target), None)
 
     def cells(self, item: Tensor, user: Tensor) -> Cells:
         """Slots and weights of items ``[R, F]`` and users ``[R]``; with marginals a last column 0 is any item."""
         N, K = self.memory.keys.shape[2], self.memory.top_k
-        items, users = self._lists()
         rows = item + self.offsets[: item.shape[1]]  # [R, F]
-        first, second = items.sub_keys[rows], users.sub_keys[user].unsqueeze(1)  # [R, F, K], [R, 1, K]
+        ids = {"item": rows, "user": user.unsqueeze(1).expand_as(rows)}
+        halves = [
+            (stored.scores[ids[of]], stored.sub_keys[ids[of]])
+            for of, stored in zip(_HALVES[self.address], self._lists(), strict=True)
+        ]
+        (first_scores, first), (second_scores, second) = halves  # each [R, F, K]
         if K == 1:
             slots = first * N + second
             return Cells(slots, torch.ones_like(slots, dtype=self.item_codes.dtype))
-        sums = items.scores[rows].unsqueeze(-1) + users.scores[user][:, None, None]  # [R, F, K, K]
+        sums = first_scores.unsqueeze(-1) + second_scores.unsqueeze(-2)  # [R, F, K, K]
         scores, pairs = sums.flatten(2).topk(K, dim=-1)  # [R, F, K]
         slots = first.gather(2, pairs.div(K, rounding_mode="floor")) * N
-        return Cells(slots + second.expand_as(first).gather(2, pairs % K), scores.softmax(-1))
+        return Cells(slots + second.gather(2, pairs % K), scores.softmax(-1))
 
     def _with_any(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """Pairs ``[2 R, F + 1]`` and ``[2 R]``: of each row those with the user, then those with any user."""
@@ -179,23 +207,30 @@ class FactoredMemoryNetwork(nn.Module):
         )
         return answer.unflatten(0, slots.shape[:2])
 
-    def _bound(self, item: Tensor, user: Tensor) -> Tensor:
-        return self.item_codes[item + self.offsets[: item.shape[1]]] * self.user_codes[user].unsqueeze(1)  # [R, F, D]
+    def _codes_of(self, item: Tensor, user: Tensor) -> dict[str, Tensor]:
+        """Codes of items and of users, each ``[R, F, D]``."""
+        items = self.item_codes[item + self.offsets[: item.shape[1]]]
+        return {"item": items, "user": self.user_codes[user].unsqueeze(1).expand_as(items)}
+
+    def _target(self, item: Tensor, user: Tensor) -> Tensor:
+        codes = self._codes_of(item, user)
+        if self.target == "bound":
+            return codes["item"] * codes["user"]  # [R, F, D]
+        half = self.item_codes.shape[1] // 2
+        return torch.cat((codes["item"][..., :half], codes["user"][..., :half]), dim=-1)
 
     def _queries(self, item: Tensor, user: Tensor) -> Tensor:
         """``[R * F, 1, 2, D]``."""
-        halves = (
-            self.item_codes[item + self.offsets[: item.shape[1]]],
-            self.user_codes[user].unsqueeze(1).expand(-1, item.shape[1], -1),
-        )
-        return torch.stack(halves, dim=2).flatten(0, 1).unsqueeze(1)
+        codes = self._codes_of(item, user)
+        return torch.stack([codes[of] for of in _HALVES[self.address]], dim=2).flatten(0, 1).unsqueeze(1)
 
     def _lists(self) -> tuple[StoredLists, StoredLists]:
-        """The stored lists of all items' ids and of all users', made anew when the sub-keys have changed."""
+        """The stored lists of the ids that each half comes from, made anew when the sub-keys have changed."""
         keys, asleep = self.memory.keys, self.memory.asleep
         state = (keys.data_ptr(), keys.shape, keys._version, asleep._version)
         if self._stored is None or self._stored[0] != state:
-            lists = [self._list(codes, axis) for axis, codes in enumerate((self.item_codes, self.user_codes))]
+            codes = {"item": self.item_codes, "user": self.user_codes}
+            lists = [self._list(codes[of], axis) for axis, of in enumerate(_HALVES[self.address])]
             self._stored = (state, lists[0], lists[1])
         return self._stored[1:]
 

@@ -63,7 +63,8 @@ def load_rows(
 
     Raises:
         DataError: if a file or a column is missing, a value cannot be, a part holds one class only, a user has two
-            ids or a sample of a later part with a shorter history, an option that makes samples of events is given, or the rows do not fit ``vocabularies``.
+            ids or a sample of a later part with a shorter history, an option that makes samples of events is given, or
+            the rows do not fit ``vocabularies``.
     """
     folder, options = Path(folder), options or DataOptions()
     _refuse_options_of_events(options)
