@@ -1,7 +1,8 @@
 """What a memory writes between its training and the moment it is asked: events go on, and it is not asleep meanwhile.
 
-Only what came before the first sample of the test part is written: the histories of the validation part's samples,
-without their labels, and nothing but values of the memory changes.
+Only what came before the first sample of the test part is written: the histories of the training part's samples after
+the step of the best model, then those of the validation part's, without their labels, and nothing but values of the
+memory changes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lmn_model.settings import TrainingSettings
 
 
 def catch_up(best: Path, model: CTRModel, settings: TrainingSettings, dataset: Dataset, device: torch.device) -> int:
-    """Write the events between the training part and the end of the validation part, each once, in their order.
+    """Write the events between the step of the best model and the end of the validation part, each once, in order.
 
     Args:
         best: checkpoint of the best model of a run, with the state of its value rows.
@@ -37,15 +38,22 @@ def catch_up(best: Path, model: CTRModel, settings: TrainingSettings, dataset: D
     if not model.settings.writes_new_events:
         return 0
     optimizers = Optimizers(model, settings)
-    load_rows_state(best, optimizers, device)
+    evaluation = load_rows_state(best, optimizers, device)["evaluation"]
+    steps = -(-len(dataset.train) // settings.batch_size)
+    done = min(evaluation["step"] - (evaluation["epoch"] - 1) * steps, steps)  # batches of the epoch that are written
+    usage = None if (layer := model.memory_layer()) is None else layer.usage
+    if layer is not None:
+        layer.usage = None  # what is counted are reads of the training
     written = 0
-    later = dataset.valid.following(dataset.train)
-    with closing(iter(BatchLoader(later, settings.batch_size, new_events=True))) as batches:
-        for batch in batches:
-            if batch.new_rows is None or len(batch.new_rows) == 0:
-                continue
-            loss = model.write_losses(batch.to(device)).answer
-            (model.settings.memory.loss_weight * loss).backward()
-            optimizers.step()
-            written += len(batch.new_rows)
+    for split, start in ((dataset.train, done), (dataset.valid.following(dataset.train), 0)):
+        with closing(iter(BatchLoader(split, settings.batch_size, start=start, new_events=True))) as batches:
+            for batch in batches:
+                if batch.new_rows is None or len(batch.new_rows) == 0:
+                    continue
+                loss = model.write_losses(batch.to(device)).answer
+                (model.settings.memory.loss_weight * loss).backward()
+                optimizers.step()
+                written += len(batch.new_rows)
+    if layer is not None:
+        layer.usage = usage
     return written

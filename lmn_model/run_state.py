@@ -139,8 +139,8 @@ def load_model(path: Path, model: CTRModel, identity: Mapping[str, Any] | None =
         return file.metadata
 
 
-def load_rows_state(path: Path, optimizers: Optimizers, device: torch.device) -> None:
-    """Give ``optimizers`` the state of the value rows that :func:`save_model` wrote, and no other state.
+def load_rows_state(path: Path, optimizers: Optimizers, device: torch.device) -> dict[str, Any]:
+    """Give ``optimizers`` the state of the value rows that :func:`save_model` wrote; returns the checkpoint's metadata.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another model.
@@ -148,6 +148,7 @@ def load_rows_state(path: Path, optimizers: Optimizers, device: torch.device) ->
     with open_checkpoint(path) as file:
         state = {name: file.read(OPTIMIZER + name, device) for name in _part(file, OPTIMIZER)}
         optimizers.load_state(state, file.metadata["optimizer_numbers"])
+        return file.metadata
 
 
 def _fill_model(path: Path, file: CheckpointFile, model: CTRModel) -> None:

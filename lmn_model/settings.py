@@ -182,6 +182,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise ValueError for settings that do not go together."""
+        if self.model.interest == "sim_hard" and self.data.search_by is None:
+            raise ValueError("search_by must name an item feature for interest = 'sim_hard', got None")
         if self.model.writes_new_events and self.training.order != "time":
             raise ValueError(f"order must be 'time' for a memory with a factored query, got {self.training.order!r}")
 

@@ -65,7 +65,12 @@ class TrainingInterrupted(Exception):
 
 
 def train(
-    settings: Settings, run_folder: Path | str, *, resume: bool = False, dataset: Dataset | None = None
+    settings: Settings,
+    run_folder: Path | str,
+    *,
+    resume: bool = False,
+    dataset: Dataset | None = None,
+    test: bool = True,
 ) -> dict[str, Any]:
     """Train a model and evaluate the best one on the test part.
 
@@ -74,6 +79,7 @@ def train(
         run_folder: where the run is kept, see :mod:`lmn_model.run_folder`.
         resume: go on with the run in the folder from its last checkpoint; a run that is finished is not touched.
         dataset: the data that the settings name, if they are loaded already.
+        test: False leaves the test part alone, for who chooses settings; ``["results"]["test"]`` is then None.
 
     Returns:
         What ``metrics.json`` holds. ``["results"]`` is equal for equal settings and data on one machine, however often
@@ -96,11 +102,11 @@ def train(
     else:
         folder.make()
     with folder.locked():
-        return _train(settings, folder, device, resume, dataset)
+        return _train(settings, folder, device, resume, dataset, test)
 
 
 def _train(
-    settings: Settings, folder: RunFolder, device: torch.device, resume: bool, dataset: Dataset | None
+    settings: Settings, folder: RunFolder, device: torch.device, resume: bool, dataset: Dataset | None, test: bool
 ) -> dict[str, Any]:
     if resume:
         folder.open()
@@ -123,7 +129,7 @@ def _train(
                 trainer.restore()
             else:
                 dataset.vocabularies.save(folder.root)
-            return trainer.run()
+            return trainer.run(test)
 
 
 class Trainer:
@@ -173,8 +179,8 @@ class Trainer:
         progress = self.state.progress
         logger.info("resumed at epoch %d, step %d of it", progress.epoch + 1, progress.epoch_step)
 
-    def run(self) -> dict[str, Any]:
-        """Train to the end, then evaluate the best model on the test part; see :func:`train`."""
+    def run(self, test: bool = True) -> dict[str, Any]:
+        """Train to the end, then, if ``test``, evaluate the best model on the test part; see :func:`train`."""
         logger.info("data %s", self.dataset.describe())
         logger.info("parameters %s", self.state.model.parameter_counts())
         with stop_requests() as stop, logging_redirect_tqdm([logger]):
@@ -183,12 +189,14 @@ class Trainer:
         best = load_model(self.folder.best, self.state.model).get("evaluation")
         if best is None:
             raise CheckpointError(f"{self.folder.best}: holds no evaluation; it is not the best model of a run")
+        if not test:
+            return self._write_metrics("finished", {"best": best, "test": None})
         events = catch_up(self.folder.best, self.state.model, self.settings.training, self.dataset, self.device)
         if events:
             logger.info("%d events before the test part were written into the memory", events)
-        test = evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
-        logger.info("best at step %d: test %s", best["step"], _in_words(test))
-        return self._write_metrics("finished", {"best": best, "test": test})
+        found = evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
+        logger.info("best at step %d: test %s", best["step"], _in_words(found))
+        return self._write_metrics("finished", {"best": best, "test": found})
 
     def _run_epoch(self, stop: threading.Event) -> None:
         progress, training = self.state.progress, self.settings.training

@@ -255,6 +255,8 @@ def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             make(**wrong)
+    with pytest.raises(SettingsError, match="search_by must name an item feature for interest = 'sim_hard', got None"):
+        Settings().override({"interest": "sim_hard"})
     with pytest.raises(ValueError, match="metric has no effect on a factored query, got 'l2'"):
         MemorySettings(metric="l2")
     with pytest.raises(ValueError, match="address has no effect on a joint query, got 'user'"):
@@ -323,6 +325,25 @@ def test_the_memory_goes_on_until_the_test_part(rows: Path, tmp_path: Path) -> N
     dataset = open_dataset(settings.data)
     stale = predict_logits(before, dataset.test, 16, torch.device("cpu"))
     assert auc(dataset.test.labels, stale) != results["test"]["auc"]  # 2 in 5 events of the histories were missing
+
+
+def test_a_best_model_within_an_epoch_catches_up_with_all_events(rows: Path, tmp_path: Path) -> None:
+    for seed in range(6):
+        settings = _settings(rows, interest="lmn_only", epochs=1, seed=seed, learning_rate=0.02)
+        step = train(settings, tmp_path / str(seed))["results"]["best"]["step"]
+        if step == 5:  # of 10
+            break
+    else:
+        pytest.fail("no run is best within its epoch")
+    dataset = open_dataset(settings.data)
+    run = load_run(tmp_path / str(seed))
+    starts = dataset.train.tables.histories.starts
+    written, end = starts[:-1].copy(), starts[:-1].copy()
+    np.maximum.at(written, dataset.train.users[: 5 * 16], dataset.train.history_ends[: 5 * 16])
+    for split in (dataset.train, dataset.valid):
+        np.maximum.at(end, split.users, split.history_ends)
+    best = RunFolder(tmp_path / str(seed)).best
+    assert catch_up(best, run.model, settings.training, dataset, run.device) == (end - written).sum()
 
 
 def _shuffle_the_future(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:

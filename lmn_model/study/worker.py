@@ -108,7 +108,8 @@ def by_history(split: Split, scores: FloatArray, with_loss: bool = True) -> list
 def _train(job: Job, settings: Settings) -> dict[str, Any]:
     folder = RunFolder(job.run_folder)
     dataset = open_dataset(settings.data)
-    metrics = train(settings, folder.root, resume=folder.holds_run(), dataset=dataset)
+    tunes = job.point is not None  # who tunes does not see the test part
+    metrics = train(settings, folder.root, resume=folder.holds_run(), dataset=dataset, test=not tunes)
     if differing := same_settings(metrics, settings):
         raise RuntimeError(f"{folder}: the run has other settings: {', '.join(differing)}")
     results, timing = metrics["results"], metrics["timing"]
@@ -122,7 +123,7 @@ def _train(job: Job, settings: Settings) -> dict[str, Any]:
         "peak_memory_mib": timing["peak_memory_mib"],
         "environment": metrics["environment"],
     }
-    if job.point is not None:  # who tunes does not see the test part
+    if tunes:
         return found
     return {**found, "test": results["test"], **_score_test(folder, settings, dataset)}
 
