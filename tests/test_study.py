@@ -123,6 +123,14 @@ def test_a_study_runs_goes_on_and_is_reported(study: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert _run(study) == 0
     assert "10 runs, 10 of them are there already" in capsys.readouterr().err
+    assert _run(study, "--only", "DIN,counts", "--seeds", "0", "--again") == 0
+    assert capsys.readouterr().err.count("equal to the last digit") == 2
+    assert Path("results/tiny/din-seed0.json").stat().st_mtime_ns == first
+    spoilt = _results()["din-seed0"]
+    spoilt["test"]["auc"] += 1e-9  # type: ignore[index]
+    Path("results/tiny/din-seed0.json").write_text(json.dumps(spoilt))
+    assert _run(study, "--only", "DIN", "--seeds", "0", "--again") == 1
+    assert "1 of 1 runs do not repeat" in capsys.readouterr().err
 
     assert _run(study, "--report") == 0
     page = Path("page.md").read_text()

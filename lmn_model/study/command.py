@@ -10,7 +10,7 @@ from pathlib import Path
 from lmn_model.study.jobs import Places
 from lmn_model.study.plan import next_tuning_jobs, study_jobs
 from lmn_model.study.report import write_report
-from lmn_model.study.runner import open_jobs, run_jobs
+from lmn_model.study.runner import open_jobs, run_again, run_jobs
 from lmn_model.study.study_file import load_study
 
 RESULTS = Path("docs/results/study")
@@ -31,6 +31,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--page", default=PAGE, metavar="FILE", help=f"page of the tables (default: {PAGE})")
     parser.add_argument("--report", action="store_true", help="run nothing: tables and figures from the result files")
     parser.add_argument("--jobs", type=_jobs, default=_cores(), metavar="N", help="runs at a time (default: cores)")
+    parser.add_argument("--again", action="store_true", help="run again what has a result and compare; results stay")
     parser.add_argument("--keep", action="store_true", help="leave the run folders; checkpoints may be large")
     parser.add_argument("--force", action="store_true", help="run anew what has a result of other settings")
 
@@ -59,6 +60,9 @@ def run_study(arguments: argparse.Namespace) -> None:
         logger.info("study %s: the tuning is over", study.name)
         return
     jobs = study_jobs(study, variants, seeds, places, arguments.keep)
+    if arguments.again:
+        run_again(jobs, places.out / study.name / "again", arguments.jobs)
+        return
     todo = open_jobs(jobs, arguments.force)
     logger.info("study %s: %d runs, %d of them are there already", study.name, len(jobs), len(jobs) - len(todo))
     run_jobs(todo, arguments.jobs)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from lmn_model.study.jobs import THREADS, Job, differing
 from lmn_model.study.result_files import read_result
 from lmn_model.study.study_file import StudyError
 
+COMPARED = ("test", "best", "test_by_history")
+"""What a run that is repeated must give again."""
 POLL_SECONDS = 0.1
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 logger = logging.getLogger("lmn")
@@ -98,6 +101,43 @@ def run_jobs(jobs: Sequence[Job], count: int) -> None:
     if failures:
         lines = "".join(f"\n  {worker.job}: {worker.reason()} (see {worker.log})" for worker in failures)
         raise StudyFailed(f"{len(failures)} of {len(jobs)} runs failed:{lines}")
+
+
+def run_again(jobs: Sequence[Job], folder: Path, count: int) -> None:
+    """Run those of ``jobs`` that have a result again and log how the metrics compare; the results stay as they are.
+
+    Args:
+        jobs: the runs.
+        folder: scratch folder for what the new runs give.
+        count: runs at a time.
+
+    Raises:
+        StudyError: none has a result, or one is of other settings.
+        StudyFailed: metrics differ, or as in :func:`run_jobs`.
+        StudyStopped: as in :func:`run_jobs`.
+    """
+    known = {job.result: read_result(job.result) for job in jobs if job.result.exists()}
+    if not known:
+        raise StudyError("there is no result to compare with; run without --again first")
+    if open_jobs([job for job in jobs if job.result in known]):
+        raise StudyError("a half-done run with other settings is in the way")
+    if folder.exists():
+        shutil.rmtree(folder)
+    repeats = [
+        replace(job, result=folder / job.result.name, run_folder=folder / job.run_folder.name)
+        for job in jobs
+        if job.result in known
+    ]
+    run_jobs(repeats, count)
+    other = []
+    for job, old in zip(repeats, known.values(), strict=True):
+        new = read_result(job.result)
+        if [new[part] for part in COMPARED] == [old[part] for part in COMPARED]:
+            logger.info("%s: equal to the last digit", job)
+        else:
+            other.append(f"\n  {job}: {_in_words(old)} before, {_in_words(new)} now")
+    if other:
+        raise StudyFailed(f"{len(other)} of {len(repeats)} runs do not repeat:{''.join(other)}")
 
 
 class _Worker:
