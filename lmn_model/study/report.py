@@ -7,6 +7,7 @@ stands between the markers is replaced; the rest of the page is its author's.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
             for a question that the study has not.
     """
     found = {each.name: _results_of(study, each, results) for each in study.variants}
+    _check_data(study, found)
     questions = list(dict.fromkeys(question for each in study.variants for question in each.questions))
     blocks, written = {}, []
     for question in questions:
@@ -92,6 +94,17 @@ def _results_of(study: Study, variant: Variant, results: Path) -> list[Result]:
         if names := differing(found[-1], job):
             raise StudyError(f"{job.result}: is the result of other settings: {', '.join(names)}; run it anew")
     return found
+
+
+def _check_data(study: Study, found: dict[str, list[Result]]) -> None:
+    """Raise StudyError for results of different data, as far as their numbers of rows, users and events tell."""
+    known: dict[str, str] = {}
+    for name, results in found.items():
+        for result in results:
+            known.setdefault(json.dumps(result["data"], sort_keys=True), f"{name} seed {result['seed']}")
+    if len(known) > 1:
+        one, other = list(known.values())[:2]
+        raise StudyError(f"study {study.name}: the results are of different data: {one} and {other}")
 
 
 def _estimate(found: Sequence[Result], metric: str) -> Estimate | None:
@@ -149,7 +162,7 @@ def _tuning_table(study: Study, results: Path) -> str:
         row = [variant.name]
         for name in study.tune:
             stage = stages.get(name)
-            best = stage.best[0] if stage is not None and stage.scores else None
+            best = stage.best[0] if stage is not None and not stage.missing else None
             scores = () if stage is None else stage.scores
             texts = [f"{value:g}: {score:.4f}" for value, score in scores]
             row.append(", ".join(f"**{text}**" if value == best else text

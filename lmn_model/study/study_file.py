@@ -228,11 +228,16 @@ def _check_names(variants: Sequence[Variant], reference: Any, source: str) -> No
             raise StudyError(f"{source}: there are two variants {each.name!r}{same}")
         files[file] = each.name
     names = set(files.values())
+    tuned = {each.name for each in variants if each.counting is None and each.tuned_as is None}
     wanted = [(f"variant {each.name!r}: tuned_as", each.tuned_as) for each in variants if each.tuned_as is not None]
     for what, name in [*wanted, *([("reference", reference)] if reference is not None else [])]:
         if name not in names:
             close = did_you_mean(name, names) if isinstance(name, str) else ""
             raise StudyError(f"{source}: {what} names no variant, got {name!r}{close}")
+    for each in variants:
+        if each.tuned_as is not None and each.tuned_as not in tuned:
+            raise StudyError(f"{source}: variant {each.name!r}: tuned_as must name a variant that is tuned itself, "
+                             f"got {each.tuned_as!r}")  # fmt: skip
 
 
 def _check_axes(axes: Mapping[str, Any], variants: Sequence[Variant], base: Settings, source: str) -> None:
