@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KERNEL_TESTS := tests/test_backend.py tests/test_gather_aggregate.py tests/test_gather_aggregate_backward.py \
 	tests/test_product_key_topk.py tests/test_memory_lookup.py
 
-.PHONY: help install demo test check format test-interpret test-gpu audit bench bench-gpu bench-fuxictr profile-training sanitize-gpu report clean
+.PHONY: help install demo test check format test-interpret test-gpu audit bench bench-gpu bench-fuxictr bench-serving profile-training sanitize-gpu report clean
 
 help:  ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +54,9 @@ bench-gpu:  ## checks and times everything on this machine's GPU in 8 minutes; r
 
 bench-fuxictr: $(VENV)/.installed  ## training against FuxiCTR: ROWS=folder of prepared rows, FUXICTR=its Python; result file in OUT (runs/bench)
 	$(BIN)/python -m benchmarks.against_fuxictr --rows $(ROWS) --fuxictr-python $(FUXICTR) --max-steps 100 --out $(or $(OUT),runs/bench)/fuxictr.json
+
+bench-serving: $(VENV)/.installed  ## latency of scoring with and without a memory: result file in OUT (runs/bench)
+	$(BIN)/python -m benchmarks.serving --out $(or $(OUT),runs/bench)/serving.json
 
 profile-training: $(VENV)/.installed  ## where the time of lmn train goes, on synthetic rows or those in ROWS; result file in OUT (runs/bench)
 	$(BIN)/python -m benchmarks.train_profile $(if $(ROWS),--rows $(ROWS)) --out $(or $(OUT),runs/bench)/train_profile.json
