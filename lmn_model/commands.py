@@ -20,10 +20,10 @@ from typing import Any, Literal, NoReturn, get_origin
 import torch
 
 from lmn_model.checkpoint import CheckpointError
+from lmn_model.contents.command import add_contents_arguments, run_contents
 from lmn_model.data import DataError
 from lmn_model.demo import DEMO, format_table, run_demo
 from lmn_model.evaluation import evaluate_run
-from lmn_model.memory_contents_report import add_contents_arguments, run_contents
 from lmn_model.metrics import MetricError
 from lmn_model.prediction import PredictionError, predict_pairs
 from lmn_model.preparation import add_prepare_arguments, run_prepare

@@ -12,24 +12,24 @@ import pytest
 import torch
 from rows_factory import write_rows
 
-from lmn_model import memory_contents
 from lmn_model.catch_up import catch_up
 from lmn_model.cli import main
-from lmn_model.data import CategoricalFeature
-from lmn_model.evaluation import load_run, open_dataset
-from lmn_model.factored_memory import FactoredMemoryNetwork
-from lmn_model.memory_contents import (
-    Contents,
+from lmn_model.contents import measures, reading
+from lmn_model.contents.command import write_contents
+from lmn_model.contents.figures import PICTURES
+from lmn_model.contents.measures import (
     choose_categories,
     describe_categories,
     describe_profiles,
     describe_recall,
     describe_usage,
-    project,
-    read_contents,
     threshold_of,
 )
-from lmn_model.memory_contents_report import PICTURES, Words, write_contents
+from lmn_model.contents.reading import Contents, project, read_contents
+from lmn_model.contents.words import Words
+from lmn_model.data import CategoricalFeature
+from lmn_model.evaluation import load_run, open_dataset
+from lmn_model.factored_memory import FactoredMemoryNetwork
 from lmn_model.run_folder import RunFolder
 
 PAIRS, OWN, EVENTS, TEST_FROM = 6, 6, 150, 130
@@ -139,7 +139,7 @@ def test_many_pairs_are_projected_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
         network.memory.values.normal_()
     categories, users = torch.arange(7), torch.arange(9)
     whole = project(network, 0, categories, users)
-    monkeypatch.setattr(memory_contents, "_ROWS", 15)
+    monkeypatch.setattr(reading, "_ROWS", 15)
     np.testing.assert_array_equal(project(network, 0, categories, users), whole)
 
 
@@ -152,7 +152,7 @@ def test_the_memory_tells_what_was_bought_from_what_was_not(contents: Contents) 
     assert recall["own"]["spearman"] > recall["other"]["spearman"] + 0.3
     assert recall["other"]["auc"] < 0.8
     assert recall["by_count"][0]["from"] == 0
-    assert recall["by_count"][0]["above_threshold"] == pytest.approx(memory_contents.FALSE_ALARMS, abs=0.01)
+    assert recall["by_count"][0]["above_threshold"] == pytest.approx(measures.FALSE_ALARMS, abs=0.01)
     assert sum(each["pairs"] for each in recall["by_count"]) == recall["pairs"]
     medians = [each["quantiles"][2] for each in recall["by_count"]]
     assert medians == sorted(medians)
@@ -172,7 +172,7 @@ def test_the_nearest_household_is_the_twin(contents: Contents) -> None:
         assert each["nearest"][0]["name"] == twin
         assert len(each["nearest"]) == 3
         true = before.filter(pl.col("user_id") == each["name"])["category"].value_counts(sort=True)
-        assert each["true_counts"] == true["count"].to_list()[: memory_contents.TOP]
+        assert each["true_counts"] == true["count"].to_list()[: measures.TOP]
         assert each["agree"] == len({*each["true_top"]} & {*each["recalled_top"]})
 
 
@@ -209,18 +209,18 @@ def test_ranks_and_percentiles_against_loops() -> None:
         return np.array([(values < each).sum() + ((values == each).sum() + 1) / 2 for each in values])
 
     expected = np.corrcoef(ranks(first), ranks(second))[0, 1]
-    assert memory_contents._spearman(first, second) == pytest.approx(expected)
-    assert memory_contents._spearman(first, np.ones(60)) is None
+    assert measures._spearman(first, second) == pytest.approx(expected)
+    assert measures._spearman(first, np.ones(60)) is None
     cosines = np.array([[-np.inf, 0.5, 0.2, 0.5, 0.9], [0.1, -np.inf, 0.3, 0.2, 0.0]], dtype=np.float32)
     chosen = np.array([[1], [2]])
-    np.testing.assert_allclose(memory_contents._percentile(cosines, chosen), [(1 + 1 / 2) / 3, 1.0])
-    other = memory_contents._another(7, 0)
+    np.testing.assert_allclose(measures._percentile(cosines, chosen), [(1 + 1 / 2) / 3, 1.0])
+    other = measures._another(7, 0)
     assert sorted(other) == list(range(7))
     assert (other != np.arange(7)).all()
 
 
 def test_of_too_many_pairs_some_users_are_drawn(run: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_contents, "MOST_PAIRS", 5 * len(contents.categories))
+    monkeypatch.setattr(reading, "MOST_PAIRS", 5 * len(contents.categories))
     drawn = read_contents(run)
     assert (len(drawn.users), drawn.users_in_all) == (5, 2 * PAIRS)
     kept = np.isin(contents.users, drawn.users)

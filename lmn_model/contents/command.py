@@ -1,0 +1,157 @@
+"""The command ``lmn contents``: what the memory of a run has kept, as a piece of Markdown, pictures and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmn_model.contents.figures import PICTURES, draw_categories, draw_profiles, draw_recall, draw_usage
+from lmn_model.contents.measures import (
+    choose_categories,
+    describe_categories,
+    describe_profiles,
+    describe_recall,
+    describe_usage,
+    threshold_of,
+)
+from lmn_model.contents.page import page
+from lmn_model.contents.reading import read_contents
+from lmn_model.contents.words import Words
+from lmn_model.environment import describe_environment
+from lmn_model.evaluation import choose_device
+from lmn_model.files import replacing, write_json
+from lmn_model.run_folder import RunFolder
+from lmn_model.setting_types import SettingsError
+
+logger = logging.getLogger("lmn")
+
+FORMAT = 1
+PAGE, NUMBERS = "contents.md", "contents.json"
+
+
+def add_contents_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``lmn contents``."""
+    parser.add_argument("run_folder", metavar="RUN", help="folder of a finished run with a factored query")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the page, its pictures and numbers")
+    parser.add_argument("--data", metavar="PATH", help="where the run's data are, if they were moved")
+    parser.add_argument("--feature", metavar="NAME", help="item feature; the last named like a category if not given")
+    parser.add_argument(
+        "--category", metavar="NAME,NAME", action="append", help="values to look at; the largest if not given"
+    )
+    parser.add_argument(
+        "--threshold", type=float, metavar="VALUE",
+        help="projection from which the memory says yes; if not given what 5 %% of the pairs without event exceed",
+    )  # fmt: skip
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N; the run's own if not given")
+
+
+def run_contents(arguments: argparse.Namespace) -> None:
+    """Look into the memory, write the page and print a few numbers as JSON.
+
+    Raises:
+        SettingsError: the folder cannot be written, or as in :func:`lmn_model.contents.reading.read_contents`, whose
+            other errors it raises too.
+    """
+    found = write_contents(
+        arguments.run_folder,
+        arguments.out,
+        feature=arguments.feature,
+        categories=arguments.category,
+        threshold=arguments.threshold,
+        path=arguments.data,
+        device=arguments.device,
+    )
+    logger.info("wrote %s and its pictures", Path(arguments.out) / PAGE)
+    recall, profiles = found["recall"], found["profiles"]
+    print(
+        json.dumps(
+            {
+                "out": str(arguments.out),
+                "feature": found["feature"],
+                "in_use": found["usage"]["in_use"],
+                **recall["own"],
+                "overlap": profiles["overlap"],
+                "percentile_of_nearest": profiles["nearest"]["percentile"],
+            }
+        )
+    )
+
+
+def write_contents(
+    run: Path | str,
+    out: Path | str,
+    *,
+    feature: str | None = None,
+    categories: Sequence[str] | None = None,
+    threshold: float | None = None,
+    path: str | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Write ``contents.md``, ``contents.json`` and four pictures into ``out`` and return what the JSON holds.
+
+    Args:
+        run: folder of a finished run with a factored query.
+        out: folder, made if it is not there; files of these names are replaced.
+        feature: item feature, see :func:`lmn_model.contents.reading.read_contents`.
+        categories: its values to look at, see :func:`lmn_model.contents.measures.choose_categories`.
+        threshold: projection above which the memory says yes; None for ``threshold_of``.
+        path: where the data are, if they were moved.
+        device: as the setting; None takes the run's own.
+
+    Raises:
+        SettingsError: ``out`` cannot be written, or as in the functions above.
+        RunFolderError, DataError, CheckpointError: as in :func:`lmn_model.contents.reading.read_contents`.
+    """
+    if threshold is not None and not math.isfinite(threshold):
+        raise SettingsError(f"--threshold must be a finite number, got {threshold}")
+    settings = RunFolder(run).load_settings()
+    target = Path(out)
+    _prove_writable(target)
+    contents = read_contents(run, feature, path=path, device=device)
+    chosen = choose_categories(contents, categories)
+    limit = threshold_of(contents) if threshold is None else threshold
+    profiles = describe_profiles(contents)
+    percentiles = profiles.pop("percentiles")
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "settings": settings.to_dict(),
+        "environment": describe_environment(choose_device(device or settings.training.device)),
+        "feature": contents.feature,
+        "user": contents.user,
+        "users": len(contents.users),
+        "users_in_all": contents.users_in_all,
+        "categories": len(contents.categories),
+        "events": int(contents.counts.sum(dtype=np.int64)),
+        "events_shown": contents.shown,
+        "usage": describe_usage(contents),
+        "chosen": describe_categories(contents, chosen, limit),
+        "recall": describe_recall(contents, limit),
+        "profiles": profiles,
+    }
+    words = Words(contents)
+    draw_usage(contents, found["usage"], words, target / PICTURES[0])
+    draw_categories(contents, chosen, limit, words, target / PICTURES[1])
+    draw_recall(found["recall"], words, target / PICTURES[2])
+    draw_profiles(profiles, percentiles, words, target / PICTURES[3])
+    write_json(target / NUMBERS, found)
+    with replacing(target / PAGE) as temporary:
+        temporary.write_text(page(found, words), encoding="utf-8")
+    return found
+
+
+def _prove_writable(folder: Path) -> None:
+    """Make ``folder`` and write in it, before minutes go into what is to be stored there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(f"--out {folder}: the folder cannot be written: {error.strerror}") from error
