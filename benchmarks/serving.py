@@ -1,10 +1,14 @@
-"""What the memory costs in serving: ``python -m benchmarks.serving --out FILE``, about five minutes on one thread.
+"""What the memory costs in serving: ``python -m benchmarks.serving``, some minutes on one thread, 6 GiB of memory.
 
-Times the scoring of 1 to 512 candidates of one user, p50 and p99, by the CTR model with and without a memory, and over
-the size of the memory. A call is ``model(batch)`` in inference mode on a batch that is ready on the device: looking up
-features, making the batch and the network are not in it. Sizes are those of Complete Journey, ids are drawn at random,
-and every call asks for another user and other items, so that caches do not hold the rows. All values of a memory are
-filled with random numbers first, since pages that nobody has written cost less to read.
+Times the scoring of 1 to 512 candidates of one user by the CTR model with and without a memory, and over the size of
+the memory: p50 and p99 of single calls. A call is ``model(batch)`` in inference mode on a batch that is ready on the
+device: looking features up, making the batch and the network are not in it. The batch is as ``lmn predict`` makes it,
+with the user's window beside every candidate. On a GPU the clock stops when the device has finished.
+
+Sizes are those of Complete Journey. Every call has a user, items and events of its own, drawn at random, so that no
+cache holds what it asks the memory for because the call before asked for it. All values of a memory are filled with
+random numbers first: pages that nobody has written are one page of zeros, which would flatter a large memory. Models
+take turns in blocks of calls, so that a machine that slows down slows all of them.
 
 ``--draw`` makes the picture of a result file and measures nothing.
 """
@@ -12,223 +16,275 @@ filled with random numbers first, since pages that nobody has written cost less 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
 
 from lmn_model.ctr_model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
+from lmn_model.data.features import FIRST_KNOWN
 from lmn_model.evaluation import choose_device
-from lmn_model.files import replacing
-from lmn_model.plots import COLOURS, MARKERS
 from lmn_model.settings import SettingsError
 
+from .report_data import load
 from .results import RESULTS, ROOT, ResultFile
+from .serving_figure import ENOUGH, JOINT, draw, tables
 
 FEATURES = FeatureSpec(
-    user=(CategoricalFeature("user_id", 2467),),
-    item=(CategoricalFeature("product_id", 28166), CategoricalFeature("department", 31),
-          CategoricalFeature("category", 303)),
+    user=(CategoricalFeature("user_id", 2466 + FIRST_KNOWN),),
+    item=(
+        CategoricalFeature("product_id", 28165 + FIRST_KNOWN),
+        CategoricalFeature("department", 31 + FIRST_KNOWN),
+        CategoricalFeature("category", 302 + FIRST_KNOWN),
+    ),
     context=(),
     numeric=(),
-)  # fmt: skip
-CANDIDATES = (1, 8, 32, 128, 512)
-SIZES = (32, 256, 1024, 4096)
-"""Sub-keys N of the memories of M = N * N slots that are compared."""
-MIDDLE = 128
-"""Candidates of a call when sizes are compared."""
-SUB_KEYS = 1024
+)
+CATEGORY = 2
+"""Column of the feature that a hard search goes by."""
 FOUND = 50
-MODELS: dict[str, dict[str, Any]] = {
-    "pooling 50": {"interest": "pooling", "window": 50},
-    "DIN 50": {"interest": "din", "window": 50},
-    "DIN 200": {"interest": "din", "window": 200},
-    "SIM hard 200": {"interest": "sim_hard", "window": 200},
-    "LMN without a window": {"interest": "lmn_only", "window": 1, "query": "factored"},
-    "LMN + DIN 50": {"interest": "lmn", "window": 50, "query": "factored"},
-    "LMN + DIN 50 (joint query)": {"interest": "lmn", "window": 50, "query": "joint"},
+"""Events that it finds, as in studies/complete_journey.toml."""
+CANDIDATES = (1, 8, 32, 128, 512)
+SUB_KEYS = 1024
+GROWN_CANDIDATES = 128
+VALUE_STD = 0.1
+WARM_UP = 2
+"""Calls at the start of a block that are not counted."""
+WITHOUT = "LMN without a window"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as the study has it: its interest part, its window, and the query of its memory."""
+
+    interest: str
+    window: int
+    query: str = "factored"
+
+
+MODELS = {
+    "pooling 50": Served("pooling", 50),
+    "DIN 50": Served("din", 50),
+    "DIN 200": Served("din", 200),
+    "SIM hard 200": Served("sim_hard", 200),
+    WITHOUT: Served("lmn_only", 1),
+    "LMN + DIN 50": Served("lmn", 50),
+    f"LMN + DIN 50{JOINT}": Served("lmn", 50, "joint"),
 }
-GROWN = ("LMN without a window", "LMN + DIN 50 (joint query)")
+GROWN = {WITHOUT: MODELS[WITHOUT], f"{WITHOUT}{JOINT}": Served("lmn_only", 1, "joint")}
 """Models that are timed over the size of their memory."""
-PICTURE = ROOT / "docs" / "results" / "serving.png"
-POOL, WARM_UP = 64, 10
 
 
-def make_model(
-    interest: str, window: int, device: torch.device, query: str = "factored", sub_keys: int = SUB_KEYS
-) -> CTRModel:
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure a point, and how large the memories are.
+
+    Attributes:
+        calls: most calls.
+        seconds: of wall time, after which no call begins, if there were ``enough``.
+        enough: calls that a p99 asks for.
+        longest: seconds of wall time after which no call begins in any case.
+        blocks: in which the models take turns.
+        sub_keys: N when candidates are compared.
+        sizes: N when sizes are compared; M = N * N.
+    """
+
+    calls: int = 1500
+    seconds: float = 8.0
+    enough: int = ENOUGH
+    longest: float = 30.0
+    blocks: int = 10
+    sub_keys: int = SUB_KEYS
+    sizes: tuple[int, ...] = (32, 256, 1024, 4096)
+
+
+QUICK = Effort(calls=6, seconds=0.1, enough=4, longest=1.0, blocks=2, sub_keys=64, sizes=(16, 24, 32, 48))
+
+
+@dataclass
+class Request:
+    """Makes the batches of one model, each of one user and his ``candidates``, on the device."""
+
+    served: Served
+    candidates: int
+    device: torch.device
+    draw: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+
+    def __call__(self) -> Batch:
+        rows = self.candidates
+        item, user = self._items(rows), self._ids(FEATURES.user[0], 1, 1).expand(rows, 1).contiguous()
+        window = self._items(1, self.served.window).expand(rows, -1, -1).contiguous()
+        found, found_mask = None, None
+        if self.served.interest == "sim_hard":
+            found = self._items(rows, FOUND)
+            found[..., CATEGORY] = item[:, CATEGORY].unsqueeze(1)
+            found_mask = torch.ones(found.shape[:2], dtype=torch.bool)
+        batch = Batch(
+            user=user, item=item, context=torch.empty(rows, 0, dtype=torch.int64), numeric=torch.empty(rows, 0),
+            history=window, history_mask=torch.ones(window.shape[:2], dtype=torch.bool),
+            label=torch.full((rows,), torch.nan), group=user[:, 0], found=found, found_mask=found_mask,
+        )  # fmt: skip
+        return batch.to(self.device)
+
+    def _ids(self, feature: CategoricalFeature, *shape: int) -> torch.Tensor:
+        return torch.randint(FIRST_KNOWN, feature.size, shape, generator=self.draw)
+
+    def _items(self, *shape: int) -> torch.Tensor:
+        return torch.stack([self._ids(feature, *shape) for feature in FEATURES.item], dim=-1)
+
+
+def settings_of(served: Served, sub_keys: int) -> ModelSettings:
+    """Settings of a model, all others by default."""
+    memory = MemorySettings(query=served.query, sub_keys=sub_keys)  # type: ignore[arg-type]
+    return ModelSettings(interest=served.interest, memory=memory)  # type: ignore[arg-type]
+
+
+def make_model(served: Served, sub_keys: int, device: torch.device) -> CTRModel:
     """A model in evaluation mode whose memory, if it has one, is full."""
     torch.manual_seed(0)
-    memory = MemorySettings(query=query, sub_keys=sub_keys)  # type: ignore[arg-type]
-    model = CTRModel(FEATURES, ModelSettings(interest=interest, memory=memory)).eval().to(device)  # type: ignore[arg-type]
+    model = CTRModel(FEATURES, settings_of(served, sub_keys)).eval().to(device)
     if (layer := model.memory_layer()) is not None:
         with torch.no_grad():
-            layer.values.normal_(std=0.1)
+            layer.values.normal_(std=VALUE_STD)
     return model
 
 
-def make_batches(candidates: int, window: int, searches: bool, device: torch.device, count: int = POOL) -> list[Batch]:
-    """``count`` requests, each of one user with ``candidates`` items and a full window."""
-    draw = torch.Generator().manual_seed(candidates)
-
-    def ids(*shape: int) -> torch.Tensor:
-        columns = [torch.randint(1, feature.size, shape, generator=draw) for feature in FEATURES.item]
-        return torch.stack(columns, dim=-1)
-
-    batches = []
-    for _ in range(count):
-        user = torch.randint(1, FEATURES.user[0].size, (1, 1), generator=draw).expand(candidates, 1).contiguous()
-        history = ids(1, window).expand(candidates, -1, -1).contiguous()
-        batch = Batch(
-            user=user, item=ids(candidates), context=torch.empty(candidates, 0, dtype=torch.int64),
-            numeric=torch.empty(candidates, 0), history=history,
-            history_mask=torch.ones(candidates, window, dtype=torch.bool), label=torch.full((candidates,), torch.nan),
-            group=user[:, 0], found=ids(candidates, FOUND) if searches else None,
-            found_mask=torch.ones(candidates, FOUND, dtype=torch.bool) if searches else None,
-        )  # fmt: skip
-        batches.append(batch.to(device))
-    return batches
+Server = tuple[CTRModel, Callable[[], Batch]]
 
 
 @torch.inference_mode()
-def time_calls(model: CTRModel, batches: Sequence[Batch], calls: int, seconds: float) -> dict[str, Any]:
-    """Milliseconds of a call, p50 and p99, of at most ``calls`` calls and some ``seconds`` in all."""
-    device = next(model.parameters()).device
-
-    def call(batch: Batch) -> float:
-        started = time.perf_counter()
-        model(batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return 1e3 * (time.perf_counter() - started)
-
-    for place in range(WARM_UP):
-        call(batches[place % len(batches)])
-    found: list[float] = []
-    until = time.monotonic() + seconds
-    while len(found) < calls and (time.monotonic() < until or len(found) < 20):
-        found.append(call(batches[len(found) % len(batches)]))
-    p50, p99 = np.percentile(found, [50, 99])
-    return {"calls": len(found), "p50_ms": round(float(p50), 4), "p99_ms": round(float(p99), 4)}
-
-
-def measure(device: torch.device, calls: int, seconds: float, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Section and record of every point."""
-    sub_keys = 64 if quick else SUB_KEYS
-    for name, made in MODELS.items():
-        own = {key: value for key, value in made.items() if key in ("interest", "window", "query")}
-        model = make_model(**own, device=device, sub_keys=sub_keys)
-        for candidates in CANDIDATES:
-            batches = make_batches(candidates, made["window"], model.interest.searches, device)
-            point = time_calls(model, batches, calls, seconds)
-            yield "candidates", {"model": name, "sub_keys": sub_keys, "candidates": candidates, **point}
-        del model
-    for name in GROWN:
-        for size in (16, 32) if quick else SIZES:
-            model = make_model(**MODELS[name], device=device, sub_keys=size)
-            batches = make_batches(MIDDLE, MODELS[name]["window"], False, device)
-            point = time_calls(model, batches, calls, seconds)
-            yield "sizes", {"model": name, "sub_keys": size, "slots": size**2, "candidates": MIDDLE, **point}
-            del model
+def time_in_blocks(servers: Mapping[Any, Server], effort: Effort, device: torch.device) -> dict[Any, list[float]]:
+    """Milliseconds of every call of each server; see :class:`Effort`."""
+    found: dict[Any, list[float]] = {name: [] for name in servers}
+    names = list(servers)
+    for block in range(effort.blocks):
+        first = block % len(names)  # nobody is always first
+        for name in names[first:] + names[:first]:
+            model, request = servers[name]
+            for _ in range(WARM_UP):
+                _milliseconds(model, request(), device)
+            times, started = found[name], time.perf_counter()
+            enough, most = (-(-(block + 1) * calls // effort.blocks) for calls in (effort.enough, effort.calls))
+            while len(times) < most:
+                spent = effort.blocks * (time.perf_counter() - started)
+                if spent > (effort.longest if len(times) < enough else effort.seconds):
+                    break
+                times.append(_milliseconds(model, request(), device))
+    return found
 
 
-def draw(data: dict[str, Any], path: Path) -> None:
-    """Latency over candidates and over slots; points are p50, the line above each ends at p99.
+def _milliseconds(model: CTRModel, batch: Batch, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    kept = model(batch)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    took = time.perf_counter() - started
+    del kept  # giving memory back to the system is not part of the call
+    return 1e3 * took
 
-    Raises:
-        OSError: the picture cannot be written.
+
+def point(times: Sequence[float], candidates: int) -> dict[str, Any]:
+    """What is recorded of the times in milliseconds of calls with ``candidates`` each.
+
+    >>> point([1.0, 2.0, 3.0], 8)
+    {'candidates': 8, 'calls': 3, 'p50_ms': 2.0, 'p99_ms': 2.98, 'candidates_per_s': 4000.0}
     """
-    figure = Figure(figsize=(12, 5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    names = list(dict.fromkeys(each["model"] for each in data["candidates"]))
-    for axes, section, key, label in (
-        (left, "candidates", "candidates", "candidates of one user"),
-        (right, "sizes", "slots", f"slots M, {MIDDLE} candidates"),
-    ):
-        for place, name in enumerate(names):
-            points = [each for each in data[section] if each["model"] == name]
-            if not points:
-                continue
-            p50 = np.array([each["p50_ms"] for each in points])
-            p99 = np.array([each["p99_ms"] for each in points])
-            axes.errorbar(
-                [each[key] * 1.03 ** (place - 3) if section == "candidates" else each[key] for each in points], p50,
-                yerr=[np.zeros_like(p50), np.maximum(p99 - p50, 0)], label=name, color=(*COLOURS, "#000000")[place],
-                marker=(*MARKERS, "X")[place], markersize=5, capsize=2, linewidth=1.2,
-            )  # fmt: skip
-        ticks = sorted({each[key] for each in data[section]})
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xticks(ticks)
-        if section == "candidates":
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.set_xlabel(label)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
-        axes.set_axisbelow(True)
-    left.set_title("Milliseconds of a call, p50 and up to p99", fontsize=12, loc="left")
-    right.set_title("Over the size of the memory", fontsize=12, loc="left")
-    left.legend(frameon=False, fontsize=9)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    p50, p99 = np.percentile(times, [50, 99])
+    return {
+        "candidates": candidates,
+        "calls": len(times),
+        "p50_ms": round(float(p50), 4),
+        "p99_ms": round(float(p99), 4),
+        "candidates_per_s": round(1e3 * candidates * len(times) / sum(times), 1),
+    }
 
 
-def table(data: dict[str, Any]) -> str:
-    """The points as two Markdown tables."""
-    lines = []
-    for section, key in (("candidates", "candidates"), ("sizes", "slots")):
-        columns = sorted({each[key] for each in data[section]})
-        head = [f"{each:,}" for each in columns]
-        lines += ["", f"| p50 / p99, ms, by {key} | {' | '.join(head)} |", f"|{' --- |' * (len(columns) + 1)}"]
-        for name in dict.fromkeys(each["model"] for each in data[section]):
-            points = {each[key]: each for each in data[section] if each["model"] == name}
-            cells = [f"{points[each]['p50_ms']:.2f} / {points[each]['p99_ms']:.2f}" for each in columns]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines[1:])
+def measure(device: torch.device, effort: Effort) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Section and record of every point."""
+    models = {name: make_model(served, effort.sub_keys, device) for name, served in MODELS.items()}
+    for candidates in CANDIDATES:
+        servers: dict[Any, Server] = {
+            name: (models[name], Request(served, candidates, device)) for name, served in MODELS.items()
+        }
+        for name, times in time_in_blocks(servers, effort, device).items():
+            slots = effort.sub_keys**2 if models[name].memory_layer() is not None else None
+            yield "candidates", {"model": name, "slots": slots, **point(times, candidates)}
+    del models, servers
+    for name, served in GROWN.items():  # one query at a time, since the largest memory is 4 GiB
+        servers = {
+            N: (make_model(served, N, device), Request(served, GROWN_CANDIDATES, device)) for N in effort.sizes
+        }
+        for N, times in time_in_blocks(servers, effort, device).items():
+            yield "sizes", {"model": name, "slots": N * N, **point(times, GROWN_CANDIDATES)}
+        del servers
+
+
+def described(effort: Effort) -> dict[str, Any]:
+    """The settings of a run, for its result file."""
+    models = {
+        name: asdict(served) | {"model": asdict(settings_of(served, effort.sub_keys))}
+        for name, served in (MODELS | GROWN).items()
+    }
+    return {"effort": asdict(effort), "features": FEATURES.to_dict(), "found": FOUND, "models": models}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, or draw what was measured."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULTS / "serving.json", help="result file")
-    parser.add_argument("--picture", type=Path, default=PICTURE, help="PNG of --draw")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--quick", action="store_true", help="a rehearsal with few calls and small memories")
-    parser.add_argument("--draw", action="store_true", help="draw the result file")
+    """Measure, or draw what was measured; see the head of this module. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.split("\n\n")[0])
+    committed, shown = RESULTS / "serving.json", ROOT / "docs" / "results" / "serving.png"
+    parser.add_argument("--out", type=Path, metavar="FILE", help="result file; benchmarks/results/serving.json")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="of --draw; docs/results/serving.png")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N; default auto")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; default 1")
+    parser.add_argument("--quick", action="store_true", help="few calls, small memories: the figures mean nothing")
+    parser.add_argument("--draw", action="store_true", help="draw the result file instead of measuring")
     options = parser.parse_args(arguments)
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, got {options.threads}")
+    if options.quick and not options.out and not options.draw:
+        parser.error("--quick is a rehearsal and needs --out, since benchmarks/results holds measurements")
+    out = options.out or committed
+    for flag, path in (("--picture", options.picture or shown),) if options.draw else (("--out", out),):
+        if path.is_dir() or not path.parent.is_dir():
+            parser.error(f"{flag} must be a file in a folder that is there, got {path}")
     if options.draw:
         try:
-            draw(json.loads(options.out.read_text(encoding="utf-8")), options.picture)
-        except (OSError, ValueError, KeyError) as error:
-            parser.error(f"--draw: {options.out}: {error}")
-        print(options.picture)
+            data = load(out)
+        except (OSError, ValueError) as error:
+            parser.error(f"--draw: {out} cannot be read: {error}")
+        if data["kind"] != "serving":
+            parser.error(f"--draw: {out} must be a result file of kind 'serving', got {data['kind']!r}")
+        if data.get("rehearsal") and not options.picture:
+            parser.error("--draw: the file is of a rehearsal and needs --picture, since docs/results shows measurements")
+        draw(data, options.picture or shown)
+        print(options.picture or shown)
         return 0
     try:
         device = choose_device(options.device)
     except SettingsError as error:
         parser.error(f"--device: {error}")
+    effort = QUICK if options.quick else Effort()
+    before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
-    calls, seconds = (20, 0.2) if options.quick else (500, 5.0)
-    with ResultFile(options.out, "serving", device, threads=options.threads, quick=options.quick) as file:
-        for section, record in measure(device, calls, seconds, options.quick):
-            file.add(section, record)
-            print(record, file=sys.stderr)
-    print(table(file.data))
+    try:
+        with ResultFile(out, "serving", device, rehearsal=options.quick, settings=described(effort)) as file:
+            file.data["device"], file.data["threads"] = str(device), options.threads
+            for section, record in measure(device, effort):
+                file.add(section, record)
+                few = "" if record["calls"] >= ENOUGH or options.quick else f", only {record['calls']} calls"
+                about = f"{record['model']}, {section}, {record['candidates']} candidates, slots {record['slots']}"
+                print(f"{about}: {record['p50_ms']:.3g} / {record['p99_ms']:.3g} ms{few}", file=sys.stderr)
+    finally:
+        torch.set_num_threads(before)
+    print(tables(file.data))
     return 0
 
 
