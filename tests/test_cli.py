@@ -327,7 +327,7 @@ def test_demo_compares_four_models_and_the_second_run_only_prints(
     events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "demo"
-    monkeypatch.setattr(commands, "DEMO", tiny_settings(events, epochs=1, order="time"))
+    monkeypatch.setattr(commands, "DEMO", tiny_settings(events, epochs=1, order="time", key_dim=16))
     assert main(["demo", f"--out={out}"]) == 0
     first = capsys.readouterr()
     lines = first.out.splitlines()
