@@ -56,6 +56,7 @@ bench-fuxictr: $(VENV)/.installed  ## training against FuxiCTR: ROWS=folder of p
 	$(BIN)/python -m benchmarks.against_fuxictr --rows $(ROWS) --fuxictr-python $(FUXICTR) --max-steps 100 --out $(or $(OUT),runs/bench)/fuxictr.json
 
 bench-serving: $(VENV)/.installed  ## latency of scoring with and without a memory: result file in OUT (runs/bench)
+	mkdir -p $(or $(OUT),runs/bench)
 	$(BIN)/python -m benchmarks.serving --out $(or $(OUT),runs/bench)/serving.json
 
 profile-training: $(VENV)/.installed  ## where the time of lmn train goes, on synthetic rows or those in ROWS; result file in OUT (runs/bench)

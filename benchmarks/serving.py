@@ -1,4 +1,4 @@
-"""What the memory costs in serving: ``python -m benchmarks.serving``, some minutes on one thread, 6 GiB of memory.
+"""What the memory costs in serving: ``python -m benchmarks.serving``, up to ten minutes, 6 GiB of memory.
 
 Times the scoring of 1 to 512 candidates of one user by the CTR model with and without a memory, and over the size of
 the memory: p50 and p99 of single calls. A call is ``model(batch)`` in inference mode on a batch that is ready on the
@@ -34,7 +34,7 @@ from lmn_model.settings import SettingsError
 
 from .report_data import load
 from .results import RESULTS, ROOT, ResultFile
-from .serving_figure import ENOUGH, JOINT, draw, tables
+from .serving_figure import ENOUGH, JOINT, SECTIONS, draw, tables
 
 FEATURES = FeatureSpec(
     user=(CategoricalFeature("user_id", 2466 + FIRST_KNOWN),),
@@ -219,9 +219,7 @@ def measure(device: torch.device, effort: Effort) -> Iterator[tuple[str, dict[st
             yield "candidates", {"model": name, "slots": slots, **point(times, candidates)}
     del models, servers
     for name, served in GROWN.items():  # one query at a time, since the largest memory is 4 GiB
-        servers = {
-            N: (make_model(served, N, device), Request(served, GROWN_CANDIDATES, device)) for N in effort.sizes
-        }
+        servers = {N: (make_model(served, N, device), Request(served, GROWN_CANDIDATES, device)) for N in effort.sizes}
         for N, times in time_in_blocks(servers, effort, device).items():
             yield "sizes", {"model": name, "slots": N * N, **point(times, GROWN_CANDIDATES)}
         del servers
@@ -262,8 +260,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--draw: {out} cannot be read: {error}")
         if data["kind"] != "serving":
             parser.error(f"--draw: {out} must be a result file of kind 'serving', got {data['kind']!r}")
+        if not any(data.get(section) for section in SECTIONS):
+            parser.error(f"--draw: {out} holds no points")
         if data.get("rehearsal") and not options.picture:
-            parser.error("--draw: the file is of a rehearsal and needs --picture, since docs/results shows measurements")
+            parser.error(
+                "--draw: the file is of a rehearsal and needs --picture, since docs/results shows measurements"
+            )
         draw(data, options.picture or shown)
         print(options.picture or shown)
         return 0
