@@ -17,6 +17,9 @@ KIND_NAMES = {
     "suite": "suite",
     "training": "training step",
     "large_tables": "large tables",
+    "serving": "latency of scoring",
+    "fuxictr": "training beside FuxiCTR",
+    "train_profile": "profile of training",
     "gpu": "GPU",
     "audit": "machine code",
 }
