@@ -26,7 +26,7 @@ from lmn_model.interest import (
     fused,
     interest_part,
 )
-from lmn_model.settings import Settings
+from lmn_model.settings import DataSettings, Settings
 
 WIDTH = 6
 WITH_WINDOW = [name for name in INTERESTS if name != "lmn_only"]
@@ -321,4 +321,5 @@ def test_what_is_asked_of_a_memory_is_asked_of_those_that_have_one(name: str, mo
     settings = replace(SETTINGS, interest=name, memory=MemorySettings(backend="torch"))
     check_backend(settings, torch.device("cpu"))
     assert asked == (["torch"] if settings.has_memory else [])
-    assert Settings(model=settings).counts_reads() == settings.has_memory
+    data = DataSettings(search_by="category" if name == "sim_hard" else None)
+    assert Settings(data=data, model=settings).counts_reads() == settings.has_memory
