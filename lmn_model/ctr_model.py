@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from .data import Batch, CategoricalFeature, FeatureSpec
-from .factored_memory import FactoredMemoryNetwork
+from .factored_memory import FLAT_SUB_KEYS, FactoredMemoryNetwork
 from .interest import interest_part
 from .large_memory_network import LargeMemoryNetwork, MemoryLosses
 from .memory_layer import MemoryLayer
 from .setting_types import check_range, setting
 
-FACTORED = ("code_dim", "marginals", "address", "target", "read_out")
+FACTORED = ("code_dim", "marginals", "address", "target", "read_out", "keys", "code_metric")
 """Settings of a factored query alone; its network has arguments of the same names."""
-JOINT = ("key_dim", "metric", "activation", "positions")
+JOINT = ("key_dim", "metric", "positions")
 """Settings of a joint query alone."""
+SHARED = ("sub_keys", "activation", "loss", "backend")
+"""Settings of both that the networks have as arguments of the same names."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class MemorySettings:
     """The memory block; the letters are those of ``lmn_kernels``.
 
     Raises:
-        ValueError: a size is out of range, or ``top_k`` is larger than ``sub_keys``.
+        ValueError: a size is out of range, ``top_k`` is larger than ``sub_keys``, settings do not go together, or one
+            that has no effect on the query is not at its default.
     """
 
     query: Literal["joint", "factored"] = setting(
@@ -57,10 +60,15 @@ class MemorySettings:
     read_out: Literal["familiarity", "answer", "both"] = setting(
         "familiarity", "what the tower is told, of a factored query: how familiar the pair is, the answer, or both"
     )
+    keys: Literal["product", "flat"] = setting(
+        "product", "what finds the slots of a factored query: two axes of sub-keys, or a search of N * N whole keys"
+    )
+    code_metric: Literal["cosine", "dot", "l2"] = setting("cosine", "score of a key, of a factored query")
     gate: bool = setting(False, "let what the memory tells gate all else that enters the tower, as in MSN")
     heads: int = setting(1, "H, routers over the one table of values")
-    metric: Literal["dot", "cosine", "l2"] = setting("dot", "score of a sub-key")
+    metric: Literal["dot", "cosine", "l2"] = setting("dot", "score of a sub-key, of a joint query")
     activation: Literal["softmax", "sigmoid", "relu"] = setting("softmax", "what turns scores into weights")
+    loss: Literal["smooth_l1", "mse"] = setting("smooth_l1", "the memory loss")
     loss_weight: float = setting(1.0, "lambda, weight of the memory loss")
     balance_weight: float = setting(0.0, "weight of the balance loss, which evens out the use of sub-keys")
     positions: int = setting(8, "history positions that a row writes in one step, drawn at random; 0 for all")
@@ -75,12 +83,16 @@ class MemorySettings:
         check_range(self, "balance_weight", low=0.0)
         if self.slots_read > self.sub_keys:
             raise ValueError(f"top_k must be at most sub_keys = {self.sub_keys}, got {self.top_k}")
-        if self.target == "pair" and self.code_dim % 2:
-            raise ValueError(f"code_dim must be even for target = 'pair', got {self.code_dim}")
         for name in FACTORED if self.query == "joint" else JOINT:
             default = next(each.default for each in fields(self) if each.name == name)
             if getattr(self, name) != default:
                 raise ValueError(f"{name} has no effect on a {self.query} query, got {getattr(self, name)!r}")
+        if self.target == "pair" and self.code_dim % 2:
+            raise ValueError(f"code_dim must be even for target = 'pair', got {self.code_dim}")
+        if self.keys == "flat" and self.sub_keys > FLAT_SUB_KEYS:
+            raise ValueError(f"sub_keys must be at most {FLAT_SUB_KEYS} for keys = 'flat', got {self.sub_keys}")
+        if self.keys == "flat" and self.address != "pair":
+            raise ValueError(f"address must be 'pair' for keys = 'flat', got {self.address!r}")
         if self.query == "factored" and (self.heads != 1 or self.balance_weight):
             raise ValueError(
                 "a factored query has one head and nothing that a balance loss could move, got "
@@ -100,7 +112,7 @@ class ModelSettings:
     """Shape of the CTR model.
 
     Raises:
-        ValueError: a width is below 1, or the dropout is not in [0, 1).
+        ValueError: a width is below 1, the dropout is not in [0, 1), or there is a gate and no memory to gate with.
     """
 
     interest: Literal["pooling", "din", "sim_hard", "sim_soft", "mimn", "lmn", "lmn_only"] = setting(
@@ -118,6 +130,8 @@ class ModelSettings:
         check_range(self, "dropout", low=0.0, below=1.0)
         if min(self.hidden, default=1) < 1:
             raise ValueError(f"hidden must hold widths of at least 1, got {self.hidden}")
+        if self.memory.gate and not self.has_memory:
+            raise ValueError(f"gate must be False for interest = {self.interest!r}, which has no memory, got True")
 
     @property
     def has_memory(self) -> bool:
@@ -169,7 +183,8 @@ class MemoryGate(nn.Module):
         features: width of what is gated.
 
     Source: the idea of the Memory Scaling Network, arXiv 2602.07526, that read-outs of a memory gate the interaction of
-    features; a re-implementation in its simplest form, a linear map and a sigmoid before the tower.
+    features, as we read it in the paper's abstract; a re-implementation in its simplest form, a linear map and a
+    sigmoid before the tower.
     """
 
     def __init__(self, told: int, features: int) -> None:
@@ -206,7 +221,7 @@ class CTRModel(nn.Module):
         told = 0
         value_dtype = getattr(torch, settings.memory.value_dtype)
         if settings.writes_new_events:
-            shape = {name: getattr(settings.memory, name) for name in (*FACTORED, "sub_keys", "backend")}
+            shape = {name: getattr(settings.memory, name) for name in (*FACTORED, *SHARED)}
             self.memory = FactoredMemoryNetwork(
                 features.item, features.user[0], top_k=settings.memory.slots_read, value_dtype=value_dtype, **shape
             )
@@ -292,7 +307,7 @@ class CTRModel(nn.Module):
             "embeddings": [self.user_embedding, self.item_embedding, self.context_embedding],
             "interest": [self.interest],
             "memory": [] if self.memory is None else [self.memory],
-            "tower": [self.tower],
+            "tower": [self.tower, *([] if self.gate is None else [self.gate])],
         }
         counts = {name: sum(p.numel() for part in of for p in part.parameters()) for name, of in parts.items()}
         return counts | {"total": sum(counts.values())}

@@ -27,13 +27,19 @@ from torch.nn import functional as F
 from lmn_kernels import gather_aggregate
 
 from .data import CategoricalFeature
-from .large_memory_network import MemoryLosses
+from .large_memory_network import LOSSES, MemoryLosses
 from .memory_layer import MemoryLayer
 
 _HALVES = {"pair": ("item", "user"), "item": ("item", "item"), "user": ("user", "user")}
 TARGETS = ("bound", "pair")
 READ_OUTS = ("familiarity", "answer", "both")
+METRICS = ("cosine", "dot", "l2")
+ACTIVATIONS = ("softmax", "sigmoid", "relu")
+KEYS = ("product", "flat")
+FLAT_SUB_KEYS = 256
+"""The most sub-keys on an axis whose N * N slots are searched one by one: a search costs rows * N * N * D."""
 _ROWS = 4096
+_SCORES = 1 << 24  # of an exact search, held at once
 
 
 class Cells(NamedTuple):
@@ -62,12 +68,19 @@ class FactoredMemoryNetwork(nn.Module):
         address: where the two halves come from: ``"pair"``, item and user; ``"item"`` or ``"user"``, that one alone.
         target: what is written: ``"bound"``, item * user; or ``"pair"``, [item ; user], of each half a code.
         read_out: what a read tells: ``"familiarity"``, the ``"answer"`` itself, or ``"both"``.
+        keys: what finds slots: ``"product"``, the best sub-keys of each half; or ``"flat"``, by exact search the best
+            for item * user of N * N keys of width D, the buffer ``flat_keys``, to see what product keys cost in
+            quality. Sub-keys have no part in a flat search, so such a memory cannot be reseeded or grown.
+        code_metric: score of a key: ``"cosine"``, ``"dot"`` or ``"l2"``, the negative squared distance.
+        activation: what makes weights of the K scores: ``"softmax"``, ``"sigmoid"`` or ``"relu"``.
+        loss: the memory loss: ``"smooth_l1"`` or ``"mse"``.
         top_k: K, slots of a read. One is best where nothing is learnt but the values: a pair has one place then.
         value_dtype: type of the value table.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
 
     Raises:
-        ValueError: a size is out of range, an option is unknown, or ``code_dim`` is odd for ``target="pair"``.
+        ValueError: a size is out of range, an option is unknown, ``code_dim`` is odd for ``target="pair"``, or with
+            ``keys="flat"`` ``sub_keys`` is above 256 or ``address`` is not ``"pair"``.
 
     Source: the memory block, the memory loss and the user-aware query of Lu et al. 2025, arXiv 2502.05558. Ours: the
     factored query, codes instead of embeddings, writing an event once, and binding by the elementwise product, which
@@ -86,6 +99,10 @@ class FactoredMemoryNetwork(nn.Module):
         address: str = "pair",
         target: str = "bound",
         read_out: str = "familiarity",
+        keys: str = "product",
+        code_metric: str = "cosine",
+        activation: str = "softmax",
+        loss: str = "smooth_l1",
         sub_keys: int = 1024,
         top_k: int = 1,
         value_dtype: torch.dtype | None = None,
@@ -96,19 +113,29 @@ class FactoredMemoryNetwork(nn.Module):
             raise ValueError(f"FactoredMemoryNetwork: code_dim must be at least 1, got {code_dim}")
         for name, value, known in (
             ("address", address, _HALVES), ("target", target, TARGETS), ("read_out", read_out, READ_OUTS),
+            ("keys", keys, KEYS), ("code_metric", code_metric, METRICS), ("activation", activation, ACTIVATIONS),
+            ("loss", loss, LOSSES),
         ):  # fmt: skip
             if value not in known:
                 raise ValueError(f"FactoredMemoryNetwork: {name} must be one of {', '.join(known)}, got {value!r}")
         if target == "pair" and code_dim % 2:
             raise ValueError(f"FactoredMemoryNetwork: code_dim must be even for target 'pair', got {code_dim}")
+        if keys == "flat" and sub_keys > FLAT_SUB_KEYS:
+            raise ValueError(
+                f"FactoredMemoryNetwork: sub_keys must be at most {FLAT_SUB_KEYS} for keys 'flat', got {sub_keys}"
+            )
+        if keys == "flat" and address != "pair":
+            raise ValueError(f"FactoredMemoryNetwork: address must be 'pair' for keys 'flat', got {address!r}")
         self.address, self.target, self.read_out = address, target, read_out
+        self.metric, self.activation, self.loss = code_metric, activation, loss
         self.memory = MemoryLayer(
             None,
             code_dim,
             sub_keys=sub_keys,
             top_k=top_k,
             key_dim=code_dim,
-            metric="cosine",
+            metric=code_metric,
+            activation=activation,
             value_dtype=value_dtype,
             backend=backend,
         )
@@ -122,6 +149,9 @@ class FactoredMemoryNetwork(nn.Module):
         self.register_buffer("item_codes", _codes(sum(sizes), code_dim))  # one feature's ids after another's
         self.register_buffer("user_codes", _codes(user.size + marginals, code_dim))
         self.register_buffer("offsets", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
+        flat = torch.randn(sub_keys**2, code_dim) * code_dim**-0.5 if keys == "flat" else None  # as sub-keys are drawn
+        self.flat_keys: Tensor | None
+        self.register_buffer("flat_keys", flat)  # [M, D]
         self._stored: tuple[object, StoredLists, StoredLists] | None = None
 
     def forward(self, item: Tensor, user: Tensor) -> Tensor:
@@ -155,7 +185,7 @@ class FactoredMemoryNetwork(nn.Module):
         return told * len(self.offsets) * (2 if self.marginals else 1)
 
     def losses(self, item: Tensor, user: Tensor) -> MemoryLosses:
-        """What events teach the memory: Smooth L1 of the answer to the target, 0 without events.
+        """What events teach the memory: the loss of the answer against the target, 0 without events.
 
         Args:
             item: ``[P, F]`` ids of the items.
@@ -166,10 +196,16 @@ class FactoredMemoryNetwork(nn.Module):
         target = self._target(item, user)
         if len(item) == 0:
             return MemoryLosses(target.sum(), None)
-        return MemoryLosses(F.smooth_l1_loss(self._read(item, user, counted=True).to(target.dtype), target), None)
+        return MemoryLosses(LOSSES[self.loss](self._read(item, user, counted=True).to(target.dtype), target), None)
 
     def cells(self, item: Tensor, user: Tensor) -> Cells:
-        """Slots and weights of items ``[R, F]`` and users ``[R]``; with marginals a last column 0 is any item."""
+        """Slots and weights of items ``[R, F]`` and users ``[R]``; with marginals a last column 0 is any item.
+
+        Raises:
+            ValueError: flat keys are not as many as the slots, because the memory has grown.
+        """
+        if self.flat_keys is not None:
+            return self._flat_cells(item, user, self.flat_keys)
         N, K = self.memory.keys.shape[2], self.memory.top_k
         rows = item + self.offsets[: item.shape[1]]  # [R, F]
         ids = {"item": rows, "user": user.unsqueeze(1).expand_as(rows)}
@@ -180,11 +216,32 @@ class FactoredMemoryNetwork(nn.Module):
         (first_scores, first), (second_scores, second) = halves  # each [R, F, K]
         if K == 1:
             slots = first * N + second
-            return Cells(slots, torch.ones_like(slots, dtype=self.item_codes.dtype))
+            return Cells(slots, self._weights(first_scores + second_scores))
         sums = first_scores.unsqueeze(-1) + second_scores.unsqueeze(-2)  # [R, F, K, K]
         scores, pairs = sums.flatten(2).topk(K, dim=-1)  # [R, F, K]
         slots = first.gather(2, pairs.div(K, rounding_mode="floor")) * N
-        return Cells(slots + second.gather(2, pairs % K), scores.softmax(-1))
+        return Cells(slots + second.gather(2, pairs % K), self._weights(scores))
+
+    @torch.no_grad()
+    def _flat_cells(self, item: Tensor, user: Tensor, keys: Tensor) -> Cells:
+        """The K best of all M keys for each bound code."""
+        if len(keys) != len(self.memory.values):
+            raise ValueError(
+                f"FactoredMemoryNetwork: a memory with keys 'flat' cannot grow, got {len(keys)} keys for "
+                f"{len(self.memory.values)} slots"
+            )
+        codes = self._codes_of(item, user)
+        bound = (codes["item"] * codes["user"]).flatten(0, 1)  # [R * F, D]
+        found = self._best(bound, keys, None, max(1, _SCORES // len(keys)))
+        return Cells(found.sub_keys.unflatten(0, item.shape), self._weights(found.scores).unflatten(0, item.shape))
+
+    def _weights(self, scores: Tensor) -> Tensor:
+        """Weights ``[R, F, K]`` of the chosen scores, as ``lmn_kernels`` makes them of finite ones."""
+        if self.activation == "sigmoid":
+            return scores.sigmoid()
+        if self.activation == "relu":
+            return scores.relu()
+        return torch.ones_like(scores) if self.memory.top_k == 1 else scores.softmax(-1)
 
     def _with_any(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """Pairs ``[2 R, F + 1]`` and ``[2 R]``: of each row those with the user, then those with any user."""
@@ -220,7 +277,13 @@ class FactoredMemoryNetwork(nn.Module):
         return torch.cat((codes["item"][..., :half], codes["user"][..., :half]), dim=-1)
 
     def _queries(self, item: Tensor, user: Tensor) -> Tensor:
-        """``[R * F, 1, 2, D]``."""
+        """``[R * F, 1, 2, D]``, for reseeding.
+
+        Raises:
+            ValueError: the keys are flat, so that there are no sub-keys to move.
+        """
+        if self.flat_keys is not None:
+            raise ValueError("reseed_every must not be set for a memory with keys = 'flat': it has no sub-keys to move")
         codes = self._codes_of(item, user)
         return torch.stack([codes[of] for of in _HALVES[self.address]], dim=2).flatten(0, 1).unsqueeze(1)
 
@@ -236,11 +299,24 @@ class FactoredMemoryNetwork(nn.Module):
 
     @torch.no_grad()
     def _list(self, codes: Tensor, axis: int) -> StoredLists:
-        keys = F.normalize(self.memory.keys[0, axis], dim=-1)
-        asleep = self.memory.asleep[0, axis]
-        codes = F.normalize(codes, dim=-1)
-        parts = [(some @ keys.T).masked_fill(asleep, -torch.inf).topk(self.memory.top_k) for some in codes.split(_ROWS)]
-        return StoredLists(torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts]))
+        return self._best(codes, self.memory.keys[0, axis], self.memory.asleep[0, axis], _ROWS)
+
+    def _best(self, codes: Tensor, keys: Tensor, asleep: Tensor | None, at_once: int) -> StoredLists:
+        """The K best of keys ``[N, D]`` for codes ``[V, D]``, ``at_once`` codes at a time."""
+        if self.metric == "cosine":
+            codes, keys = F.normalize(codes, dim=-1), F.normalize(keys, dim=-1)
+        scores, places = [], []
+        for some in codes.split(at_once):
+            score = some @ keys.T  # [V, N]
+            if self.metric == "l2":
+                squares = some.square().sum(-1, keepdim=True), keys.square().sum(-1)
+                score = (2 * score - squares[1] - squares[0]).clamp_max(0)  # as in lmn_kernels
+            if asleep is not None:
+                score = score.masked_fill(asleep, -torch.inf)
+            best = score.topk(self.memory.top_k)
+            scores.append(best.values)
+            places.append(best.indices)
+        return StoredLists(torch.cat(scores), torch.cat(places))
 
 
 def _codes(ids: int, width: int) -> Tensor:

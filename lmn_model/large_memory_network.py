@@ -17,6 +17,9 @@ from torch.nn import functional as F
 from .memory_layer import MemoryLayer
 from .reseeding import balance_loss
 
+LOSSES = {"smooth_l1": F.smooth_l1_loss, "mse": F.mse_loss}
+"""Memory losses by name. Near 0 the gradient of the squared error is twice that of Smooth L1, which is half of it."""
+
 
 class MemoryReadOut(NamedTuple):
     """Answer of the memory to (item, user).
@@ -35,7 +38,7 @@ class MemoryLosses(NamedTuple):
     """What the memory learns from, two scalars that are not yet weighed.
 
     Attributes:
-        answer: the memory loss: mean over the real positions of Smooth L1(answer to (item_t, user), [item_t ; user]).
+        answer: the memory loss: mean over the real positions of loss(answer to (item_t, user), [item_t ; user]).
         balance: see :func:`lmn_model.reseeding.balance_loss`; None unless it was asked for.
     """
 
@@ -52,7 +55,11 @@ class LargeMemoryNetwork(nn.Module):
         positions: history positions of each row that the memory loss looks at in one step, drawn at random; None for
             all. The loss over a draw costs less and, for rows with as many real positions, has the same expectation.
         balance: compute the balance loss too.
+        loss: the memory loss: ``"smooth_l1"`` or ``"mse"``.
         **memory: settings of :class:`MemoryLayer`.
+
+    Raises:
+        ValueError: ``loss`` is unknown, or as :class:`MemoryLayer`.
 
     Source: Lu et al. 2025, arXiv 2502.05558 (user-aware query, global memory, Smooth L1 memory loss). Ours: the
     detached target, the draw of positions, the familiarity signals.
@@ -61,9 +68,19 @@ class LargeMemoryNetwork(nn.Module):
     FAMILIARITY = 6
 
     def __init__(
-        self, item_dim: int, user_dim: int, *, positions: int | None = None, balance: bool = False, **memory: object
+        self,
+        item_dim: int,
+        user_dim: int,
+        *,
+        positions: int | None = None,
+        balance: bool = False,
+        loss: str = "smooth_l1",
+        **memory: object,
     ) -> None:
         super().__init__()
+        if loss not in LOSSES:
+            raise ValueError(f"LargeMemoryNetwork: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        self.loss = loss
         self.item_dim, self.user_dim, self.positions, self.balance = item_dim, user_dim, positions, balance
         self.memory = MemoryLayer(item_dim + user_dim, item_dim + user_dim, **memory)  # type: ignore[arg-type]
         self._balance_query()
@@ -94,7 +111,7 @@ class LargeMemoryNetwork(nn.Module):
         if pair.shape[0] == 0:
             return MemoryLosses(pair.sum(), pair.sum() if self.balance else None)
         found = self.memory.read(pair)
-        answer = F.smooth_l1_loss(found.output.to(pair.dtype), pair.detach())
+        answer = LOSSES[self.loss](found.output.to(pair.dtype), pair.detach())
         return MemoryLosses(answer, balance_loss(found, self.memory.keys.shape[2]) if self.balance else None)
 
     def _balance_query(self) -> None:
