@@ -184,6 +184,8 @@ class Settings:
         """Raise ValueError for settings that do not go together."""
         if self.model.interest == "sim_hard" and self.data.search_by is None:
             raise ValueError("search_by must name an item feature for interest = 'sim_hard', got None")
+        if self.model.has_memory and self.model.memory.keys == "flat" and self.training.reseed_every is not None:
+            raise ValueError(f"reseed_every must be left out for keys = 'flat', got {self.training.reseed_every}")
         if self.model.writes_new_events and self.training.order != "time":
             raise ValueError(f"order must be 'time' for a memory with a factored query, got {self.training.order!r}")
 

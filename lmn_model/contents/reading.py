@@ -102,10 +102,10 @@ def read_contents(
             "contents needs query = 'factored'"
         )
     memory = settings.model.memory
-    if memory.address != "pair" or memory.target != "bound":
+    if (memory.address, memory.target, memory.keys) != ("pair", "bound", "product"):
         raise SettingsError(
-            f"{folder}: contents needs a memory with address = 'pair' and target = 'bound', "
-            f"got {memory.address!r} and {memory.target!r}"
+            f"{folder}: contents needs a memory with address = 'pair', target = 'bound' and keys = 'product', "
+            f"got {memory.address!r}, {memory.target!r} and {memory.keys!r}"
         )
     metrics = folder.load_metrics()
     if metrics is None or metrics["status"] != "finished":
