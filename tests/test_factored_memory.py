@@ -255,8 +255,6 @@ def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             make(**wrong)
-    with pytest.raises(SettingsError, match="reseed_every must be left out for keys = 'flat', got 5"):
-        Settings().override({"keys": "flat", "sub_keys": 8, "reseed_every": 5})
     with pytest.raises(SettingsError, match="search_by must name an item feature for interest = 'sim_hard', got None"):
         Settings().override({"interest": "sim_hard"})
     with pytest.raises(ValueError, match="metric has no effect on a factored query, got 'l2'"):

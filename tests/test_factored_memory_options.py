@@ -24,6 +24,7 @@ from lmn_model.run_state import load_model, save_model
 from lmn_model.settings import Settings, SettingsError
 from lmn_model.study.result_files import same_settings
 from lmn_model.training import train
+from lmn_model.usage import MemoryUsage
 
 ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
 USER = CategoricalFeature("user", 11)
@@ -287,9 +288,13 @@ def test_a_flat_memory_trains_and_cannot_be_reseeded_or_grown(tmp_path: Path) ->
     results = train(settings, tmp_path / "run")["results"]
     assert evaluate_run(tmp_path / "run")["auc"] == results["test"]["auc"]
     assert results["evaluations"][-1]["memory"]["reads"] > 0
-    with pytest.raises(ValueError, match="reseed_every must not be set for a memory with keys = 'flat'"):
-        train(settings.override({"reseed_every": 5}), tmp_path / "reseeded")
+    with pytest.raises(SettingsError, match="reseed_every must be left out for keys = 'flat', got 5"):
+        settings.override({"reseed_every": 5})
     network = make(keys="flat")
+    network.memory.usage = MemoryUsage(12, by_sub_key=True)
+    with pytest.raises(ValueError, match="reseed_every must not be set for a memory with keys = 'flat'"):
+        network.losses(*draw(3))
+    network.memory.usage = None
     grow(network.memory)
     with pytest.raises(ValueError, match="a memory with keys 'flat' cannot grow, got 144 keys for 576 slots"):
         network(*draw(3))
