@@ -35,25 +35,31 @@ def catch_up(best: Path, model: CTRModel, settings: TrainingSettings, dataset: D
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or of another model.
     """
-    if not model.settings.writes_new_events:
+    layer = model.memory_layer()
+    if layer is None or not model.settings.writes_new_events:
         return 0
     optimizers = Optimizers(model, settings)
     evaluation = load_rows_state(best, optimizers, device)["evaluation"]
     steps = -(-len(dataset.train) // settings.batch_size)
     done = min(evaluation["step"] - (evaluation["epoch"] - 1) * steps, steps)  # batches of the epoch that are written
-    usage = None if (layer := model.memory_layer()) is None else layer.usage
-    if layer is not None:
-        layer.usage = None  # what is counted are reads of the training
-    written = 0
-    for split, start in ((dataset.train, done), (dataset.valid.following(dataset.train), 0)):
-        with closing(iter(BatchLoader(split, settings.batch_size, start=start, new_events=True))) as batches:
-            for batch in batches:
-                if batch.new_rows is None or len(batch.new_rows) == 0:
-                    continue
-                loss = model.write_losses(batch.to(device)).answer
-                (model.settings.memory.loss_weight * loss).backward()
-                optimizers.step()
-                written += len(batch.new_rows)
-    if layer is not None:
+    usage, layer.usage = layer.usage, None  # what is counted are reads of the training
+    try:
+        rest = BatchLoader(dataset.train, settings.batch_size, start=done, new_events=True)
+        later = BatchLoader(dataset.valid.following(dataset.train), settings.batch_size, new_events=True)
+        return sum(_write(model, optimizers, loader, device) for loader in (rest, later))
+    finally:
         layer.usage = usage
+
+
+def _write(model: CTRModel, optimizers: Optimizers, loader: BatchLoader, device: torch.device) -> int:
+    """Write the new events of ``loader``; returns their number."""
+    written = 0
+    with closing(iter(loader)) as batches:
+        for batch in batches:
+            if batch.new_rows is None or len(batch.new_rows) == 0:
+                continue
+            loss = model.write_losses(batch.to(device)).answer
+            (model.settings.memory.loss_weight * loss).backward()
+            optimizers.step()
+            written += len(batch.new_rows)
     return written

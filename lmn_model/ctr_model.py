@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import Batch, CategoricalFeature, FeatureSpec
-from .factored_memory import FLAT_SUB_KEYS, FactoredMemoryNetwork
+from .factored_memory import FactoredMemoryNetwork, check_together
 from .interest import interest_part
 from .large_memory_network import LargeMemoryNetwork, MemoryLosses
 from .memory_layer import MemoryLayer
@@ -87,12 +87,9 @@ class MemorySettings:
             default = next(each.default for each in fields(self) if each.name == name)
             if getattr(self, name) != default:
                 raise ValueError(f"{name} has no effect on a {self.query} query, got {getattr(self, name)!r}")
-        if self.target == "pair" and self.code_dim % 2:
-            raise ValueError(f"code_dim must be even for target = 'pair', got {self.code_dim}")
-        if self.keys == "flat" and self.sub_keys > FLAT_SUB_KEYS:
-            raise ValueError(f"sub_keys must be at most {FLAT_SUB_KEYS} for keys = 'flat', got {self.sub_keys}")
-        if self.keys == "flat" and self.address != "pair":
-            raise ValueError(f"address must be 'pair' for keys = 'flat', got {self.address!r}")
+        check_together(
+            code_dim=self.code_dim, target=self.target, keys=self.keys, sub_keys=self.sub_keys, address=self.address
+        )
         if self.query == "factored" and (self.heads != 1 or self.balance_weight):
             raise ValueError(
                 "a factored query has one head and nothing that a balance loss could move, got "

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmn_kernels import gather_aggregate
+from lmn_kernels.activation import ACTIVATIONS, activate
+from lmn_kernels.product_key_topk.metric import METRICS
 
 from .data import CategoricalFeature
 from .large_memory_network import LOSSES, MemoryLosses
@@ -33,13 +35,21 @@ from .memory_layer import MemoryLayer
 _HALVES = {"pair": ("item", "user"), "item": ("item", "item"), "user": ("user", "user")}
 TARGETS = ("bound", "pair")
 READ_OUTS = ("familiarity", "answer", "both")
-METRICS = ("cosine", "dot", "l2")
-ACTIVATIONS = ("softmax", "sigmoid", "relu")
 KEYS = ("product", "flat")
 FLAT_SUB_KEYS = 256
 """The most sub-keys on an axis whose N * N slots are searched one by one: a search costs rows * N * N * D."""
 _ROWS = 4096
 _SCORES = 1 << 24  # of an exact search, held at once
+
+
+def check_together(*, code_dim: int, target: str, keys: str, sub_keys: int, address: str) -> None:
+    """Raise ValueError for options of a factored query, each possible, that do not go together."""
+    if target == "pair" and code_dim % 2:
+        raise ValueError(f"code_dim must be even for target = 'pair', got {code_dim}")
+    if keys == "flat" and sub_keys > FLAT_SUB_KEYS:
+        raise ValueError(f"sub_keys must be at most {FLAT_SUB_KEYS} for keys = 'flat', got {sub_keys}")
+    if keys == "flat" and address != "pair":
+        raise ValueError(f"address must be 'pair' for keys = 'flat', got {address!r}")
 
 
 class Cells(NamedTuple):
@@ -118,14 +128,7 @@ class FactoredMemoryNetwork(nn.Module):
         ):  # fmt: skip
             if value not in known:
                 raise ValueError(f"FactoredMemoryNetwork: {name} must be one of {', '.join(known)}, got {value!r}")
-        if target == "pair" and code_dim % 2:
-            raise ValueError(f"FactoredMemoryNetwork: code_dim must be even for target 'pair', got {code_dim}")
-        if keys == "flat" and sub_keys > FLAT_SUB_KEYS:
-            raise ValueError(
-                f"FactoredMemoryNetwork: sub_keys must be at most {FLAT_SUB_KEYS} for keys 'flat', got {sub_keys}"
-            )
-        if keys == "flat" and address != "pair":
-            raise ValueError(f"FactoredMemoryNetwork: address must be 'pair' for keys 'flat', got {address!r}")
+        check_together(code_dim=code_dim, target=target, keys=keys, sub_keys=sub_keys, address=address)
         self.address, self.target, self.read_out = address, target, read_out
         self.metric, self.activation, self.loss = code_metric, activation, loss
         self.memory = MemoryLayer(
@@ -209,18 +212,16 @@ class FactoredMemoryNetwork(nn.Module):
         N, K = self.memory.keys.shape[2], self.memory.top_k
         rows = item + self.offsets[: item.shape[1]]  # [R, F]
         ids = {"item": rows, "user": user.unsqueeze(1).expand_as(rows)}
-        halves = [
-            (stored.scores[ids[of]], stored.sub_keys[ids[of]])
-            for of, stored in zip(_HALVES[self.address], self._lists(), strict=True)
-        ]
-        (first_scores, first), (second_scores, second) = halves  # each [R, F, K]
-        if K == 1:
+        halves = [(stored, ids[of]) for of, stored in zip(_HALVES[self.address], self._lists(), strict=True)]
+        first, second = (stored.sub_keys[of] for stored, of in halves)  # each [R, F, K]
+        if K == 1 and self.activation == "softmax":  # the weight is 1 whatever the scores
             slots = first * N + second
-            return Cells(slots, self._weights(first_scores + second_scores))
+            return Cells(slots, torch.ones_like(slots, dtype=self.item_codes.dtype))
+        first_scores, second_scores = (stored.scores[of] for stored, of in halves)
         sums = first_scores.unsqueeze(-1) + second_scores.unsqueeze(-2)  # [R, F, K, K]
         scores, pairs = sums.flatten(2).topk(K, dim=-1)  # [R, F, K]
         slots = first.gather(2, pairs.div(K, rounding_mode="floor")) * N
-        return Cells(slots + second.gather(2, pairs % K), self._weights(scores))
+        return Cells(slots + second.gather(2, pairs % K), activate(scores, self.activation))
 
     @torch.no_grad()
     def _flat_cells(self, item: Tensor, user: Tensor, keys: Tensor) -> Cells:
@@ -233,15 +234,9 @@ class FactoredMemoryNetwork(nn.Module):
         codes = self._codes_of(item, user)
         bound = (codes["item"] * codes["user"]).flatten(0, 1)  # [R * F, D]
         found = self._best(bound, keys, None, max(1, _SCORES // len(keys)))
-        return Cells(found.sub_keys.unflatten(0, item.shape), self._weights(found.scores).unflatten(0, item.shape))
-
-    def _weights(self, scores: Tensor) -> Tensor:
-        """Weights ``[R, F, K]`` of the chosen scores, as ``lmn_kernels`` makes them of finite ones."""
-        if self.activation == "sigmoid":
-            return scores.sigmoid()
-        if self.activation == "relu":
-            return scores.relu()
-        return torch.ones_like(scores) if self.memory.top_k == 1 else scores.softmax(-1)
+        return Cells(
+            found.sub_keys.unflatten(0, item.shape), activate(found.scores, self.activation).unflatten(0, item.shape)
+        )
 
     def _with_any(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """Pairs ``[2 R, F + 1]`` and ``[2 R]``: of each row those with the user, then those with any user."""

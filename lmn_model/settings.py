@@ -8,8 +8,9 @@ settings file must not become a night of training with the default.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from lmn_model.ctr_model import ModelSettings
 from lmn_model.data import DataOptions
 from lmn_model.files import replacing
 from lmn_model.setting_types import (
+    Declared,
     SettingsError,
     build,
     check_range,
@@ -255,19 +257,8 @@ class Settings:
         Raises:
             SettingsError: there is no such setting, named with ``source``.
         """
-        pending: list[Any] = [self]
-        names = []
-        while pending:
-            part = pending.pop()
-            for each in fields(part):
-                found = getattr(part, each.name)
-                if is_dataclass(found):
-                    pending.append(found)
-                elif each.name == name:
-                    return found
-                else:
-                    names.append(each.name)
-        raise SettingsError(f"{source}: there is no setting {name!r}{did_you_mean(name, names)}")
+        section, name = _known([name], source)[name][:2]
+        return reduce(getattr, (*section, name), self)
 
     def override(self, values: Mapping[str, Any], source: str = "command line") -> Settings:
         """A copy with settings replaced by name, without their sections; names are unique across sections.
@@ -275,10 +266,16 @@ class Settings:
         Raises:
             SettingsError: an unknown or wrong setting, named with ``source``.
         """
-        declared = {each.name: each for each in declared_settings(type(self))}
-        for name in values:
-            if name not in declared:
-                raise SettingsError(f"{source}: there is no setting {name!r}{did_you_mean(name, declared)}")
-        checked = {name: convert(values[name], declared[name].kind, f"{source}: {name}") for name in values}
+        known = _known(values, source)
+        checked = {name: convert(values[name], known[name].kind, f"{source}: {name}") for name in values}
         settings: Settings = override(self, checked, source)
         return settings
+
+
+def _known(names: Iterable[str], source: str) -> dict[str, Declared]:
+    """How settings are declared, by name; raise SettingsError if there is none of one of ``names``."""
+    declared = {each.name: each for each in declared_settings(Settings)}
+    for name in names:
+        if name not in declared:
+            raise SettingsError(f"{source}: there is no setting {name!r}{did_you_mean(name, declared)}")
+    return declared

@@ -19,7 +19,7 @@ from lmn_kernels.optim import RowAdagrad
 from lmn_model.catch_up import catch_up
 from lmn_model.checkpoint import open_checkpoint
 from lmn_model.ctr_model import CTRModel, MemorySettings, ModelSettings
-from lmn_model.data import Batch, BatchLoader, CategoricalFeature, FeatureSpec
+from lmn_model.data import BatchLoader, CategoricalFeature, FeatureSpec
 from lmn_model.evaluation import evaluate_run, load_run, open_dataset, predict_logits
 from lmn_model.factored_memory import FactoredMemoryNetwork
 from lmn_model.growth import grow
@@ -127,66 +127,6 @@ def test_marginals_are_the_pairs_with_any_user_and_any_item() -> None:
     torch.testing.assert_close(network.memory.values.grad.to_dense(), explicit.memory.values.grad.to_dense())
 
 
-@pytest.mark.parametrize("address", ["item", "user"])
-@pytest.mark.parametrize("top_k", [1, 2])
-def test_an_address_of_one_side_alone(address: str, top_k: int) -> None:
-    network = make(address=address, top_k=top_k)
-    item, user = draw(20)
-    slots, weights = network.cells(item, user)
-    for row in range(20):
-        for feature in range(2):
-            code = network.user_codes[user[row]]
-            if address == "item":
-                code = network.item_codes[item[row, feature] + [0, ITEM[0].size][feature]]
-            halves = [F.cosine_similarity(code, network.memory.keys[0, axis], dim=-1) for axis in (0, 1)]
-            best = (halves[0][:, None] + halves[1][None, :]).flatten().topk(top_k)
-            assert slots[row, feature].tolist() == best.indices.tolist()
-            torch.testing.assert_close(weights[row, feature], best.values.softmax(0))
-
-
-def test_a_pair_side_by_side_and_what_the_tower_is_told() -> None:
-    network = make(target="pair", read_out="both", sub_keys=64)
-    item, user = draw(1)
-    slots, _ = network.cells(item, user)
-    codes = network.item_codes[item[0] + network.offsets]  # [F, D]
-    written = torch.cat((codes[:, :8], network.user_codes[user].expand(2, -1)[:, :8]), dim=1)
-    with torch.no_grad():
-        network.memory.values.index_copy_(0, slots.flatten(), written)
-    told = network(item, user).view(2, 4 + 16)
-    torch.testing.assert_close(told[:, :4], torch.tensor([2.0, math.log(11.0), 3.0, 2.0]).expand(2, 4))
-    torch.testing.assert_close(told[:, 4:], written)
-    assert float(network.losses(item, user).answer) == pytest.approx(0.0, abs=1e-9)
-    network.read_out = "answer"
-    torch.testing.assert_close(network(item, user), written.view(1, 32))
-
-
-@pytest.mark.parametrize("query", ["factored", "joint"])
-def test_a_gate_is_open_at_first_and_learns(query: str) -> None:
-    features = FeatureSpec(user=(USER,), item=ITEM, context=(), numeric=())
-    models = []
-    for gate in (False, True):
-        torch.manual_seed(3)
-        memory = MemorySettings(query=query, sub_keys=12, gate=gate)  # type: ignore[arg-type]
-        models.append(CTRModel(features, ModelSettings(interest="lmn", hidden=(64,), memory=memory)))
-    plain, gated = models
-    assert plain.memory is not None
-    assert gated.memory is not None
-    torch.nn.init.normal_(plain.memory.memory.values)
-    gated.memory.memory.values.data.copy_(plain.memory.memory.values.data)
-    item, user = draw(8)
-    batch = Batch(
-        label=torch.ones(8), user=user[:, None], item=item, context=torch.empty(8, 0, dtype=torch.int64),
-        numeric=torch.empty(8, 0), history=item[:, None], history_mask=torch.ones(8, 1, dtype=torch.bool),
-        group=user,
-    )  # fmt: skip
-    scores = [model.eval()(batch).logits for model in models]
-    torch.testing.assert_close(scores[1], scores[0])
-    scores[1].sum().backward()
-    assert gated.gate is not None
-    assert float(gated.gate.map.weight.grad.abs().sum()) > 0
-    assert plain.gate is None
-
-
 def test_crowded_cells_still_tell_which_pairs_were_written() -> None:
     network = FactoredMemoryNetwork(
         (CategoricalFeature("item", 400),), CategoricalFeature("user", 100), code_dim=64, sub_keys=16, marginals=False
@@ -247,20 +187,8 @@ def test_stored_lists_follow_the_sub_keys(tmp_path: Path) -> None:
 def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="code_dim must be at least 1, got 0"):
         make(code_dim=0)
-    for wrong, message in (
-        ({"address": "both"}, "address must be one of pair, item, user, got 'both'"),
-        ({"target": "sum"}, "target must be one of bound, pair, got 'sum'"),
-        ({"read_out": "all"}, "read_out must be one of familiarity, answer, both, got 'all'"),
-        ({"target": "pair", "code_dim": 7}, "code_dim must be even for target 'pair', got 7"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            make(**wrong)
     with pytest.raises(SettingsError, match="search_by must name an item feature for interest = 'sim_hard', got None"):
         Settings().override({"interest": "sim_hard"})
-    with pytest.raises(ValueError, match="metric has no effect on a factored query, got 'l2'"):
-        MemorySettings(metric="l2")
-    with pytest.raises(ValueError, match="address has no effect on a joint query, got 'user'"):
-        MemorySettings(query="joint", address="user")
     for wrong in ({"heads": 2}, {"balance_weight": 0.1}):
         with pytest.raises(ValueError, match="a factored query has one head"):
             MemorySettings(**wrong)  # type: ignore[arg-type]

@@ -13,11 +13,12 @@ from rows_factory import write_rows
 from torch import Tensor
 
 from lmn_kernels import product_key_topk
-from lmn_kernels.activation import activate
+from lmn_kernels.activation import ACTIVATIONS, activate
+from lmn_kernels.product_key_topk.metric import METRICS
 from lmn_model.ctr_model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
 from lmn_model.evaluation import evaluate_run
-from lmn_model.factored_memory import ACTIVATIONS, METRICS, FactoredMemoryNetwork
+from lmn_model.factored_memory import FactoredMemoryNetwork
 from lmn_model.growth import grow
 from lmn_model.large_memory_network import LargeMemoryNetwork
 from lmn_model.run_state import load_model, save_model
@@ -55,18 +56,19 @@ def score(query: Tensor, keys: Tensor, metric: str) -> Tensor:
     return dots if metric == "dot" else dots / (query.norm() * keys.norm(dim=-1))
 
 
-def test_an_address_of_one_side_is_a_cell_that_all_the_others_share() -> None:
-    (item, user), (other_item, other_user) = draw(60), draw(60)
-    by_item, by_user = make(address="item", sub_keys=40), make(address="user", sub_keys=40)
-    slots = by_item.cells(item, user).slots
-    assert torch.equal(by_item.cells(item, other_user).slots, slots)
-    assert len(slots[:, 0].unique()) > len(item[:, 0].unique()) / 2
-    slots = by_user.cells(item, user).slots
-    assert torch.equal(by_user.cells(other_item, user).slots, slots)
-    assert torch.equal(slots[:, 0], slots[:, 1])
-    assert len(slots.unique()) > len(user.unique()) / 2
-    pair = make(sub_keys=40)
-    assert not torch.equal(pair.cells(other_item, user).slots, pair.cells(item, user).slots)
+@pytest.mark.parametrize("address", ["item", "user"])
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_an_address_of_one_side_alone(address: str, top_k: int) -> None:
+    network = make(address=address, top_k=top_k)
+    item, user = draw(20)
+    slots, weights = network.cells(item, user)
+    codes = codes_of(network, item, user)[0 if address == "item" else 1]
+    for row in range(20):
+        for feature in range(2):
+            halves = [score(codes[row, feature], network.memory.keys[0, axis], "cosine") for axis in (0, 1)]
+            best = (halves[0][:, None] + halves[1][None, :]).flatten().topk(top_k)
+            assert slots[row, feature].tolist() == best.indices.tolist()
+            torch.testing.assert_close(weights[row, feature], best.values.softmax(0))
 
 
 @pytest.mark.parametrize("top_k", [1, 3])
@@ -130,6 +132,8 @@ def test_what_is_written_side_by_side_answers_as_written(keys: str) -> None:
     told = network(item, user).view(1, 2, 4 + D)
     torch.testing.assert_close(told[..., 4:], written, atol=1e-2, rtol=0)
     torch.testing.assert_close(told[..., 2], torch.full((1, 2), 3.0))  # the cosine over the whole vector
+    network.read_out = "answer"
+    torch.testing.assert_close(network(item, user), told[..., 4:].flatten(1))
 
 
 @pytest.mark.parametrize("top_k", [1, 4])
@@ -204,6 +208,28 @@ def test_settings_reach_the_network() -> None:
     assert (memory.metric, memory.activation) == ("l2", "sigmoid")
 
 
+def make_batch() -> Batch:
+    item, user = draw(8)
+    return Batch(
+        label=torch.ones(8), user=user[:, None], item=item, context=torch.empty(8, 0, dtype=torch.int64),
+        numeric=torch.empty(8, 0), history=item[:, None], history_mask=torch.ones(8, 1, dtype=torch.bool),
+        group=user,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("query", ["factored", "joint"])
+def test_a_gate_is_open_at_first(query: str) -> None:
+    batch, scores = make_batch(), []
+    for gate in (False, True):
+        torch.manual_seed(3)
+        memory = MemorySettings(query=query, sub_keys=8, gate=gate)  # type: ignore[arg-type]
+        model = CTRModel(FEATURES, ModelSettings(hidden=(64,), memory=memory)).eval()
+        torch.nn.init.normal_(model.memory.memory.values, generator=torch.Generator().manual_seed(0))
+        scores.append(model(batch).logits)
+        assert (model.gate is not None) == gate
+    torch.testing.assert_close(scores[1], scores[0])
+
+
 @pytest.mark.parametrize("query", ["factored", "joint"])
 def test_a_gate_multiplies_everything_but_the_memorys_own_part(query: str) -> None:
     memory = MemorySettings(query=query, sub_keys=8, gate=True)  # type: ignore[arg-type]
@@ -215,12 +241,8 @@ def test_a_gate_multiplies_everything_but_the_memorys_own_part(query: str) -> No
     torch.nn.init.normal_(model.memory.memory.values)
     torch.nn.init.normal_(model.gate.map.weight)
     torch.nn.init.normal_(model.gate.map.bias)
-    item, user = draw(8)
-    batch = Batch(
-        label=torch.ones(8), user=user[:, None], item=item, context=torch.empty(8, 0, dtype=torch.int64),
-        numeric=torch.empty(8, 0), history=item[:, None], history_mask=torch.ones(8, 1, dtype=torch.bool),
-        group=user,
-    )  # fmt: skip
+    batch = make_batch()
+    item = batch.item
     seen: list[Tensor] = []
     model.tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     logits = model(batch).logits
@@ -237,23 +259,24 @@ def test_a_gate_multiplies_everything_but_the_memorys_own_part(query: str) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keys": "flat", "sub_keys": 257}, "sub_keys must be at most 256 for keys {}'flat', got 257"),
-        ({"keys": "flat", "address": "item", "sub_keys": 256}, "address must be 'pair' for keys {}'flat', got 'item'"),
-        ({"target": "pair", "code_dim": 7}, "code_dim must be even for target {}'pair', got 7"),
+        ({"keys": "flat", "sub_keys": 257}, "sub_keys must be at most 256 for keys = 'flat', got 257"),
+        ({"keys": "flat", "address": "item", "sub_keys": 256}, "address must be 'pair' for keys = 'flat', got 'item'"),
+        ({"target": "pair", "code_dim": 7}, "code_dim must be even for target = 'pair', got 7"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message.format("")):
+    with pytest.raises(ValueError, match=message):
         make(**options)
-    with pytest.raises(SettingsError, match=message.format("= ")):
+    with pytest.raises(SettingsError, match=message):
         Settings().override(options)
 
 
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("keys", "product, flat"), ("code_metric", "cosine, dot, l2"), ("activation", "softmax, sigmoid, relu"),
-        ("loss", "smooth_l1, mse"),
+        ("keys", "product, flat"), ("code_metric", "dot, cosine, l2"), ("activation", "softmax, sigmoid, relu"),
+        ("loss", "smooth_l1, mse"), ("address", "pair, item, user"), ("target", "bound, pair"),
+        ("read_out", "familiarity, answer, both"),
     ],
 )  # fmt: skip
 def test_unknown_options(name: str, known: str) -> None:
@@ -269,7 +292,8 @@ def test_unknown_options(name: str, known: str) -> None:
     ("query", "name", "value"),
     [
         ("joint", "keys", "flat"), ("joint", "code_metric", "l2"), ("joint", "target", "pair"),
-        ("joint", "read_out", "both"), ("joint", "marginals", False), ("joint", "code_dim", 32),
+        ("joint", "read_out", "both"), ("joint", "address", "user"), ("joint", "marginals", False),
+        ("joint", "code_dim", 32),
         ("factored", "metric", "cosine"), ("factored", "key_dim", 8), ("factored", "positions", 0),
     ],
 )  # fmt: skip

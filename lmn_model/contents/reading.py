@@ -114,7 +114,8 @@ def read_contents(
     place = _place(feature, [each.name for each in vocabularies.features.item])
     data = settings.data if path is None else settings.override({"path": path}).data
     network = model.memory
-    assert isinstance(network, FactoredMemoryNetwork)
+    if not isinstance(network, FactoredMemoryNetwork):
+        raise TypeError(f"{folder}: the memory must be a FactoredMemoryNetwork, got {type(network).__name__}")
     with reproducible(settings.training.seed, settings.training.threads, on):
         dataset = open_dataset(data, vocabularies)
         with open_checkpoint(folder.best) as file:
@@ -201,7 +202,8 @@ def _truth(dataset: Dataset, place: int) -> tuple[IntArray, IntArray, IntArray, 
     tables = dataset.train.tables
     histories, starts = tables.histories, tables.histories.starts[:-1]
     seen = dataset.test.following(dataset.valid.following(dataset.train)).seen
-    assert seen is not None
+    if seen is None:
+        raise ValueError("seen of the test part must tell what the parts before it have seen, got None")
     ends = seen = seen[: len(starts)]
     if not isinstance(dataset.vocabularies, RowFeatures):
         ends = histories.ends(np.arange(len(starts)), np.full(len(starts), dataset.test.timestamps.min()))

@@ -116,22 +116,17 @@ def run_again(jobs: Sequence[Job], folder: Path, count: int) -> None:
         StudyFailed: metrics differ, or as in :func:`run_jobs`.
         StudyStopped: as in :func:`run_jobs`.
     """
-    known = {job.result: read_result(job.result) for job in jobs if job.result.exists()}
+    known = [job for job in jobs if job.result.exists()]
     if not known:
         raise StudyError("there is no result to compare with; run without --again first")
-    if open_jobs([job for job in jobs if job.result in known]):
-        raise StudyError("a half-done run with other settings is in the way")
+    open_jobs(known)  # refuses results of other settings
     if folder.exists():
         shutil.rmtree(folder)
-    repeats = [
-        replace(job, result=folder / job.result.name, run_folder=folder / job.run_folder.name)
-        for job in jobs
-        if job.result in known
-    ]
+    repeats = [replace(job, result=folder / job.result.name, run_folder=folder / job.run_folder.name) for job in known]
     run_jobs(repeats, count)
     other = []
-    for job, old in zip(repeats, known.values(), strict=True):
-        new = read_result(job.result)
+    for job, repeat in zip(known, repeats, strict=True):
+        old, new = read_result(job.result), read_result(repeat.result)
         if [new[part] for part in COMPARED] == [old[part] for part in COMPARED]:
             logger.info("%s: equal to the last digit", job)
         else:
