@@ -73,12 +73,8 @@ def test_batches_hold_the_rows_in_the_order_of_each_users_clock(folder: Path, ta
 
 
 def test_events_after_all_samples_change_no_order(folder: Path, tables: Tables, tmp_path: Path) -> None:
-    longer = tables["user_info"].with_row_index().select(
-        pl.concat_list("full_item_seq", pl.lit([3, 3, 3]).repeat_by(pl.col("index") % 4).list.eval(
-            pl.element().explode()
-        )).alias("full_item_seq")
-    )  # fmt: skip
-    assert longer["full_item_seq"].list.len().to_list() != tables["user_info"]["full_item_seq"].list.len().to_list()
+    lists = [[*events, *[3] * (user % 4)] for user, events in enumerate(tables["user_info"]["full_item_seq"].to_list())]
+    longer = pl.DataFrame({"full_item_seq": lists}, schema={"full_item_seq": pl.List(pl.Int64)})
     other = write_rows(tmp_path / "longer", {**tables, "user_info": longer}, {"product_id": 100, "tab": 2})
     for part in PARTS:
         ours, theirs = getattr(load_rows(folder), part), getattr(load_rows(other), part)
