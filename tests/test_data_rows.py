@@ -164,7 +164,7 @@ def changed(tables: Tables, table: str, column: str, row: int, value: object) ->
         ("train", "label", 3, None),
         ("valid", "item_index", 3, 1),
         ("test", "hour", 2, 99),
-        ("train", "seq_len", 3, 0),
+        ("train", "seq_len", 2, 0),
         ("item_info", "category", 5, 99),
         ("user_info", "full_item_seq", 2, None),
     ],
