@@ -50,7 +50,7 @@ def collect_launches(
     with _part(parts, "router", amd):
         weights, slots = launch_product_key_topk(queries, keys, K, metric, activation)
     with _part(parts, "router_backward", amd):
-        launch_product_key_topk_backward(weights, queries, keys, slots, metric, (True, True))
+        launch_product_key_topk_backward(weights, queries, keys, slots, weights, metric, activation, (True, True))
     bag_slots, bag_weights = slots.flatten(1), weights.flatten(1)
     with _part(parts, "bag", amd):
         launch_gather_aggregate(values, bag_slots, bag_weights)

@@ -5,7 +5,8 @@ All sides of an op compute the same maths at the same level, from the same input
 values' gradient is dense, as the published layers have it, or sparse rows, as this library's modules have it.
 
 Plain torch is what the published product-key layers write: scores by einsum, a ``topk`` on each axis, all K x K sums,
-``topk`` of them, a gather of their slots, softmax, and ``embedding_bag`` with per-sample weights.
+``topk`` of them, a gather of their slots, softmax, and ``embedding_bag`` with per-sample weights (on a GPU in bfloat16,
+of whose weights ``embedding_bag`` has no gradient, ``embedding`` and a batched product when training).
 """
 
 from __future__ import annotations
@@ -98,7 +99,12 @@ def torch_router(queries: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]
 
 
 def torch_bag(values: Tensor, slots: Tensor, weights: Tensor, sparse: bool = False) -> Tensor:
-    """``[B, D]`` by ``embedding_bag``; ``sparse`` gives the values uncoalesced rows, one for each entry."""
+    """``[B, D]`` by ``embedding_bag``; ``sparse`` gives the values uncoalesced rows, one for each entry.
+
+    On a GPU it has no gradient of bfloat16 weights: there the rows are gathered, ``[B, L, D]``, and multiplied.
+    """
+    if values.is_cuda and values.dtype == torch.bfloat16 and torch.is_grad_enabled():
+        return torch.einsum("bl,bld->bd", weights, F.embedding(slots, values, sparse=sparse))
     return F.embedding_bag(slots, values, mode="sum", per_sample_weights=weights, sparse=sparse)
 
 

@@ -61,7 +61,9 @@ for B in (33, 1, 16, 17):  # the first is large enough for every kernel
     with record_launches() as launches:
         launch_memory_lookup(queries, keys, values, 3, "dot", "softmax")
         launch_product_key_topk(queries.double(), keys.double(), 3, "dot")
-        launch_product_key_topk_backward(weights[:, None], queries, keys, slots[:, None], "dot", (True, True))
+        launch_product_key_topk_backward(
+            weights[:, None], queries, keys, slots[:, None], None, "dot", "none", (True, True)
+        )
         launch_weights_backward(torch.ones(B, 5), values, slots, torch.float32)
         launch_values_backward(torch.ones(B, 5), slots, weights, 64, torch.float32)
         launch_touched_rows(torch.ones(B, 5), slots, weights, 64, torch.float32, padded=True)

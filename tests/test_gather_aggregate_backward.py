@@ -12,6 +12,7 @@ from test_gather_aggregate import (
     BACKWARD_PARTS,
     BACKWARD_WEIGHTS,
     CHUNK,
+    BACKWARD_WEIGHTS,
     COUNT_RUNS,
     OPS,
     SORT,
@@ -24,7 +25,7 @@ from lmn_kernels.gather_aggregate import api
 from lmn_kernels.launch import launch_counts, record_launches
 from lmn_kernels.testing import BagInputs, grads_of, make_bag_inputs
 
-SORT_BLOCK = 2048
+SORT_BLOCK = 1024
 
 
 def bag_of(slots: Tensor, M: int, D: int, device: torch.device) -> BagInputs:
@@ -33,67 +34,46 @@ def bag_of(slots: Tensor, M: int, D: int, device: torch.device) -> BagInputs:
     return BagInputs(values, slots.to(device), weights)
 
 
-@pytest.mark.parametrize("M", [1, 2, 3, 9, 1 << 10, 1 << 11, (1 << 11) + 1, 1 << 20, (1 << 22) + 1, 1 << 31])
+@pytest.mark.parametrize(
+    ("M", "width"),
+    [(1, torch.int16), (2**15 - 1, torch.int16), (2**15, torch.int32), (2**31 - 1, torch.int32), (2**31, torch.int64)],
+)
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_sort_is_that_of_torch_for_any_number_of_bits(M: int, dtype: torch.dtype, device: torch.device) -> None:
+@pytest.mark.parametrize("entries", [1, SORT_BLOCK - 1, SORT_BLOCK, SORT_BLOCK + 1])
+def test_sort_is_stable_and_its_keys_are_narrow(
+    M: int, width: torch.dtype, dtype: torch.dtype, entries: int, device: torch.device
+) -> None:
     pytest.importorskip("triton")
     from lmn_kernels.gather_aggregate.triton.sort import sort_entries
 
-    slots = torch.randint(M, (60, 5), device=device).minimum(torch.tensor(2**31 - 1)).to(dtype)
-    slots[:, 3] = slots[:, 1]  # repeats, whose order is that of the entries
-    entries = sort_entries(slots, M)
+    slots = torch.randint(min(M, 2**31 - 1), (entries, 1), device=device).to(dtype)
+    slots[::3] = slots[0].clone()  # repeats, whose order is that of the entries
     keys, order = slots.reshape(-1).sort(stable=True)
-    assert entries.slots.dtype == entries.order.dtype == torch.int32
-    assert torch.equal(entries.slots[:300], keys.int())
-    assert torch.equal(entries.order[:300], order.int())
-    assert (entries.slots[300:-1] == -1).all()
+    ours = sort_entries(slots, M)
+    assert ours.slots.dtype == width
+    assert torch.equal(ours.slots[:entries].long(), keys.long())
+    assert torch.equal(ours.order[:entries], order)
+    assert (ours.slots[entries:] == M).all() and (ours.order[entries:] >= entries).all()
 
 
-@pytest.mark.parametrize("entries", [1, SORT_BLOCK - 1, SORT_BLOCK, SORT_BLOCK + 1, 2 * SORT_BLOCK + 77])
-def test_sort_of_several_blocks_is_stable(entries: int, device: torch.device) -> None:
+def test_sort_puts_slots_outside_the_table_last(device: torch.device) -> None:
     pytest.importorskip("triton")
     from lmn_kernels.gather_aggregate.triton.sort import sort_entries
 
-    slots = torch.randint(40, (entries, 1), device=device)
-    keys, order = slots.reshape(-1).sort(stable=True)
-    ours = sort_entries(slots, 40)
-    assert torch.equal(ours.slots[:entries].long(), keys)
-    assert torch.equal(ours.order[:entries].long(), order)
-    assert (ours.order[entries:-1] == -1).all()
-
-
-def test_sort_marks_slots_outside_the_table(device: torch.device) -> None:
-    pytest.importorskip("triton")
-    from lmn_kernels.gather_aggregate.triton.sort import MOST_SLOTS, sort_entries
-
-    for stray, M in ((-1, 9), (9, 9), (2**40, 9), (-(2**40), MOST_SLOTS + 5), (MOST_SLOTS + 5, MOST_SLOTS + 5)):
+    for stray, M in ((-1, 9), (9, 9), (2**40, 9), (-(2**40), 2**31 + 5), (2**31 + 5, 2**31 + 5)):
         slots = torch.tensor([[5, 0], [stray, 5]], device=device)
         entries = sort_entries(slots, M)
-        assert entries.slots[:4].tolist() == [0, 0, 5, 5]
-        assert entries.order[:4].tolist() == [1, ~2, 0, 3]
-
-
-def test_numbers_are_wide_where_an_int32_is_too_narrow() -> None:
-    pytest.importorskip("triton")
-    from lmn_kernels.gather_aggregate.triton.sort import MOST_ENTRIES, MOST_SLOTS, sort_entries
-
-    def dtypes(entries: int, M: int) -> set[torch.dtype]:
-        with record_launches() as launches:
-            ours = sort_entries(torch.empty(entries, 1, dtype=torch.int64, device="meta"), M)
-        assert bool(launches) == (ours.slots.dtype == torch.int32)
-        return {ours.slots.dtype, ours.order.dtype}
-
-    assert dtypes(MOST_ENTRIES, 10) == dtypes(10, MOST_SLOTS) == {torch.int32}
-    assert dtypes(MOST_ENTRIES + 1, 10) == dtypes(10, MOST_SLOTS + 1) == {torch.int64}
-    assert MOST_ENTRIES + 2 * SORT_BLOCK <= 2**31  # numbers up to the end of the last block
-    assert MOST_SLOTS <= 2**31
+        assert entries.slots[:5].tolist() == [0, 5, 5, M, M]
+        assert entries.order[:4].tolist() == [1, 0, 3, 2]
 
 
 def test_wide_numbers_give_the_same_gradients(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    from lmn_kernels.gather_aggregate.triton import sort
+    from lmn_kernels.gather_aggregate.triton import rows, sort, sums
 
-    monkeypatch.setattr(sort, "MOST_SLOTS", 8)
+    for module in (rows, sums):
+        monkeypatch.setattr(module, "MOST_NARROW", 8)
+    monkeypatch.setattr(sort, "narrowest", lambda largest: torch.int64)
     bag = bag_of(torch.randint(9, (40, 5)), 9, 5, device)
     for sparse_grad in (False, True):
         assert_equals_the_loops(bag, sparse_grad=sparse_grad, backend="triton")
@@ -160,7 +140,7 @@ def test_deterministic_mode_takes_the_sorted_pass_which_the_default_takes_too(
 ) -> None:
     pytest.importorskip("triton")
     bag = make_bag_inputs(30, 3, 5, 6, device=device, requires_grad=True)
-    runs = {COUNT_RUNS: 1} if sparse_grad else {}
+    runs = {COUNT_RUNS: 1, BACKWARD_WEIGHTS: 1} if sparse_grad else {}
     bits = []
     for deterministic in (False, True):
         torch.use_deterministic_algorithms(deterministic)
@@ -233,7 +213,7 @@ def test_no_step_reads_a_number_on_the_host(needed: tuple[str, ...]) -> None:
             assert rows.shape == (3500,)
         else:
             launch_weights_backward(grad, values, slots, torch.float32)
-    assert len(launches) == (2 if needed == ("weights",) else 1 + 2 * (3 + 1 + 2) + 1)
+    assert len(launches) == (2 if needed == ("weights",) else 1 + 2 * (1 + 1 + 2) + 1 + ("weights" in needed))
 
 
 @pytest.mark.gpu

@@ -25,7 +25,7 @@ METRICS = ("dot", "cosine", "l2")
 ACTIVATIONS = ("softmax", "sigmoid", "relu")
 ROUTER = {"_product_key_topk_survivors_fwd_kernel": 1, "_product_key_topk_few_lists_fwd_kernel": 1}
 BAG = "_gather_aggregate_fwd_kernel"
-SORT = {f"_gather_aggregate_sort_{step}_kernel": 1 for step in ("count", "scan", "move")}
+SORT = {"_gather_aggregate_sort_keys_kernel": 1}
 
 
 def weigh(scores: Tensor, activation: str) -> Tensor:
@@ -107,7 +107,11 @@ def test_computes_nothing_for_frozen_inputs(needed: str, device: torch.device) -
     launch_counts.clear()
     (grad,) = grads_of(read.output, trainable)
     dots, sums = {"_gather_aggregate_bwd_weights_kernel": 1}, {**SORT, "_gather_aggregate_bwd_entries_kernel": 1}
-    assert launch_counts == {"queries": {**dots, BAG: 1}, "keys": {**dots, **sums}, "values": sums}[needed]
+    axes = {"_product_key_topk_bwd_axes_kernel": 1}
+    assert (
+        launch_counts
+        == {"queries": {**dots, **axes, BAG: 1}, "keys": {**dots, **axes, **sums}, "values": sums}[needed]
+    )
     plain, _ = plain_read(*inputs, read.slots, "dot", "softmax")
     torch.testing.assert_close(grad, *grads_of(plain, trainable))
 
@@ -274,7 +278,7 @@ def test_the_triton_path_materialises_neither_gathered_rows_nor_pairs_nor_scores
         queries, keys, values = torch.empty(B, 1, 2, C), torch.empty(1, 2, N, C), torch.empty(N * N, D)
     with record_launches() as launches, _LargestOutput() as read:
         output, slots, weights = launch_memory_lookup(queries, keys, values, K, metric, "softmax")
-        launch_product_key_topk_backward(weights, queries, keys, slots, metric, (True, True))
+        launch_product_key_topk_backward(weights, queries, keys, slots, weights, metric, "softmax", (True, True))
     with record_launches() as more, _LargestOutput() as backward:
         launch_values_backward(output, slots.flatten(1), weights.flatten(1), N * N, torch.float32, values)
     assert launches

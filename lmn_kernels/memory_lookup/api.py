@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..activation import ACTIVATIONS, activation_backward
+from ..activation import ACTIVATIONS
 from ..backend import check_backend, use_triton
 from ..checks import check_choice, check_flag, check_same_device, check_tensor
 from ..dtypes import accumulator, describe
@@ -134,13 +134,18 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     queries, keys, values, _, ctx.metric, ctx.activation, ctx.sparse_grad, ctx.backend = inputs
     _, slots, weights = output
     ctx.mark_non_differentiable(slots)
+    ctx.set_materialize_grads(False)  # the weights' gradient, all zeros where they are not used, would be filled and added
+    ctx.like_output = (values.shape[1], values.dtype)
     ctx.values_like = (values.shape[0], values.dtype) if ctx.needs_input_grad[2] else None
     router = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
     ctx.save_for_backward(queries, keys, values if router else None, slots, weights)
 
 
-def _backward(ctx: Any, grad: Tensor, _: Tensor, grad_weights: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None, _: None, grad_weights: Tensor | None) -> tuple[Tensor | None, ...]:
     queries, keys, values, slots, weights = ctx.saved_tensors
+    if grad is None:  # the output was not used
+        width, dtype = ctx.like_output
+        grad = queries.new_zeros(queries.shape[0], width, dtype=dtype)
     needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
     grad_values, from_output = bag_gradients(
         grad,
@@ -154,8 +159,12 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor, grad_weights: Tensor) -> tuple[
     )
     grad_queries = grad_keys = None
     if from_output is not None:
-        grad_scores = activation_backward(from_output.view_as(weights) + grad_weights, weights, ctx.activation)
-        grad_queries, grad_keys = router_gradient(grad_scores, queries, keys, slots, ctx.metric, needs, ctx.backend)
+        total = from_output.view_as(weights)
+        if grad_weights is not None:
+            total = total + grad_weights
+        grad_queries, grad_keys = router_gradient(
+            total, queries, keys, slots, weights, ctx.metric, ctx.activation, needs, ctx.backend
+        )
     return grad_queries, grad_keys, grad_values, None, None, None, None, None
 
 

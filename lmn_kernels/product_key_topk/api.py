@@ -108,19 +108,24 @@ def check_router_arguments(op: str, queries: Tensor, keys: Tensor, k: int, metri
 
 
 def router_gradient(
-    grad_scores: Tensor,
+    grad: Tensor,
     queries: Tensor,
     keys: Tensor,
     slots: Tensor,
+    weights: Tensor | None,
     metric: str,
+    activation: str,
     needs: tuple[bool, bool],
     backend: str,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of queries and keys, None where not needed, through the dispatched op."""
+    """Gradients of queries and keys, None where not needed, through the dispatched op.
+
+    ``grad`` is that of the weights that ``activation`` made, if ``weights`` are given, and else of the scores.
+    """
     if not any(needs):
         return None, None
-    grad_queries, grad_keys = _backward_op(grad_scores, queries, keys, slots, metric, list(needs), backend)
-    return grad_queries if needs[0] else None, grad_keys if needs[1] else None
+    gradients = _backward_op(grad, queries, keys, slots, weights, metric, activation, list(needs), backend)
+    return gradients[0] if needs[0] else None, gradients[1] if needs[1] else None
 
 
 def _forward_implementation(queries: Tensor, keys: Tensor, k: int, metric: str, backend: str) -> tuple[Tensor, Tensor]:
@@ -138,9 +143,17 @@ def _forward_fake(queries: Tensor, keys: Tensor, k: int, metric: str, backend: s
 
 
 def _backward_implementation(
-    grad_scores: Tensor, queries: Tensor, keys: Tensor, slots: Tensor, metric: str, needs: list[bool], backend: str
+    grad: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    slots: Tensor,
+    weights: Tensor | None,
+    metric: str,
+    activation: str,
+    needs: list[bool],
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
-    arguments = (grad_scores, queries, keys, slots, metric, (needs[0], needs[1]))
+    arguments = (grad, queries, keys, slots, weights, metric, activation, (needs[0], needs[1]))
     if use_triton(_OP, backend, queries.device):
         from .triton import launch_product_key_topk_backward
 
@@ -155,7 +168,15 @@ def _backward_implementation(
 
 
 def _backward_fake(
-    grad_scores: Tensor, queries: Tensor, keys: Tensor, slots: Tensor, metric: str, needs: list[bool], backend: str
+    grad: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    slots: Tensor,
+    weights: Tensor | None,
+    metric: str,
+    activation: str,
+    needs: list[bool],
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     return (
         queries.new_empty(queries.shape) if needs[0] else queries.new_empty(0),
@@ -170,8 +191,8 @@ _forward = register(
     capturable=False,
 )
 _backward_op = register(
-    "product_key_topk_backward(Tensor grad_scores, Tensor queries, Tensor keys, Tensor slots, str metric, "
-    "bool[] needs, str backend) -> (Tensor, Tensor)",
+    "product_key_topk_backward(Tensor grad, Tensor queries, Tensor keys, Tensor slots, Tensor? weights, str metric, "
+    "str activation, bool[] needs, str backend) -> (Tensor, Tensor)",
     _backward_implementation,
     _backward_fake,
 )
@@ -186,7 +207,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 def _backward(ctx: Any, grad_scores: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     queries, keys, slots = ctx.saved_tensors
     needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
-    gradients = router_gradient(grad_scores, queries, keys, slots, ctx.metric, needs, ctx.backend)
+    gradients = router_gradient(grad_scores, queries, keys, slots, None, ctx.metric, "none", needs, ctx.backend)
     return *gradients, None, None, None
 
 

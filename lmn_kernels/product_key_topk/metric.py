@@ -20,7 +20,7 @@ from torch import Tensor
 METRICS = ("dot", "cosine", "l2")
 EPS = 1e-12
 
-Bag = Callable[[Tensor, Tensor, Tensor], Tensor]
+Bag = Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor]
 Scatter = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
@@ -41,69 +41,78 @@ def combine_terms(dots: Tensor, query_term: Tensor | None, key_term: Tensor | No
     return (2 * dots - key_term - query_term).clamp_max(0)  # rounding must not make a distance negative
 
 
+def axis_entries(grad_scores: Tensor, slots: Tensor, N: int) -> tuple[Tensor, Tensor]:
+    """Rows of the key table, of all heads and axes, that each query half chose, and the gradient of each one's score.
+
+    A chosen score is s_0[i] + s_1[j], so one gradient goes to both axes.
+
+    Args:
+        grad_scores: ``[B, H, K]``.
+        slots: ``[B, H, K]`` integers i * N + j.
+        N: sub-keys on an axis.
+
+    Returns:
+        Rows in [0, H * 2 * N) and gradients, both ``[B * H * 2, K]``.
+    """
+    B, H, K = slots.shape
+    sub_keys = torch.stack((torch.div(slots, N, rounding_mode="floor"), slots.remainder(N)), dim=2)  # [B, H, 2, K]
+    first_row = torch.arange(H * 2, device=slots.device, dtype=slots.dtype).view(1, H, 2, 1) * N
+    gradients = grad_scores.unsqueeze(2).expand(B, H, 2, K).reshape(B * H * 2, K)
+    return (sub_keys + first_row).view(B * H * 2, K), gradients.contiguous()  # a lone row is a view of stride 0
+
+
 def sparse_score_backward(
-    grad_scores: Tensor,
+    ids: Tensor,
+    gradients: Tensor,
     queries: Tensor,
     keys: Tensor,
-    slots: Tensor,
     metric: str,
     needs: tuple[bool, bool],
     bag: Bag,
     scatter: Scatter,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the K chosen scores of each row and head; the other scores have none.
+    """Gradients of queries and keys from those of the K chosen scores of each query half; the others have none.
 
-    A chosen score is s_0[i] + s_1[j], so one gradient goes to both axes. For the dot product a query half gets a
-    weighted sum of K sub-keys (a bag over the key table) and a sub-key gets a weighted sum of the query halves that
-    chose it (the transpose of that bag); the other metrics add a correction of the size of their inputs. No ``[B, N]``
-    matrix of score gradients exists.
+    For the dot product a query half gets a weighted sum of K sub-keys (a bag over the key table) and a sub-key gets a
+    weighted sum of the query halves that chose it (the transpose of that bag); the other metrics add a correction of
+    the size of their inputs. No ``[B, N]`` matrix of score gradients exists.
 
     Args:
-        grad_scores: ``[B, H, K]``.
+        ids, gradients: of :func:`axis_entries`.
         queries: ``[B, H, 2, C]``.
         keys: ``[H, 2, N, C]``.
-        slots: ``[B, H, K]`` integers.
         metric: one of :data:`METRICS`.
         needs: whether the gradient of the queries and of the keys is wanted.
-        bag: ``bag(table [R, C], ids [X, K], weights [X, K]) -> [X, C]``, in the accumulator's type.
+        bag: ``bag(table [R, C], ids [X, K], weights [X, K], dtype) -> [X, C]`` in that type, summed in the
+            accumulator's.
         scatter: ``scatter(ids [X, K], weights [X, K], source [X, C], R) -> [R, C]``, in the accumulator's type.
 
     Returns:
         Gradients in the types of ``queries`` and ``keys``; None where not wanted.
     """
-    B, H, _, C = queries.shape
-    N = keys.shape[2]
-    K = slots.shape[2]
-    sub_keys = torch.stack((torch.div(slots, N, rounding_mode="floor"), slots.remainder(N)), dim=2)  # [B, H, 2, K]
-    first_row = torch.arange(H * 2, device=slots.device, dtype=slots.dtype).view(1, H, 2, 1) * N
-    ids = (sub_keys + first_row).view(B * H * 2, K)
-    weights = (
-        grad_scores.unsqueeze(2).expand(B, H, 2, K).reshape(B * H * 2, K).contiguous()
-    )  # a lone row comes as a view of stride 0
-    q = queries.reshape(B * H * 2, C)
-    k = keys.reshape(H * 2 * N, C)
-
+    q = queries.reshape(-1, queries.shape[-1])
+    k = keys.reshape(-1, keys.shape[-1])
+    wide = gradients.dtype
     grad_queries = grad_keys = None
     if metric == "cosine":
-        wide = grad_scores.dtype
         q_scale, k_scale = _unit_scale(q, wide), _unit_scale(k, wide)
         q_unit, k_unit = q.to(wide) * q_scale, k.to(wide) * k_scale
         if needs[0]:
-            grad_queries = _through_norm(bag(k_unit, ids, weights), q_unit, q_scale)
+            grad_queries = _through_norm(bag(k_unit, ids, gradients, wide), q_unit, q_scale)
         if needs[1]:
-            grad_keys = _through_norm(scatter(ids, weights, q_unit, k.shape[0]), k_unit, k_scale)
+            grad_keys = _through_norm(scatter(ids, gradients, q_unit, k.shape[0]), k_unit, k_scale)
     elif metric == "l2":
         if needs[0]:
-            grad_queries = 2 * (bag(k, ids, weights) - q * weights.sum(-1, keepdim=True))
+            grad_queries = 2 * (bag(k, ids, gradients, wide) - q * gradients.sum(-1, keepdim=True))
         if needs[1]:
-            q_one = torch.cat((q, q.new_ones(q.shape[0], 1)), dim=-1)  # [X, C + 1]: the last column sums the weights
-            sums = scatter(ids, weights, q_one, k.shape[0])
-            grad_keys = 2 * (sums[:, :C] - k * sums[:, C:])
+            q_one = torch.cat((q, q.new_ones(q.shape[0], 1)), dim=-1)  # [X, C + 1]: the last column sums the gradients
+            sums = scatter(ids, gradients, q_one, k.shape[0])
+            grad_keys = 2 * (sums[:, :-1] - k * sums[:, -1:])
     else:
         if needs[0]:
-            grad_queries = bag(k, ids, weights)
+            grad_queries = bag(k, ids, gradients, queries.dtype)
         if needs[1]:
-            grad_keys = scatter(ids, weights, q, k.shape[0])
+            grad_keys = scatter(ids, gradients, q, k.shape[0])
     return (
         None if grad_queries is None else grad_queries.to(queries.dtype).view(queries.shape),
         None if grad_keys is None else grad_keys.to(keys.dtype).view(keys.shape),

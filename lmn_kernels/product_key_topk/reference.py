@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..activation import activation_backward
 from ..dtypes import accumulator
 from ..gather_aggregate.reference import gather_aggregate_reference, scatter_rows_reference
-from .metric import combine_terms, metric_term, sparse_score_backward
+from .metric import axis_entries, combine_terms, metric_term, sparse_score_backward
 from .selection import best_first
 from .staircase import staircase
 
@@ -70,13 +71,20 @@ def add_scores(first: Tensor, second: Tensor) -> Tensor:
 
 
 def product_key_topk_backward_reference(
-    grad_scores: Tensor, queries: Tensor, keys: Tensor, slots: Tensor, metric: str, needs: tuple[bool, bool]
+    grad: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    slots: Tensor,
+    weights: Tensor | None,
+    metric: str,
+    activation: str,
+    needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the queries and of the keys from those of the chosen scores."""
-    return sparse_score_backward(
-        grad_scores, queries, keys, slots, metric, needs, bag=_bag, scatter=scatter_rows_reference
-    )
+    """Gradients of the queries and of the keys from those of the chosen scores or, if they are given, the weights."""
+    grad_scores = grad if weights is None else activation_backward(grad, weights, activation)
+    entries = axis_entries(grad_scores, slots, keys.shape[2])
+    return sparse_score_backward(*entries, queries, keys, metric, needs, bag=_bag, scatter=scatter_rows_reference)
 
 
-def _bag(table: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    return gather_aggregate_reference(table.to(weights.dtype), ids, weights)
+def _bag(table: Tensor, ids: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    return gather_aggregate_reference(table.to(weights.dtype), ids, weights).to(dtype)

@@ -37,6 +37,7 @@ from .tile import LANES, acc_type, columns_per_lane, narrow, power_of_two
 CHUNK = 64
 MOST_CHUNKS = 16  # that a program walks side by side where rows are narrow
 MOST_WARPS = 8
+MOST_NARROW = 2**31 - 2 * MOST_CHUNKS * CHUNK  # entries, and slots, that an int32 counts past the end of a program
 
 
 def launch_values_backward(
@@ -46,7 +47,7 @@ def launch_values_backward(
     out = grad.new_zeros(M, grad.shape[1], dtype=dtype)
     if slots.numel() == 0 or out.numel() == 0:
         return out, None if values is None else launch_weights_backward(grad, values, slots, weights.dtype)
-    return out, launch_sums(sort_entries(slots, M), grad, values, slots, weights, out, None)
+    return out, launch_sums(sort_entries(slots, M), grad, values, slots, weights, M, out, None)
 
 
 def launch_scatter_rows(ids: Tensor, weights: Tensor, source: Tensor, rows: int) -> Tensor:
@@ -60,6 +61,7 @@ def launch_sums(
     values: Tensor | None,
     slots: Tensor,
     weights: Tensor,
+    M: int,
     out: Tensor,
     numbers: tuple[Tensor, Tensor] | None,
 ) -> Tensor | None:
@@ -68,6 +70,7 @@ def launch_sums(
     Args:
         entries: of ``slots``, sorted.
         grad: ``[B, D]``; values: ``[M, D]``; slots, weights: ``[B, L]``; B * L and D must not be 0.
+        M: rows of the table; entries of other slots have no sum.
         out: contiguous ``[*, D]``; a run is written to the row of its slot or, with ``numbers``, of its number.
         numbers: how many runs begin before each chunk of ``CHUNK`` entries, and where the slot of each run is written.
     """
@@ -76,13 +79,14 @@ def launch_sums(
     rows = (grad,) if values is None else (grad, values)
     block_c, block_d, warps, unroll = _tile(D, *rows)
     if values is not None and block_d < D:  # no program sees whole rows
-        launch_sums(entries, grad, None, slots, weights, out, numbers)
+        launch_sums(entries, grad, None, slots, weights, M, out, numbers)
         return launch_weights_backward(grad, values, slots, weights.dtype)
     E = slots.numel()
     chunks = triton.cdiv(E, CHUNK)
     acc = accumulator(out.dtype, grad.dtype, weights.dtype)
     parts = grad.new_empty(2 * chunks, D, dtype=acc)
-    part_rows = entries.slots.new_empty(2 * chunks)
+    wide = max(E, M) > MOST_NARROW
+    part_rows = slots.new_empty(2 * chunks, dtype=torch.int64 if wide else torch.int32)
     grad_weights = None if values is None else weights.new_empty(weights.shape)
     table = grad if values is None else values
     runs_before, run_slots = (out, out) if numbers is None else numbers
@@ -91,7 +95,7 @@ def launch_sums(
         (triton.cdiv(chunks, block_c), triton.cdiv(D, block_d)),
         entries.slots, entries.order, grad, weights.contiguous(), table, runs_before, run_slots,
         out if grad_weights is None else grad_weights, out, parts, part_rows,
-        E, chunks, table.stride(1),
+        E, M, chunks, table.stride(1),
         D=D, L=slots.shape[1], ROW_V=table.stride(0), NUMBERED=numbers is not None,
         DOTS=values is not None, CHUNK=CHUNK, UNROLL=unroll, BLOCK_C=block_c, BLOCK_D=block_d, ACC=acc_type(acc),
         num_warps=warps,
@@ -125,7 +129,18 @@ def _tile(D: int, *rows: Tensor) -> tuple[int, int, int, int]:
 
 
 @triton.jit
-def _chunk_parts(rows_ptr, runs_before_ptr, chunk, chunks, E, CHUNK: tl.constexpr, NUMBERED: tl.constexpr):
+def _load_rows(rows_ptr, e, mask, M, POSITION: tl.constexpr):
+    """Row that each entry or part goes to; -1 where it is masked or, if there is an M, outside the table."""
+    rows = tl.load(rows_ptr + e) if mask is None else tl.load(rows_ptr + e, mask=mask, other=-1)
+    if M is not None:
+        rows = tl.where(rows < M, rows, -1)
+    return rows.to(POSITION)
+
+
+@triton.jit
+def _chunk_parts(
+    rows_ptr, runs_before_ptr, chunk, chunks, E, M, CHUNK: tl.constexpr, NUMBERED: tl.constexpr, POSITION: tl.constexpr
+):  # fmt: skip
     """Row before each chunk and first row in it; the rows its two parts go to; whether the cut run began in it.
 
     A chunk that a run goes through has that run's sum as its head; its tail is zeros, so that parts of a run stay
@@ -133,10 +148,10 @@ def _chunk_parts(rows_ptr, runs_before_ptr, chunk, chunks, E, CHUNK: tl.constexp
     """
     first = chunk * CHUNK
     end = tl.minimum(first + CHUNK, E)
-    row = tl.load(rows_ptr + first, mask=first < E, other=-1)
-    last = tl.load(rows_ptr + first - 1, mask=(first > 0) & (first < E), other=-1)
-    final = tl.load(rows_ptr + end - 1, mask=first < E, other=-1)
-    following = tl.load(rows_ptr + end, mask=first + CHUNK < E, other=-1)
+    row = _load_rows(rows_ptr, first, first < E, M, POSITION)
+    last = _load_rows(rows_ptr, first - 1, (first > 0) & (first < E), M, POSITION)
+    final = _load_rows(rows_ptr, end - 1, first < E, M, POSITION)
+    following = _load_rows(rows_ptr, end, first + CHUNK < E, M, POSITION)
     head, tail = row, final
     if NUMBERED:
         head = tl.load(runs_before_ptr + chunk, mask=chunk < chunks, other=0).to(row.dtype) - 1
@@ -173,21 +188,21 @@ def _store_parts(
     tl.store(part + D, tl.where(tail_whole[:, None], acc, 0), mask=(tail_row >= 0)[:, None] & columns)
 
 
-@triton.jit(do_not_specialize=["E", "chunks"])
+@triton.jit(do_not_specialize=["E", "M", "chunks"])
 def _gather_aggregate_bwd_entries_kernel(
     slots_ptr, order_ptr, grad_ptr, weights_ptr, values_ptr, runs_before_ptr, run_slots_ptr, grad_weights_ptr,
-    out_ptr, parts_ptr, part_rows_ptr, E, chunks, stride_vd,
+    out_ptr, parts_ptr, part_rows_ptr, E, M, chunks, stride_vd,
     D: tl.constexpr, L: tl.constexpr, ROW_V: tl.constexpr, NUMBERED: tl.constexpr,
     DOTS: tl.constexpr, CHUNK: tl.constexpr, UNROLL: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
     ACC: tl.constexpr,
 ):  # fmt: skip
-    POSITION: tl.constexpr = slots_ptr.dtype.element_ty  # int64 where an int32 cannot count the entries
+    POSITION: tl.constexpr = part_rows_ptr.dtype.element_ty  # int64 where an int32 cannot count the entries
     UNSIGNED: tl.constexpr = tl.uint32 if tl.int32 == POSITION else tl.uint64  # divides in fewer instructions
     chunk = tl.program_id(0).to(POSITION) * BLOCK_C + tl.arange(0, BLOCK_C)
     d = (tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
     columns = (d < D)[None, :]
     last, slot, head_row, tail_row, tail_whole = _chunk_parts(
-        slots_ptr, runs_before_ptr, chunk, chunks, E, CHUNK, NUMBERED
+        slots_ptr, runs_before_ptr, chunk, chunks, E, M, CHUNK, NUMBERED, POSITION
     )
     if NUMBERED:
         run = tl.load(runs_before_ptr + chunk, mask=chunk < chunks, other=0).to(POSITION) - 1
@@ -199,10 +214,9 @@ def _gather_aggregate_bwd_entries_kernel(
         loaded: tl.tuple = ()
         for u in tl.static_range(UNROLL):
             e = chunk * CHUNK + start + u
-            following = tl.load(slots_ptr + e + 1)
-            order = tl.load(order_ptr + e)
-            inside = order >= 0
-            entry = tl.where(inside, order, ~order)
+            following = _load_rows(slots_ptr, e + 1, None, M, POSITION)
+            entry = tl.load(order_ptr + e).to(POSITION)
+            inside = slot >= 0
             weight = tl.load(weights_ptr + entry, mask=inside, other=0).to(ACC)
             wanted = inside[:, None] & columns
             b = (entry.to(UNSIGNED) // L).to(tl.int64)
@@ -244,7 +258,9 @@ def _gather_aggregate_bwd_parts_kernel(
     chunk = tl.program_id(0).to(POSITION) * BLOCK_C + tl.arange(0, BLOCK_C)
     d = (tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)).to(tl.int64)
     columns = (d < D)[None, :]
-    last, goes_to, head_row, tail_row, tail_whole = _chunk_parts(rows_ptr, rows_ptr, chunk, chunks, E, CHUNK, False)
+    last, goes_to, head_row, tail_row, tail_whole = _chunk_parts(
+        rows_ptr, rows_ptr, chunk, chunks, E, None, CHUNK, False, POSITION
+    )
     whole = chunk < 0
     acc = tl.zeros([BLOCK_C, BLOCK_D], dtype=source_ptr.dtype.element_ty)
     head = acc

@@ -23,6 +23,7 @@ from ...gather_aggregate.triton import launch_gather_aggregate, launch_scatter_r
 from ...launch import for_amd, launch
 from ..metric import metric_term, sparse_score_backward
 from ..staircase import staircase, staircase_chunks
+from .axis_entries import launch_axis_entries
 from .lists import _product_key_topk_few_lists_fwd_kernel, _product_key_topk_lists_fwd_kernel
 from .search import _product_key_topk_axis_search_fwd_kernel, _product_key_topk_pairs_search_fwd_kernel
 from .streaming import _product_key_topk_axis_fwd_kernel, _product_key_topk_pairs_fwd_kernel
@@ -62,19 +63,21 @@ def _launch_survivors(
     B, H, _, C = queries.shape
     N, k = keys.shape[2], slots.shape[2]
     block_k = max(8, triton.next_power_of_2(k))
-    capacity = 2 * block_k
+    places, capacity = 2 * block_k, 3 * block_k  # 44 of 1,024 random scores reach the bound at K = 32, 70 hardly ever
     tiles = triton.cdiv(B, TILE)
     lists = queries.new_empty(H * 2, tiles, capacity, TILE, dtype=torch.int64)  # survivors, later the K best
     counts = queries.new_empty(H * 2, B, dtype=torch.int32)
-    wide = queries.dtype == torch.float32  # no tensor cores, more registers: fewer rows, nothing in flight
-    block_b, block_n = 32 if wide else 64, 64
+    few = B * H <= FEW_ROWS
+    wide = queries.dtype == torch.float32
+    block_b, warps = (32, 4) if wide else (16, 8) if few else (64, 8)
+    block_n = 64
     launch(
         _product_key_topk_survivors_fwd_kernel, (triton.cdiv(B, block_b), H * 2),
         queries, keys, *terms, lists, counts, B, H, *queries.stride(), *keys.stride(),
         N=N, C=C, K=k, METRIC=metric, BLOCK_B=block_b, BLOCK_N=block_n, BLOCK_C=_block_c(C, queries.dtype),
-        BLOCK_K=block_k, CAPACITY=capacity, DEPTH=min(6, triton.cdiv(N, block_n)), ROUNDS=7, LOG_N=6,
-        TILE=TILE,
-        num_warps=4 if for_amd() else 8, num_stages=1 if wide else 3,  # 16 scores of a block a thread, 8 in float32
+        BLOCK_K=block_k, PLACES=places, CAPACITY=capacity, DEPTH=min(6, triton.cdiv(N, block_n)), ROUNDS=8, LOG_N=6,
+        TILE=TILE, PRECISION="tf32x3" if wide and not for_amd() else "ieee",
+        num_warps=4 if for_amd() else warps, num_stages=1 if wide else 3,
     )  # fmt: skip
     # Both tables are made by the first call, so that a graph may be captured after it at any number of rows.
     ranks, chunks = staircase(k, queries.device), staircase_chunks(k, block_k, queries.device)
@@ -82,7 +85,7 @@ def _launch_survivors(
         launch(
             _product_key_topk_few_lists_fwd_kernel, (triton.cdiv(B, 4), H),
             lists, counts, ranks, scores, slots, B, H,
-            N=N, K=k, CAPACITY=capacity, P=ranks.shape[1], ACTIVATION=activation,
+            N=N, K=k, PLACES=places, CAPACITY=capacity, P=ranks.shape[1], ACTIVATION=activation,
             BLOCK_K=block_k, BLOCK_P=max(block_k, triton.next_power_of_2(ranks.shape[1])), BLOCK_R=4, TILE=TILE,
             num_warps=4,
         )  # fmt: skip
@@ -91,7 +94,7 @@ def _launch_survivors(
         _product_key_topk_lists_fwd_kernel, (tiles, H),
         lists, counts, chunks, scores, slots, B, H, chunks.shape[0],
         N=N, K=k, CAPACITY=capacity, ACTIVATION=activation,
-        BLOCK_K=block_k, LOG_K=block_k.bit_length() - 1, TILE=TILE, num_warps=4,
+        BLOCK_K=block_k, LOG_K=block_k.bit_length() - 1, TILE=TILE, num_warps=8,
     )  # fmt: skip
 
 
@@ -148,13 +151,19 @@ def _block_c(C: int, dtype: torch.dtype) -> int:
 
 
 def launch_product_key_topk_backward(
-    grad_scores: Tensor, queries: Tensor, keys: Tensor, slots: Tensor, metric: str, needs: tuple[bool, bool]
+    grad: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    slots: Tensor,
+    weights: Tensor | None,
+    metric: str,
+    activation: str,
+    needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the queries and of the keys from those of the chosen scores."""
-    return sparse_score_backward(
-        grad_scores, queries, keys, slots, metric, needs, bag=_bag, scatter=launch_scatter_rows
-    )
+    """Gradients of the queries and of the keys from those of the chosen scores or, if they are given, the weights."""
+    entries = launch_axis_entries(grad, slots, weights, keys.shape[2], activation)
+    return sparse_score_backward(*entries, queries, keys, metric, needs, bag=_bag, scatter=launch_scatter_rows)
 
 
-def _bag(table: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    return launch_gather_aggregate(table, ids, weights, out_dtype=weights.dtype)
+def _bag(table: Tensor, ids: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    return launch_gather_aggregate(table, ids, weights, out_dtype=dtype)

@@ -46,7 +46,8 @@ def _product_key_topk_lists_fwd_kernel(
         survivors = list_rows(lists_ptr, head * 2 + axis, first_row, B, CAPACITY, TILE) + (p * TILE + row[None, :])
         best = tl.load(survivors, mask=p < count, other=LOWEST)  # [BLOCK_K, TILE]
         best = sort_columns(best, BLOCK_K, LOG_K, TILE, False)
-        for start in tl.static_range(BLOCK_K, CAPACITY, BLOCK_K):
+        longest = tl.max(tl.max(count, axis=1), axis=0)
+        for start in range(BLOCK_K, tl.minimum(longest, CAPACITY), BLOCK_K):
             more = tl.load(survivors + start * TILE, mask=start + p < count, other=LOWEST)
             best = merge_best(best, sort_columns(more, BLOCK_K, LOG_K, TILE, True), BLOCK_K, LOG_K, TILE)
         tl.store(survivors, best, mask=row_mask)
@@ -77,18 +78,21 @@ def _product_key_topk_lists_fwd_kernel(
 @triton.jit(do_not_specialize=["B"])
 def _product_key_topk_few_lists_fwd_kernel(
     lists_ptr, counts_ptr, ranks_ptr, scores_ptr, slots_ptr,
-    B, H, N: tl.constexpr, K: tl.constexpr, CAPACITY: tl.constexpr, P: tl.constexpr, ACTIVATION: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_R: tl.constexpr, TILE: tl.constexpr,
+    B, H, N: tl.constexpr, K: tl.constexpr, PLACES: tl.constexpr, CAPACITY: tl.constexpr, P: tl.constexpr,
+    ACTIVATION: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_R: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     head = tl.program_id(1).to(tl.int64)
     row_mask = (b < B)[:, None]
-    place = tl.arange(0, CAPACITY)[None, :]
+    place = tl.arange(0, PLACES)[None, :]
     k = tl.arange(0, BLOCK_K)[None, :]
     for axis in range(2):
         count = tl.load(counts_ptr + (head * 2 + axis) * B + b, mask=b < B, other=0)[:, None]
         survivors = list_rows(lists_ptr, head * 2 + axis, b, B, CAPACITY, TILE)[:, None]
         best = tl.topk(tl.load(survivors + place * TILE, mask=place < count, other=LOWEST), BLOCK_K)
+        for start in range(PLACES, tl.minimum(tl.max(tl.max(count, axis=1), axis=0), CAPACITY), BLOCK_K):
+            more = tl.load(survivors + (start + k) * TILE, mask=start + k < count, other=LOWEST)
+            best = tl.topk(tl.reshape(tl.join(best, more), [BLOCK_R, 2 * BLOCK_K]), BLOCK_K)
         tl.debug_barrier()  # every survivor is read before a list is written over it
         tl.store(survivors + k * TILE, best, mask=row_mask & (k < K))
     tl.debug_barrier()

@@ -31,7 +31,7 @@ def _block_scores(
     q, q_rows, row_mask, query_term, k_columns, k_terms, first,
     stride_qc, stride_kn, stride_kc,
     N: tl.constexpr, C: tl.constexpr, METRIC: tl.constexpr,
-    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Scores ``[BLOCK_B, BLOCK_N]`` of the block of sub-keys that begins at ``first``; -inf past the last sub-key."""
     n = tl.arange(0, BLOCK_N)
@@ -47,7 +47,7 @@ def _block_scores(
             k = tl.load(k_pointers, mask=inside[None, :] & (c < C)[:, None], other=0)
         if C > BLOCK_C:
             q = tl.load(q_rows + c[None, :] * stride_qc, mask=row_mask[:, None] & (c < C)[None, :], other=0)
-        scores = tl.dot(q, k, scores, input_precision="ieee")
+        scores = tl.dot(q, k, scores, input_precision=PRECISION)
     if METRIC != "dot":
         key_term = tl.load(k_terms + first + n, mask=inside, other=0)
         scores = combine_terms(scores, query_term, key_term[None, :], METRIC)
@@ -89,16 +89,14 @@ def _prefix_sum(count, BLOCK_N: tl.constexpr):
 
 @triton.jit
 def _write_survivors(
-    lists, row_mask, found, segment, count, bits, kept_0, kept_1, kept_2, kept_3, kept_4, kept_5,
-    DEPTH: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, CAPACITY: tl.constexpr, LOG_N: tl.constexpr,
-    TILE: tl.constexpr,
+    lists, row_mask, found, first, total, through, segment, bits, kept_0, kept_1, kept_2, kept_3, kept_4, kept_5,
+    DEPTH: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, PLACES: tl.constexpr, CAPACITY: tl.constexpr,
+    LOG_N: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Append the kept survivors, ``DEPTH`` of a column at most, to the lists of the rows; how many a row gained."""
-    through = _prefix_sum(count, BLOCK_N)
-    total = tl.sum(count, axis=1)
+    """Append kept survivors to the lists of the rows: of each row's ``total``, ``PLACES`` from the ``first`` on."""
     row = tl.arange(0, BLOCK_B)
-    place = tl.arange(0, CAPACITY)[None, :]
-    column = tl.zeros([BLOCK_B, CAPACITY], dtype=tl.int32)  # of the survivor in each place
+    place = first + tl.arange(0, PLACES)[None, :]
+    column = tl.zeros([BLOCK_B, PLACES], dtype=tl.int32)  # of the survivor in each place
     before = column  # survivors in the columns before it
     for j in tl.static_range(LOG_N):
         reached = tl.gather(through, column + ((BLOCK_N >> (j + 1)) - 1), 1)
@@ -129,7 +127,6 @@ def _write_survivors(
         lists + (where * TILE + row[:, None]), rank32(score, index),
         mask=row_mask[:, None] & (place < total[:, None]) & (where < CAPACITY),
     )  # fmt: skip
-    return total
 
 
 @triton.jit(do_not_specialize=["B"])
@@ -138,8 +135,8 @@ def _product_key_topk_survivors_fwd_kernel(
     B, H, stride_qb, stride_qh, stride_qa, stride_qc, stride_kh, stride_ka, stride_kn, stride_kc,
     N: tl.constexpr, C: tl.constexpr, K: tl.constexpr, METRIC: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
-    CAPACITY: tl.constexpr, DEPTH: tl.constexpr, ROUNDS: tl.constexpr, LOG_N: tl.constexpr,
-    TILE: tl.constexpr,
+    PLACES: tl.constexpr, CAPACITY: tl.constexpr, DEPTH: tl.constexpr, ROUNDS: tl.constexpr, LOG_N: tl.constexpr,
+    TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     BLOCKS: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     first_row = tl.program_id(0).to(tl.int64) * BLOCK_B
@@ -165,7 +162,7 @@ def _product_key_topk_survivors_fwd_kernel(
     for block in range(BLOCKS):
         scores = _block_scores(
             q, q_rows, row_mask, query_term, k_columns, k_terms, block * BLOCK_N,
-            stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C,
+            stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
         )  # fmt: skip
         best = tl.maximum(best, scores)  # the maximum of a score and NaN is the score
     bound = tl.min(tl.where((n < N)[None, :], best, float("inf")), axis=1)
@@ -194,7 +191,7 @@ def _product_key_topk_survivors_fwd_kernel(
             block = blocks - 1 - step
             scores = _block_scores(
                 q, q_rows, row_mask, query_term, k_columns, k_terms, (segment + block) * BLOCK_N,
-                stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C,
+                stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
             )  # fmt: skip
             hit = scores >= bound[:, None]
             bits = tl.where(hit, bits | (1 << block), bits)
@@ -203,17 +200,23 @@ def _product_key_topk_survivors_fwd_kernel(
             )
         count = _popcount(bits)
         crowded = tl.max(count) > DEPTH
-        found += _write_survivors(
-            lists, row_mask, found, segment, tl.minimum(count, DEPTH), bits,
-            kept_0, kept_1, kept_2, kept_3, kept_4, kept_5, DEPTH, BLOCK_B, BLOCK_N, CAPACITY, LOG_N, TILE,
-        )  # fmt: skip
+        count = tl.minimum(count, DEPTH)
+        through = _prefix_sum(count, BLOCK_N)
+        total = tl.sum(count, axis=1)
+        for first in tl.range(0, tl.minimum(tl.max(total), CAPACITY), PLACES, num_stages=1):  # mostly once
+            _write_survivors(
+                lists, row_mask, found, first, total, through, segment, bits,
+                kept_0, kept_1, kept_2, kept_3, kept_4, kept_5,
+                DEPTH, BLOCK_B, BLOCK_N, PLACES, CAPACITY, LOG_N, TILE,
+            )  # fmt: skip
+        found += total
         overflow = tl.maximum(overflow, tl.max((found > CAPACITY).to(tl.int32)))
         if crowded and overflow == 0:  # a column has more survivors than its register holds: count again, then store
             count = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.int32)
             for block in tl.range(blocks, num_stages=1):
                 scores = _block_scores(
                     q, q_rows, row_mask, query_term, k_columns, k_terms, (segment + block) * BLOCK_N,
-                    stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C,
+                    stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
                 )  # fmt: skip
                 count += (scores >= bound[:, None]).to(tl.int32)
             count = tl.maximum(count - DEPTH, 0)
@@ -225,7 +228,7 @@ def _product_key_topk_survivors_fwd_kernel(
             for block in tl.range(blocks, num_stages=1):
                 scores = _block_scores(
                     q, q_rows, row_mask, query_term, k_columns, k_terms, (segment + block) * BLOCK_N,
-                    stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C,
+                    stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
                 )  # fmt: skip
                 hit = scores >= bound[:, None]
                 left = hit & (seen >= DEPTH)
@@ -245,7 +248,7 @@ def _product_key_topk_survivors_fwd_kernel(
             first = block * BLOCK_N
             scores = _block_scores(
                 q, q_rows, row_mask, query_term, k_columns, k_terms, first,
-                stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C,
+                stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
             )  # fmt: skip
             ranked = tl.where((first + n < N)[None, :], rank32(scores, first + n[None, :]), LOWEST)
             ranked = tl.topk(ranked, BLOCK_K)

@@ -1,0 +1,72 @@
+"""First step of the backward pass: through the activation, and from slots to the sub-keys of both axes, in one launch.
+
+In torch these are a dozen small operations over all B * H * K entries, some of them in int64.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...gather_aggregate.triton.tile import acc_type, power_of_two
+from ...launch import launch
+
+BLOCK = 1024
+
+
+def launch_axis_entries(
+    grad: Tensor, slots: Tensor, weights: Tensor | None, N: int, activation: str
+) -> tuple[Tensor, Tensor]:
+    """Rows of the key table that each query half chose, int32, and the gradients of their scores: ``[B * H * 2, K]``.
+
+    Args:
+        grad: ``[B, H, K]``, of the weights if they are given, else of the scores.
+        slots: ``[B, H, K]`` integers i * N + j.
+        weights: ``[B, H, K]``, of ``activation``.
+        N: sub-keys on an axis; H * 2 * N must fit an int32.
+    """
+    B, H, K = slots.shape
+    rows = slots.new_empty(B * H * 2, K, dtype=torch.int32)
+    gradients = grad.new_empty(B * H * 2, K)
+    if rows.numel() == 0:
+        return rows, gradients
+    block_k = power_of_two(K)
+    block_b = max(1, BLOCK // block_k)
+    launch(
+        _product_key_topk_bwd_axes_kernel, (triton.cdiv(B * H, block_b),),
+        grad.contiguous(), slots.contiguous(), grad if weights is None else weights.contiguous(), rows, gradients,
+        B * H, H,
+        N=N, K=K, ACTIVATION="none" if weights is None else activation, ACC=acc_type(grad.dtype),
+        BLOCK_B=block_b, BLOCK_K=block_k, num_warps=4,
+    )  # fmt: skip
+    return rows, gradients
+
+
+@triton.jit(do_not_specialize=["rows", "H"])
+def _product_key_topk_bwd_axes_kernel(
+    grad_ptr, slots_ptr, weights_ptr, rows_ptr, gradients_ptr, rows, H,
+    N: tl.constexpr, K: tl.constexpr, ACTIVATION: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    b = (tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B))[:, None]
+    k = tl.arange(0, BLOCK_K)[None, :]
+    mask = (b < rows) & (k < K)
+    grad = tl.load(grad_ptr + b * K + k, mask=mask, other=0).to(ACC)
+    if ACTIVATION != "none":
+        weights = tl.load(weights_ptr + b * K + k, mask=mask, other=0).to(ACC)
+        if ACTIVATION == "softmax":
+            grad = weights * (grad - tl.sum(grad * weights, axis=1)[:, None])
+        elif ACTIVATION == "sigmoid":
+            grad = grad * weights * (1 - weights)
+        else:
+            grad = tl.where(weights == 0, 0.0, grad)
+    slots = tl.load(slots_ptr + b * K + k, mask=mask, other=0)
+    first = slots // N
+    row = (b % H) * 2 * N
+    place = b * 2 * K + k
+    tl.store(rows_ptr + place, (row + first).to(tl.int32), mask=mask)
+    tl.store(rows_ptr + place + K, (row + N + slots - first * N).to(tl.int32), mask=mask)
+    tl.store(gradients_ptr + place, grad, mask=mask)
+    tl.store(gradients_ptr + place + K, grad, mask=mask)
