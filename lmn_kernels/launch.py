@@ -28,6 +28,16 @@ launch_counts: Counter[str] = Counter()
 _recorders: list[tuple[list[Launch], bool]] = []
 
 
+def ceil_div(a: int, b: int) -> int:
+    """``a / b`` rounded up; Triton's own, made for kernels as well, takes microseconds on the host."""
+    return -(-a // b)
+
+
+def power_of_two(size: int) -> int:
+    """The power of two from ``size`` on, at least 1."""
+    return 1 << max(size - 1, 0).bit_length()
+
+
 def for_amd() -> bool:
     """Whether launches go to an AMD GPU, or are recorded for one: its wavefronts have 64 threads, not 32."""
     return _recorders[-1][1] if _recorders else torch.version.hip is not None
@@ -39,8 +49,11 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
         _recorders[-1][0].append(Launch(kernel, grid, args, meta))
         return
     launch_counts[kernel.__name__] += 1
-    # Triton launches on the current device, which need not be that of the tensors.
-    with torch.cuda.device_of(args[0]):  # type: ignore[no-untyped-call]
+    device = args[0].device
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        kernel[grid](*args, **meta)
+        return
+    with torch.cuda.device(device):  # Triton launches on the current device
         kernel[grid](*args, **meta)
 
 

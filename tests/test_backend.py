@@ -185,7 +185,7 @@ def test_no_kernel_is_compiled_again_for_a_new_batch_size() -> None:
 def test_one_binary_serves_all_batch_sizes(device: torch.device) -> None:
     from lmn_kernels.product_key_topk.triton import lists, survivors
 
-    jitted = (survivors._product_key_topk_survivors_fwd_kernel, lists._product_key_topk_few_lists_fwd_kernel)
+    jitted = (survivors._product_key_topk_survivors_fwd_kernel, lists._product_key_topk_lists_fwd_kernel)
     counts = []
     for B in (1, 16, 17, 33):
         lmn_kernels.product_key_topk(*make_router_inputs(B, 1, 37, 19, device=device), 6, backend="triton")

@@ -12,7 +12,6 @@ from test_gather_aggregate import (
     BACKWARD_PARTS,
     BACKWARD_WEIGHTS,
     CHUNK,
-    BACKWARD_WEIGHTS,
     COUNT_RUNS,
     OPS,
     SORT,
@@ -53,7 +52,8 @@ def test_sort_is_stable_and_its_keys_are_narrow(
     assert ours.slots.dtype == width
     assert torch.equal(ours.slots[:entries].long(), keys.long())
     assert torch.equal(ours.order[:entries], order)
-    assert (ours.slots[entries:] == M).all() and (ours.order[entries:] >= entries).all()
+    assert (ours.slots[entries:] == M).all()
+    assert (ours.order[entries:] >= entries).all()
 
 
 def test_sort_puts_slots_outside_the_table_last(device: torch.device) -> None:

@@ -23,7 +23,7 @@ from lmn_kernels.testing import (
 
 METRICS = ("dot", "cosine", "l2")
 ACTIVATIONS = ("softmax", "sigmoid", "relu")
-ROUTER = {"_product_key_topk_survivors_fwd_kernel": 1, "_product_key_topk_few_lists_fwd_kernel": 1}
+ROUTER = {"_product_key_topk_survivors_fwd_kernel": 1, "_product_key_topk_lists_fwd_kernel": 1}
 BAG = "_gather_aggregate_fwd_kernel"
 SORT = {"_gather_aggregate_sort_keys_kernel": 1}
 
@@ -109,8 +109,7 @@ def test_computes_nothing_for_frozen_inputs(needed: str, device: torch.device) -
     dots, sums = {"_gather_aggregate_bwd_weights_kernel": 1}, {**SORT, "_gather_aggregate_bwd_entries_kernel": 1}
     axes = {"_product_key_topk_bwd_axes_kernel": 1}
     assert (
-        launch_counts
-        == {"queries": {**dots, **axes, BAG: 1}, "keys": {**dots, **axes, **sums}, "values": sums}[needed]
+        launch_counts == {"queries": {**dots, **axes, BAG: 1}, "keys": {**dots, **axes, **sums}, "values": sums}[needed]
     )
     plain, _ = plain_read(*inputs, read.slots, "dot", "softmax")
     torch.testing.assert_close(grad, *grads_of(plain, trainable))

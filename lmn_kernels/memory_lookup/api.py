@@ -134,7 +134,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     queries, keys, values, _, ctx.metric, ctx.activation, ctx.sparse_grad, ctx.backend = inputs
     _, slots, weights = output
     ctx.mark_non_differentiable(slots)
-    ctx.set_materialize_grads(False)  # the weights' gradient, all zeros where they are not used, would be filled and added
+    ctx.set_materialize_grads(False)  # zeros for weights that are not used would be filled, and added
     ctx.like_output = (values.shape[1], values.dtype)
     ctx.values_like = (values.shape[0], values.dtype) if ctx.needs_input_grad[2] else None
     router = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]

@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..dtypes import accumulator
-from ..launch import launch
+from ..launch import ceil_div, launch, power_of_two
 from .rounding import FIRST, GOLDEN, SECOND, Rounding
 
 FIRST_FACTOR, SECOND_FACTOR, GOLDEN_STEP = tl.constexpr(FIRST), tl.constexpr(SECOND), tl.constexpr(GOLDEN)
@@ -96,7 +96,7 @@ def launch_sgd(
 
 def _meta(table: Tensor, sums: Tensor, weight_decay: float, rounding: Rounding | None) -> dict[str, Any]:
     D = table.shape[1]
-    block_d = min(int(triton.next_power_of_2(D)), TILE)
+    block_d = min(power_of_two(D), TILE)
     return {
         "D": D,
         "WEIGHT_DECAY": weight_decay,
@@ -109,7 +109,7 @@ def _meta(table: Tensor, sums: Tensor, weight_decay: float, rounding: Rounding |
 
 
 def _grid(slots: Tensor, meta: dict[str, Any]) -> tuple[int]:
-    return (triton.cdiv(len(slots), meta["BLOCK_U"]),)
+    return (ceil_div(len(slots), meta["BLOCK_U"]),)
 
 
 def _scalar(value: float | Tensor, table: Tensor, sums: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...launch import launch
-from .tile import LANES, acc_type, columns_per_lane, narrow, power_of_two
+from ...launch import ceil_div, launch, power_of_two
+from .tile import LANES, acc_type, columns_per_lane, narrow
 
 LOADS_IN_FLIGHT = 4
 FEW_BAGS = 2048  # up to here rows share a bag; not measured on a GPU
@@ -37,7 +37,7 @@ def launch_gather_aggregate(
     block_b, split, block_d, unroll = _tile(B, L, D, values)
     launch(
         _gather_aggregate_fwd_kernel,
-        (triton.cdiv(B, block_b), triton.cdiv(D, block_d)),
+        (ceil_div(B, block_b), ceil_div(D, block_d)),
         values, slots, weights, out,
         B, M, values.stride(1), *slots.stride(), *weights.stride(),
         D=D, L=L, ROW_V=values.stride(0), BLOCK_B=block_b, SPLIT=split, BLOCK_D=block_d,
@@ -57,7 +57,7 @@ def launch_weights_backward(grad: Tensor, values: Tensor, slots: Tensor, dtype: 
     block_b, split, block_d, unroll = _tile(B, L, D, grad, values)
     launch(
         _gather_aggregate_bwd_weights_kernel,
-        (triton.cdiv(B, block_b),),
+        (ceil_div(B, block_b),),
         grad, values, slots, out,
         B, M, values.stride(1), *slots.stride(),
         D=D, L=L, ROW_V=values.stride(0), BLOCK_B=block_b, SPLIT=split, BLOCK_D=block_d,

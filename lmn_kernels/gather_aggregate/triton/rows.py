@@ -2,10 +2,10 @@
 
 It is the sorted backward pass with a run going to the row of its number, so each chunk of entries must know how many
 runs begin before it: one more launch and a running sum over the chunks. How many rows there are is known on the GPU
-alone; a coalesced sparse tensor must know it on the host, which waits. Meanwhile the GPU makes the weights' gradient, in
-a pass of its own: it reads value rows once more, but the host launches the rest before the GPU has nothing to do. What
-may not wait, a CUDA graph being captured, takes a row for each entry instead, of which those past the last run repeat a
-slot with zeros.
+alone; a coalesced sparse tensor must know it on the host, which waits. Meanwhile the GPU makes the weights' gradient,
+in a pass of its own: it reads value rows once more, but the host launches the rest before the GPU has nothing to do.
+What may not wait, a CUDA graph being captured, takes a row for each entry instead, of which those past the last run
+repeat a slot with zeros.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...launch import launch
+from ...launch import ceil_div, launch
 from .bags import launch_weights_backward
 from .sort import SortedEntries, sort_entries
 from .sums import CHUNK, MOST_NARROW, launch_sums
@@ -83,11 +83,11 @@ def _start_reading(*numbers: Tensor) -> Callable[[], list[int]]:
 
 def _count_runs(entries: SortedEntries, E: int, M: int) -> Tensor:
     """How many runs begin before each chunk and, last, in all; those of slots outside the table left out."""
-    chunks = triton.cdiv(E, CHUNK)
+    chunks = ceil_div(E, CHUNK)
     counts = entries.slots.new_empty(chunks, dtype=torch.int64 if E > MOST_NARROW else torch.int32)
     before = counts.new_zeros(chunks + 1)
     launch(
-        _gather_aggregate_count_runs_kernel, (triton.cdiv(chunks, BLOCK_CHUNKS),),
+        _gather_aggregate_count_runs_kernel, (ceil_div(chunks, BLOCK_CHUNKS),),
         entries.slots, counts, E, M, chunks,
         CHUNK=CHUNK, BLOCK_C=BLOCK_CHUNKS, num_warps=4,
     )  # fmt: skip

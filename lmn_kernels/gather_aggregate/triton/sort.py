@@ -1,7 +1,7 @@
 """The entries in the order of their slots: torch's stable radix sort, on keys no wider than the slots need.
 
-Entry e = b * L + l of ``slots [B, L]``, E in all, is sorted by its slot. Keys of 16 bits take two passes of 8 bits, keys
-of 32 take four. It can be captured in a CUDA graph and gives the same result on every run. A sort of our own, two
+Entry e = b * L + l of ``slots [B, L]``, E in all, is sorted by its slot. Keys of 16 bits take two passes of 8 bits,
+keys of 32 take four. It can be captured in a CUDA graph and gives the same result on every run. A sort of our own, two
 passes of 11 bits for a million slots and fewer bytes, took 2.6 times as long: see docs/performance.md.
 """
 
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...launch import launch
+from ...launch import ceil_div, launch
 
 BLOCK = 1024
 
@@ -37,10 +37,10 @@ def sort_entries(slots: Tensor, M: int) -> SortedEntries:
     The result is padded to blocks of ``BLOCK`` and one more, so that each entry has a next one.
     """
     E = slots.numel()
-    length = triton.cdiv(E, BLOCK) * BLOCK + 1
+    length = ceil_div(E, BLOCK) * BLOCK + 1
     keys = slots.new_empty(length, dtype=narrowest(M))
     launch(
-        _gather_aggregate_sort_keys_kernel, (triton.cdiv(length, BLOCK),),
+        _gather_aggregate_sort_keys_kernel, (ceil_div(length, BLOCK),),
         slots.contiguous(), keys, E, M, length,
         BLOCK=BLOCK, num_warps=4,
     )  # fmt: skip

@@ -29,10 +29,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ...dtypes import accumulator
-from ...launch import launch
+from ...launch import ceil_div, launch, power_of_two
 from .bags import launch_weights_backward
 from .sort import SortedEntries, sort_entries
-from .tile import LANES, acc_type, columns_per_lane, narrow, power_of_two
+from .tile import LANES, acc_type, columns_per_lane, narrow
 
 CHUNK = 64
 MOST_CHUNKS = 16  # that a program walks side by side where rows are narrow
@@ -82,7 +82,7 @@ def launch_sums(
         launch_sums(entries, grad, None, slots, weights, M, out, numbers)
         return launch_weights_backward(grad, values, slots, weights.dtype)
     E = slots.numel()
-    chunks = triton.cdiv(E, CHUNK)
+    chunks = ceil_div(E, CHUNK)
     acc = accumulator(out.dtype, grad.dtype, weights.dtype)
     parts = grad.new_empty(2 * chunks, D, dtype=acc)
     wide = max(E, M) > MOST_NARROW
@@ -92,7 +92,7 @@ def launch_sums(
     runs_before, run_slots = (out, out) if numbers is None else numbers
     launch(
         _gather_aggregate_bwd_entries_kernel,
-        (triton.cdiv(chunks, block_c), triton.cdiv(D, block_d)),
+        (ceil_div(chunks, block_c), ceil_div(D, block_d)),
         entries.slots, entries.order, grad, weights.contiguous(), table, runs_before, run_slots,
         out if grad_weights is None else grad_weights, out, parts, part_rows,
         E, M, chunks, table.stride(1),
@@ -103,12 +103,12 @@ def launch_sums(
     block_c, block_d, warps, unroll = _tile(D, parts)
     while chunks > 1:
         E, source, source_rows = 2 * chunks, parts, part_rows
-        chunks = triton.cdiv(E, CHUNK)
+        chunks = ceil_div(E, CHUNK)
         parts = source.new_empty(2 * chunks, D)
         part_rows = source_rows.new_empty(2 * chunks)
         launch(
             _gather_aggregate_bwd_parts_kernel,
-            (triton.cdiv(chunks, block_c), triton.cdiv(D, block_d)),
+            (ceil_div(chunks, block_c), ceil_div(D, block_d)),
             source_rows, source, out, parts, part_rows, E, chunks,
             D=D, CHUNK=CHUNK, UNROLL=unroll, BLOCK_C=block_c, BLOCK_D=block_d, num_warps=warps,
         )  # fmt: skip

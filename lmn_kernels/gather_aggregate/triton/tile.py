@@ -27,11 +27,6 @@ def acc_type(*dtypes: torch.dtype) -> tl.dtype:
     return tl.float64 if accumulator(*dtypes) == torch.float64 else tl.float32
 
 
-def power_of_two(size: int) -> int:
-    """The power of two from ``size`` on."""
-    return int(triton.next_power_of_2(max(size, 1)))
-
-
 @triton.jit
 def narrow(sums, DTYPE: tl.constexpr):
     """``sums`` in another type."""

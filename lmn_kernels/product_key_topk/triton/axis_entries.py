@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...gather_aggregate.triton.tile import acc_type, power_of_two
-from ...launch import launch
+from ...gather_aggregate.triton.tile import acc_type
+from ...launch import ceil_div, launch, power_of_two
 
 BLOCK = 1024
 
@@ -35,7 +35,7 @@ def launch_axis_entries(
     block_k = power_of_two(K)
     block_b = max(1, BLOCK // block_k)
     launch(
-        _product_key_topk_bwd_axes_kernel, (triton.cdiv(B * H, block_b),),
+        _product_key_topk_bwd_axes_kernel, (ceil_div(B * H, block_b),),
         grad.contiguous(), slots.contiguous(), grad if weights is None else weights.contiguous(), rows, gradients,
         B * H, H,
         N=N, K=K, ACTIVATION="none" if weights is None else activation, ACC=acc_type(grad.dtype),

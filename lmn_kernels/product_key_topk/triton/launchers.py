@@ -10,6 +10,7 @@ Three ways choose the same slots:
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -20,22 +21,21 @@ from torch import Tensor
 from ...activation import activate
 from ...dtypes import accumulator
 from ...gather_aggregate.triton import launch_gather_aggregate, launch_scatter_rows
-from ...launch import for_amd, launch
+from ...launch import ceil_div, for_amd, launch, power_of_two
 from ..metric import metric_term, sparse_score_backward
-from ..staircase import staircase, staircase_chunks
+from ..staircase import staircase
 from .axis_entries import launch_axis_entries
-from .lists import _product_key_topk_few_lists_fwd_kernel, _product_key_topk_lists_fwd_kernel
+from .lists import _product_key_topk_lists_fwd_kernel
 from .search import _product_key_topk_axis_search_fwd_kernel, _product_key_topk_pairs_search_fwd_kernel
 from .streaming import _product_key_topk_axis_fwd_kernel, _product_key_topk_pairs_fwd_kernel
 from .survivors import _product_key_topk_survivors_fwd_kernel
 
+TRITON_VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 LARGEST_LIST = 32
 LARGEST_NETWORK = 128
-TILE = 128
-FEW_ROWS = 4096
-"""Rows times heads below which a row's lists are spread over the lanes of a warp: a thread for each row would leave
-most of a large GPU idle. The limit is a quarter of one row for each thread of an H200 at 128 threads a multiprocessor;
-unmeasured."""
+FEW_ROWS = 8192
+"""Rows times heads up to which a program takes 16 rows of scores and not 64, so that there are enough programs for a
+large GPU: measured on an H100, where 64 rows are faster from 16,384 on."""
 
 
 def launch_product_key_topk(
@@ -62,39 +62,27 @@ def _launch_survivors(
 ) -> None:
     B, H, _, C = queries.shape
     N, k = keys.shape[2], slots.shape[2]
-    block_k = max(8, triton.next_power_of_2(k))
+    block_k = max(8, power_of_two(k))
     places, capacity = 2 * block_k, 3 * block_k  # 44 of 1,024 random scores reach the bound at K = 32, 70 hardly ever
-    tiles = triton.cdiv(B, TILE)
-    lists = queries.new_empty(H * 2, tiles, capacity, TILE, dtype=torch.int64)  # survivors, later the K best
+    lists = queries.new_empty(H * 2, B, capacity, dtype=torch.int64)  # survivors, later the K best
     counts = queries.new_empty(H * 2, B, dtype=torch.int32)
-    few = B * H <= FEW_ROWS
     wide = queries.dtype == torch.float32
-    block_b, warps = (32, 4) if wide else (16, 8) if few else (64, 8)
+    block_b, warps, stages = (32, 4, 1) if wide else (16, 8, 3) if B * H <= FEW_ROWS else (64, 8, 3)
     block_n = 64
     launch(
-        _product_key_topk_survivors_fwd_kernel, (triton.cdiv(B, block_b), H * 2),
+        _product_key_topk_survivors_fwd_kernel, (ceil_div(B, block_b), H * 2),
         queries, keys, *terms, lists, counts, B, H, *queries.stride(), *keys.stride(),
         N=N, C=C, K=k, METRIC=metric, BLOCK_B=block_b, BLOCK_N=block_n, BLOCK_C=_block_c(C, queries.dtype),
-        BLOCK_K=block_k, PLACES=places, CAPACITY=capacity, DEPTH=min(6, triton.cdiv(N, block_n)), ROUNDS=8, LOG_N=6,
-        TILE=TILE, PRECISION="tf32x3" if wide and not for_amd() else "ieee",
-        num_warps=4 if for_amd() else warps, num_stages=1 if wide else 3,
+        BLOCK_K=block_k, PLACES=places, CAPACITY=capacity, DEPTH=min(6, ceil_div(N, block_n)), ROUNDS=6, LOG_N=6,
+        PRECISION=_precision(queries.dtype),
+        num_warps=4 if for_amd() else warps, num_stages=stages,
     )  # fmt: skip
-    # Both tables are made by the first call, so that a graph may be captured after it at any number of rows.
-    ranks, chunks = staircase(k, queries.device), staircase_chunks(k, block_k, queries.device)
-    if B * H <= FEW_ROWS:
-        launch(
-            _product_key_topk_few_lists_fwd_kernel, (triton.cdiv(B, 4), H),
-            lists, counts, ranks, scores, slots, B, H,
-            N=N, K=k, PLACES=places, CAPACITY=capacity, P=ranks.shape[1], ACTIVATION=activation,
-            BLOCK_K=block_k, BLOCK_P=max(block_k, triton.next_power_of_2(ranks.shape[1])), BLOCK_R=4, TILE=TILE,
-            num_warps=4,
-        )  # fmt: skip
-        return
+    ranks = staircase(k, queries.device)
     launch(
-        _product_key_topk_lists_fwd_kernel, (tiles, H),
-        lists, counts, chunks, scores, slots, B, H, chunks.shape[0],
-        N=N, K=k, CAPACITY=capacity, ACTIVATION=activation,
-        BLOCK_K=block_k, LOG_K=block_k.bit_length() - 1, TILE=TILE, num_warps=8,
+        _product_key_topk_lists_fwd_kernel, (ceil_div(B, 2), H),
+        lists, counts, ranks, scores, slots, B, H,
+        N=N, K=k, PLACES=places, CAPACITY=capacity, P=ranks.shape[1], ACTIVATION=activation,
+        BLOCK_K=block_k, BLOCK_P=max(block_k, power_of_two(ranks.shape[1])), BLOCK_R=2, num_warps=1,
     )  # fmt: skip
 
 
@@ -106,18 +94,18 @@ def _launch_streaming(
     top_scores = queries.new_empty(B, H, 2, k, dtype=torch.float32)
     top_index = queries.new_empty(B, H, 2, k, dtype=torch.int32)
     ranks = staircase(k, queries.device)
-    block_k = triton.next_power_of_2(k)
+    block_k = power_of_two(k)
     launch(
-        _product_key_topk_axis_fwd_kernel, (triton.cdiv(B, 16), H * 2),
+        _product_key_topk_axis_fwd_kernel, (ceil_div(B, 16), H * 2),
         queries, keys, *terms, top_scores, top_index, B, H, *queries.stride(), *keys.stride(),
         N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=max(64, block_k),
         BLOCK_C=_block_c(C, queries.dtype), BLOCK_K=block_k,
         num_warps=8, num_stages=1,  # wider C, 4 warps or more stages spill at some K and type
     )  # fmt: skip
-    block_p = triton.next_power_of_2(ranks.shape[1])
+    block_p = power_of_two(ranks.shape[1])
     block_r = max(1, 512 // block_p)
     launch(
-        _product_key_topk_pairs_fwd_kernel, (triton.cdiv(B * H, block_r),),
+        _product_key_topk_pairs_fwd_kernel, (ceil_div(B * H, block_r),),
         top_scores, top_index, ranks, scores, slots, B * H,
         N=N, K=k, P=ranks.shape[1], ACTIVATION=activation,
         BLOCK_R=block_r, BLOCK_P=block_p, BLOCK_K=block_k, num_warps=4,
@@ -131,23 +119,34 @@ def _launch_search(queries: Tensor, keys: Tensor, terms: Any, metric: str, score
     top_index = queries.new_empty(B, H, 2, k, dtype=torch.int32)
     ranks = staircase(k, queries.device)
     launch(
-        _product_key_topk_axis_search_fwd_kernel, (triton.cdiv(B, 16), H * 2),
+        _product_key_topk_axis_search_fwd_kernel, (ceil_div(B, 16), H * 2),
         queries, keys, *terms, top_scores, top_index, B, H, *queries.stride(), *keys.stride(),
-        N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=min(triton.next_power_of_2(N), 32),
+        N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=min(power_of_two(N), 32),
         ACC=tl.float64 if scores.dtype == torch.float64 else tl.float32, num_warps=4,
     )  # fmt: skip
     launch(
-        _product_key_topk_pairs_search_fwd_kernel, (triton.cdiv(B * H, 16),),
+        _product_key_topk_pairs_search_fwd_kernel, (ceil_div(B * H, 16),),
         top_scores, top_index, ranks, scores, slots, B * H,
-        N=N, K=k, P=ranks.shape[1], BLOCK_R=16, BLOCK_P=min(triton.next_power_of_2(ranks.shape[1]), 64),
+        N=N, K=k, P=ranks.shape[1], BLOCK_R=16, BLOCK_P=min(power_of_two(ranks.shape[1]), 64),
         num_warps=4,
     )  # fmt: skip
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """How scores are multiplied: float32 as six products of its three bfloat16 parts, on the tensor cores.
+
+    That is as exact as float32 products but for subnormal numbers, which count as zero. Triton 3.5 and the interpreter
+    have it not, and multiply float32 one by one.
+    """
+    if dtype != torch.float32 or TRITON_VERSION < (3, 6) or os.environ.get("TRITON_INTERPRET", "0") == "1":
+        return "ieee"
+    return "bf16x6"
 
 
 def _block_c(C: int, dtype: torch.dtype) -> int:
     """Width of a tile of sub-keys; narrow where a row is no multiple of 16 bytes, for each element is then a load."""
     widest = 16 if dtype == torch.float32 else 32 if C % 8 else 64
-    return max(16, min(int(triton.next_power_of_2(C)), widest))
+    return max(16, min(power_of_two(C), widest))
 
 
 def launch_product_key_topk_backward(

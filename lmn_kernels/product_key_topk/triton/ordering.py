@@ -31,13 +31,6 @@ def unrank32(ranked):
 
 
 @triton.jit
-def load_score(ranked_ptr, mask):
-    """The score alone of what :func:`rank32` packed, from its high word: half the registers of the whole."""
-    ordered = tl.load(ranked_ptr.to(tl.pointer_type(tl.int32)) + 1, mask=mask, other=0)
-    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
-
-
-@triton.jit
 def rank64(scores):
     """int64 in the order of the scores, NaN lowest, and above the lowest int64."""
     wide = scores.to(tl.float64)
@@ -83,10 +76,3 @@ def activate_rows(scores, chosen, ACTIVATION: tl.constexpr, AXIS: tl.constexpr):
     elif ACTIVATION == "relu":
         scores = tl.maximum(scores, 0.0)
     return scores
-
-
-@triton.jit
-def list_rows(lists_ptr, head_axis, b, B, CAPACITY: tl.constexpr, TILE: tl.constexpr):
-    """Where the list of each row begins; its places lie ``TILE`` apart, so that neighbouring rows are neighbours."""
-    tiles = (B + TILE - 1) // TILE
-    return lists_ptr + (head_axis * tiles + b // TILE) * (CAPACITY * TILE) + b % TILE

@@ -21,7 +21,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ordering import LOWEST, combine_terms, list_rows, rank32
+from .ordering import LOWEST, combine_terms, rank32
 
 SEGMENT = tl.constexpr(32)  # blocks that one int32 of bits can tell apart
 
@@ -91,7 +91,7 @@ def _prefix_sum(count, BLOCK_N: tl.constexpr):
 def _write_survivors(
     lists, row_mask, found, first, total, through, segment, bits, kept_0, kept_1, kept_2, kept_3, kept_4, kept_5,
     DEPTH: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, PLACES: tl.constexpr, CAPACITY: tl.constexpr,
-    LOG_N: tl.constexpr, TILE: tl.constexpr,
+    LOG_N: tl.constexpr,
 ):  # fmt: skip
     """Append kept survivors to the lists of the rows: of each row's ``total``, ``PLACES`` from the ``first`` on."""
     row = tl.arange(0, BLOCK_B)
@@ -124,7 +124,7 @@ def _write_survivors(
     index = (segment + block_of) * BLOCK_N + column
     where = found[:, None] + place
     tl.store(
-        lists + (where * TILE + row[:, None]), rank32(score, index),
+        lists + (row[:, None] * CAPACITY + where), rank32(score, index),
         mask=row_mask[:, None] & (place < total[:, None]) & (where < CAPACITY),
     )  # fmt: skip
 
@@ -136,7 +136,7 @@ def _product_key_topk_survivors_fwd_kernel(
     N: tl.constexpr, C: tl.constexpr, K: tl.constexpr, METRIC: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     PLACES: tl.constexpr, CAPACITY: tl.constexpr, DEPTH: tl.constexpr, ROUNDS: tl.constexpr, LOG_N: tl.constexpr,
-    TILE: tl.constexpr, PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     BLOCKS: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     first_row = tl.program_id(0).to(tl.int64) * BLOCK_B
@@ -173,7 +173,7 @@ def _product_key_topk_survivors_fwd_kernel(
         bound = tl.where(enough, middle, bound)
         above = tl.where(enough, above, middle)
 
-    lists = list_rows(lists_ptr, head_axis, first_row, B, CAPACITY, TILE)
+    lists = lists_ptr + (head_axis * B + first_row) * CAPACITY
     found = tl.zeros([BLOCK_B], dtype=tl.int32)
     # A bound of -inf would let -inf and NaN tie.
     overflow = tl.max(tl.where(row_mask & ~(bound > float("-inf")), 1, 0))
@@ -207,7 +207,7 @@ def _product_key_topk_survivors_fwd_kernel(
             _write_survivors(
                 lists, row_mask, found, first, total, through, segment, bits,
                 kept_0, kept_1, kept_2, kept_3, kept_4, kept_5,
-                DEPTH, BLOCK_B, BLOCK_N, PLACES, CAPACITY, LOG_N, TILE,
+                DEPTH, BLOCK_B, BLOCK_N, PLACES, CAPACITY, LOG_N,
             )  # fmt: skip
         found += total
         overflow = tl.maximum(overflow, tl.max((found > CAPACITY).to(tl.int32)))
@@ -233,7 +233,7 @@ def _product_key_topk_survivors_fwd_kernel(
                 hit = scores >= bound[:, None]
                 left = hit & (seen >= DEPTH)
                 tl.store(
-                    lists + (where * TILE + row[:, None]), rank32(scores, (segment + block) * BLOCK_N + n[None, :]),
+                    lists + (row[:, None] * CAPACITY + where), rank32(scores, (segment + block) * BLOCK_N + n[None, :]),
                     mask=row_mask[:, None] & left & (where < CAPACITY),
                 )  # fmt: skip
                 where += left.to(tl.int32)
@@ -254,6 +254,6 @@ def _product_key_topk_survivors_fwd_kernel(
             ranked = tl.topk(ranked, BLOCK_K)
             ranked_best = tl.topk(tl.reshape(tl.join(ranked_best, ranked), [BLOCK_B, 2 * BLOCK_K]), BLOCK_K)
         k = tl.arange(0, BLOCK_K)
-        tl.store(lists + (k[None, :] * TILE + row[:, None]), ranked_best, mask=row_mask[:, None] & (k < K)[None, :])
+        tl.store(lists + (row[:, None] * CAPACITY + k[None, :]), ranked_best, mask=row_mask[:, None] & (k < K)[None, :])
         found = tl.full([BLOCK_B], K, dtype=tl.int32)
     tl.store(counts_ptr + head_axis * B + first_row + row, found, mask=row_mask)
