@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 KERNEL_TESTS := tests/test_backend.py tests/test_gather_aggregate.py tests/test_gather_aggregate_backward.py \
-	tests/test_product_key_topk.py tests/test_memory_lookup.py
+	tests/test_product_key_topk.py tests/test_product_key_survivors.py tests/test_memory_lookup.py \
+	tests/test_optim.py tests/test_stochastic_rounding.py
 
 .PHONY: help install demo test check format test-interpret test-gpu audit bench bench-gpu bench-fuxictr bench-serving profile-training sanitize-gpu report clean
 
@@ -40,7 +41,7 @@ test-interpret: $(VENV)/.installed  ## only the kernel tests, in the interpreter
 
 test-gpu:  ## the kernel tests on this machine's GPU, with the Python and torch that are there; installs nothing
 	$(PYTHON) -c 'import torch; assert torch.cuda.is_available(), "no GPU"; print(torch.cuda.get_device_name(), torch.__version__)'
-	$(PYTHON) -m pytest --durations=10 $(KERNEL_TESTS)
+	$(PYTHON) -m pytest --durations=10 $(shell $(PYTHON) -c "import xdist" 2>/dev/null && echo --numprocesses=8) $(KERNEL_TESTS)
 
 audit: $(VENV)/.installed  ## what every kernel costs on four GPUs, compiled here without one, against its budgets
 	$(BIN)/python -m benchmarks.audit

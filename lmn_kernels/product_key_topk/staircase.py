@@ -24,3 +24,31 @@ def staircase(k: int, device: torch.device) -> Tensor:
     """
     pairs = [(first, second) for first in range(k) for second in range(k // (first + 1))]
     return torch.tensor(pairs, dtype=torch.int32, device="cpu").T.contiguous().to(device)
+
+
+@lru_cache(maxsize=64)
+def staircase_chunks(k: int, block_k: int, device: torch.device) -> Tensor:
+    """The pairs of :func:`staircase` in chunks of ``block_k``: int32 ``[chunks, 2, block_k]``, padded with ``block_k``.
+
+    The sums of the first chunk fall: all ranks on axis 1 beside the best on axis 0. Those of the second rise: all
+    ranks on axis 0 but the best, beside the best on axis 1, worst first. The third falls along the second best on
+    axis 0 and rises along the second best on axis 1. The rest have no order. Padding, which ranks below every pair,
+    lies where it keeps these orders.
+
+    >>> staircase_chunks(3, 4, torch.device("cpu")).tolist()
+    [[[0, 0, 0, 4], [0, 1, 2, 4]], [[4, 4, 2, 1], [4, 4, 0, 0]]]
+    """
+    pad = (block_k, block_k)
+    pairs = [(first, second) for first in range(k) for second in range(k // (first + 1))]
+    falling = [pair for pair in pairs if pair[0] == 0]
+    rising = [pair for pair in reversed(pairs) if pair[1] == 0 and pair[0] > 0]
+    down = [pair for pair in pairs if pair[0] == 1 and pair[1] > 0]
+    up = [pair for pair in reversed(pairs) if pair[1] == 1 and pair[0] > 1]
+    rest = [pair for pair in pairs if min(pair) > 1]
+    listed = falling + [pad] * (block_k - len(falling))
+    if rising:
+        listed += [pad] * (block_k - len(rising)) + rising
+    if down:
+        listed += down + [pad] * (block_k - len(down) - len(up)) + up
+    listed += rest + [pad] * (-len(rest) % block_k)
+    return torch.tensor(listed, dtype=torch.int32, device="cpu").view(-1, block_k, 2).mT.contiguous().to(device)

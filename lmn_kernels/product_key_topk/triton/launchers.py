@@ -23,7 +23,7 @@ from ...dtypes import accumulator
 from ...gather_aggregate.triton import launch_gather_aggregate, launch_scatter_rows
 from ...launch import ceil_div, for_amd, launch, power_of_two
 from ..metric import metric_term, sparse_score_backward
-from ..staircase import staircase
+from ..staircase import staircase, staircase_chunks
 from .axis_entries import launch_axis_entries
 from .lists import _product_key_topk_lists_fwd_kernel
 from .search import _product_key_topk_axis_search_fwd_kernel, _product_key_topk_pairs_search_fwd_kernel
@@ -77,12 +77,12 @@ def _launch_survivors(
         PRECISION=_precision(queries.dtype),
         num_warps=4 if for_amd() else warps, num_stages=stages,
     )  # fmt: skip
-    ranks = staircase(k, queries.device)
+    chunks = staircase_chunks(k, block_k, queries.device)
     launch(
         _product_key_topk_lists_fwd_kernel, (ceil_div(B, 2), H),
-        lists, counts, ranks, scores, slots, B, H,
-        N=N, K=k, PLACES=places, CAPACITY=capacity, P=ranks.shape[1], ACTIVATION=activation,
-        BLOCK_K=block_k, BLOCK_P=max(block_k, power_of_two(ranks.shape[1])), BLOCK_R=2, num_warps=1,
+        lists, counts, chunks, scores, slots, B, H,
+        N=N, K=k, PLACES=places, CAPACITY=capacity, CHUNKS=chunks.shape[0], ACTIVATION=activation,
+        BLOCK_K=block_k, LOG_K=block_k.bit_length() - 1, BLOCK_R=2, num_warps=1,
     )  # fmt: skip
 
 

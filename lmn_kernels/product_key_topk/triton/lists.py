@@ -1,8 +1,9 @@
 """Pair selection after ``survivors.py``: sort the lists of both axes, take the K best pairs, apply the activation.
 
 A warp has two rows and spreads each over its lanes: a load is a row's list, and everything after it is exchanged
-between lanes. A thread for each row would issue a third of the instructions, but must hold 32 ranked scores of 8 bytes
-in registers, which leaves two warps a scheduler to hide every load: that took longer, see docs/performance.md.
+between lanes. Pairs come in chunks (``staircase.py``), the first ones sorted by construction, so most of them need a
+merge and no sort. A thread for each row would issue a third of the instructions, but must hold 32 ranked scores of 8
+bytes in registers, which leaves two warps a scheduler to hide every load: that took longer, see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .merging import merge_best, merge_bitonic
 from .ordering import LOWEST, activate_rows, add_scores, rank32, unrank32
 
 
@@ -30,29 +32,48 @@ def _best_of_axis(
     return unrank32(best)
 
 
+@triton.jit
+def _pairs_of_chunk(
+    chunks_ptr, chunk, first, second, K: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr
+):  # fmt: skip
+    """Ranked sums ``[BLOCK_R, BLOCK_K]`` of one chunk of rank pairs."""
+    p = tl.arange(0, BLOCK_K)[None, :]
+    rows = tl.zeros([BLOCK_R, 1], dtype=tl.int32)
+    first_rank = rows + tl.load(chunks_ptr + chunk * 2 * BLOCK_K + p)
+    second_rank = rows + tl.load(chunks_ptr + chunk * 2 * BLOCK_K + BLOCK_K + p)
+    some = first_rank < K
+    pair = first_rank * BLOCK_K + second_rank
+    sums = add_scores(
+        tl.gather(first, tl.where(some, first_rank, 0), 1), tl.gather(second, tl.where(some, second_rank, 0), 1)
+    )
+    return tl.where(some, rank32(sums, pair), LOWEST)
+
+
 @triton.jit(do_not_specialize=["B"])
 def _product_key_topk_lists_fwd_kernel(
-    lists_ptr, counts_ptr, ranks_ptr, scores_ptr, slots_ptr,
-    B, H, N: tl.constexpr, K: tl.constexpr, PLACES: tl.constexpr, CAPACITY: tl.constexpr, P: tl.constexpr,
-    ACTIVATION: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_R: tl.constexpr,
+    lists_ptr, counts_ptr, chunks_ptr, scores_ptr, slots_ptr,
+    B, H, N: tl.constexpr, K: tl.constexpr, PLACES: tl.constexpr, CAPACITY: tl.constexpr, CHUNKS: tl.constexpr,
+    ACTIVATION: tl.constexpr, BLOCK_K: tl.constexpr, LOG_K: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     head = tl.program_id(1).to(tl.int64)
     first, i = _best_of_axis(lists_ptr, counts_ptr, head * 2, b, B, PLACES, CAPACITY, BLOCK_K, BLOCK_R)
     second, j = _best_of_axis(lists_ptr, counts_ptr, head * 2 + 1, b, B, PLACES, CAPACITY, BLOCK_K, BLOCK_R)
 
-    p = tl.arange(0, BLOCK_P)[None, :]
-    rows = tl.zeros([BLOCK_R, 1], dtype=tl.int32)
-    first_rank = rows + tl.load(ranks_ptr + p, mask=p < P, other=0)
-    second_rank = rows + tl.load(ranks_ptr + P + p, mask=p < P, other=0)
-    sums = add_scores(tl.gather(first, first_rank, 1), tl.gather(second, second_rank, 1))
-    pairs = tl.where(p < P, rank32(sums, p), LOWEST)
-    pairs = tl.topk(pairs, BLOCK_K) if BLOCK_P > BLOCK_K else tl.sort(pairs, descending=True)
-    scores, pair = unrank32(pairs)
+    best = _pairs_of_chunk(chunks_ptr, 0, first, second, K, BLOCK_K, BLOCK_R)  # sorted, best first
+    if CHUNKS > 1:
+        pairs = _pairs_of_chunk(chunks_ptr, 1, first, second, K, BLOCK_K, BLOCK_R)  # sorted, best last
+        best = merge_best(best, pairs, BLOCK_R, BLOCK_K, LOG_K)
+    if CHUNKS > 2:
+        pairs = _pairs_of_chunk(chunks_ptr, 2, first, second, K, BLOCK_K, BLOCK_R)  # falls, then rises
+        best = merge_best(best, merge_bitonic(pairs, BLOCK_R, BLOCK_K, LOG_K, True), BLOCK_R, BLOCK_K, LOG_K)
+    for chunk in tl.static_range(3, CHUNKS):
+        pairs = _pairs_of_chunk(chunks_ptr, chunk, first, second, K, BLOCK_K, BLOCK_R)
+        best = merge_best(best, tl.sort(pairs), BLOCK_R, BLOCK_K, LOG_K)
+    scores, pair = unrank32(best)
     k = tl.arange(0, BLOCK_K)[None, :]
-    first_rank = tl.load(ranks_ptr + pair, mask=k < K, other=0)
-    second_rank = tl.load(ranks_ptr + P + pair, mask=k < K, other=0)
-    slots = tl.gather(i, first_rank, 1).to(tl.int64) * N + tl.gather(j, second_rank, 1)
+    pair = tl.where(k < K, pair, 0)
+    slots = tl.gather(i, pair // BLOCK_K, 1).to(tl.int64) * N + tl.gather(j, pair % BLOCK_K, 1)
     scores = activate_rows(scores, k < K, ACTIVATION, 1)
     out = (b[:, None] * H + head) * K + k
     mask = (b < B)[:, None] & (k < K)

@@ -1,0 +1,33 @@
+"""Bitonic merges of the rows of a ``[R, P]`` tensor of int64, whose order along a row is partly known.
+
+A row lies across the lanes of a warp; an element meets the one ``STRIDE`` away by a sum of exclusive ors over the two,
+which Triton turns into one exchange between lanes, as it does in ``tl.sort``.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _compare(x, R: tl.constexpr, P: tl.constexpr, STRIDE: tl.constexpr, ASCENDING: tl.constexpr):
+    """Order each pair of elements ``STRIDE`` apart."""
+    pairs = tl.reshape(x, [R * (P // (2 * STRIDE)), 2, STRIDE])
+    other = pairs ^ tl.expand_dims(tl.xor_sum(pairs, axis=1), 1)
+    right = (tl.arange(0, 2) == 1)[None, :, None]
+    return tl.reshape(tl.where((pairs > other) == (right == ASCENDING), pairs, other), [R, P])
+
+
+@triton.jit
+def merge_bitonic(x, R: tl.constexpr, P: tl.constexpr, LOG_P: tl.constexpr, ASCENDING: tl.constexpr):
+    """Sort rows that rise and then fall, or fall and then rise."""
+    for step in tl.static_range(LOG_P):
+        x = _compare(x, R, P, P >> (step + 1), ASCENDING)
+    return x
+
+
+@triton.jit
+def merge_best(best, ascending, R: tl.constexpr, P: tl.constexpr, LOG_P: tl.constexpr):
+    """The P best of ``best``, sorted with the best first, and of ``ascending``, sorted with the best last."""
+    return merge_bitonic(tl.where(best > ascending, best, ascending), R, P, LOG_P, False)
