@@ -8,17 +8,16 @@ it, the others find it in the cache. Where a run ends within its chunk its sum i
 part in each chunk it touches, at the head or the tail; the parts, two a chunk, are rows sorted by where they go, so
 they are summed the same way, level by level, until one chunk holds them all.
 
-Floor: the value row of each touched slot read once and its gradient row written once; 8 bytes of sorted entry, the
+Floor: the value row of each touched slot read once and its gradient row written once; 12 bytes of sorted entry, the
 weight and its gradient for each entry; the entries' gradient rows, L times B * D, come from the cache. The parts are at
 most 2 rows of float32 for 64 entries. A dense gradient is filled with zeros before.
 
 Why there is no second way with atomic additions, chosen by how often slots repeat. An atomic row of float32 is read and
-written in memory, 8 * D bytes for each entry; here 4 * D are written for each run and about 60 move for each entry in
-its sort. So atomics move fewer bytes where D < 15, and, should the sort take four times the time of its bytes, where
-D < 60, both only if no slot repeats: at 2.4 entries a slot (a million slots, 65,536 rows of 32) D < 10 and D < 38. They
-would also read a value row for each entry and not for each run, need a float32 copy of a 2-byte gradient, and gain no
-launches: a count of repeats that stays on the GPU has to launch both ways. No shape of ``benchmarks/shapes.py`` is on
-their side, so the sorted way is the fast mode and the deterministic one. This is arithmetic; no GPU has measured it.
+written in memory, 8 * D bytes for each entry; here 4 * D are written for each run and about 100 move for each entry in
+its sort. So atomics move fewer bytes where D < 25, and only if no slot repeats: at 2.4 entries a slot (a million slots,
+65,536 rows of 32) D < 16. They would also read a value row for each entry and not for each run, need a float32 copy of
+a 2-byte gradient, and gain no launches: a count of repeats that stays on the GPU has to launch both ways. No shape of ``benchmarks/shapes.py`` is on
+their side, so the sorted way is the fast mode and the deterministic one. This is arithmetic; atomics were not timed.
 """
 
 from __future__ import annotations

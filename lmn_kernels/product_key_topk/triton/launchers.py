@@ -67,7 +67,7 @@ def _launch_survivors(
     lists = queries.new_empty(H * 2, B, capacity, dtype=torch.int64)  # survivors, later the K best
     counts = queries.new_empty(H * 2, B, dtype=torch.int32)
     wide = queries.dtype == torch.float32
-    block_b, warps, stages = (32, 4, 1) if wide else (16, 8, 3) if B * H <= FEW_ROWS else (64, 8, 3)
+    block_b, warps, stages = (32, 4, 1) if wide else (16, 4, 3) if B * H <= FEW_ROWS else (64, 8, 3)
     block_n = 64
     launch(
         _product_key_topk_survivors_fwd_kernel, (ceil_div(B, block_b), H * 2),
