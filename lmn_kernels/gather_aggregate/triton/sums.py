@@ -16,8 +16,9 @@ Why there is no second way with atomic additions, chosen by how often slots repe
 written in memory, 8 * D bytes for each entry; here 4 * D are written for each run and about 100 move for each entry in
 its sort. So atomics move fewer bytes where D < 25, and only if no slot repeats: at 2.4 entries a slot (a million slots,
 65,536 rows of 32) D < 16. They would also read a value row for each entry and not for each run, need a float32 copy of
-a 2-byte gradient, and gain no launches: a count of repeats that stays on the GPU has to launch both ways. No shape of ``benchmarks/shapes.py`` is on
-their side, so the sorted way is the fast mode and the deterministic one. This is arithmetic; atomics were not timed.
+a 2-byte gradient, and gain no launches: a count of repeats that stays on the GPU has to launch both ways. No shape of
+``benchmarks/shapes.py`` is on their side, so the sorted way is the fast mode and the deterministic one. This is
+arithmetic; atomics were not timed.
 """
 
 from __future__ import annotations
