@@ -41,7 +41,7 @@ test-interpret: $(VENV)/.installed  ## only the kernel tests, in the interpreter
 
 test-gpu:  ## the kernel tests on this machine's GPU, with the Python and torch that are there; installs nothing
 	$(PYTHON) -c 'import torch; assert torch.cuda.is_available(), "no GPU"; print(torch.cuda.get_device_name(), torch.__version__)'
-	$(PYTHON) -m pytest --durations=10 $(shell $(PYTHON) -c "import xdist" 2>/dev/null && echo --numprocesses=8) $(KERNEL_TESTS)
+	$(PYTHON) -m pytest --durations=10 $(shell $(PYTHON) -c "import xdist" 2>/dev/null && echo --numprocesses=4 --dist=loadgroup) $(KERNEL_TESTS)
 
 audit: $(VENV)/.installed  ## what every kernel costs on four GPUs, compiled here without one, against its budgets
 	$(BIN)/python -m benchmarks.audit

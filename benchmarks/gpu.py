@@ -121,7 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu only with --dry-run")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes and few rounds: the figures mean nothing")
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="S", help="seconds for everything")
-    parser.add_argument("--commit", help="commit of this code, where it is a copy without its git; `source` in the file is its digest")
+    parser.add_argument(
+        "--commit", help="commit of this code, where it is a copy without its git; `source` in the file is its digest"
+    )
     parser.add_argument("--only", action="append", metavar="TEXT", help="only items whose label holds it; may repeat")
     parser.add_argument("--sides", default=",".join(all_sides()), help="of these sides alone, comma-separated")
     options = parser.parse_args(arguments)

@@ -19,6 +19,7 @@ from .sides import all_sides
 SHAPES = (
     Shape("odd", B=37, H=2, C=20, N=48, K=9, D=36),
     Shape("usual", B=70, H=1, C=64, N=1024, K=32, D=128),
+    Shape("large", B=9000, H=1, C=16, N=80, K=8, D=8),
     Shape("many", B=5, H=1, C=16, N=256, K=200, D=7),
 )
 

@@ -273,6 +273,7 @@ def wide_buffer(elements: int, dtype: torch.dtype, device: torch.device) -> Tens
     return torch.frombuffer(pages, dtype=dtype)
 
 
+@pytest.mark.xdist_group("gigabytes of a GPU")
 @pytest.mark.parametrize("wide", ["values", "slots", "weights", "columns"])
 def test_offsets_past_two_to_the_31(wide: str, backend: str, device: torch.device) -> None:
     values, slots, weights = make_bag_inputs(2, 4, 4, 3, dtype=torch.bfloat16, device=device, ties=True)

@@ -19,16 +19,20 @@ from lmn_kernels.testing import brute_force_topk
 N = 448  # seven blocks of sub-keys: one more than a column's register holds
 
 
-@pytest.fixture(params=["few rows", "many rows"])
-def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each tile of rows in turn, whatever their number."""
-    monkeypatch.setattr(launchers, "FEW_ROWS", launchers.FEW_ROWS if request.param == "few rows" else 0)
-    return str(request.param)
+@pytest.fixture(params=["float32", "few rows of bfloat16", "many rows of bfloat16"])
+def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+    """The type that takes each tile of rows in turn, whatever their number."""
+    monkeypatch.setattr(launchers, "FEW_ROWS", 0 if "many" in request.param else launchers.FEW_ROWS)
+    return torch.float32 if request.param == "float32" else torch.bfloat16
 
 
-def inputs_with_scores(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys (C = 1, H = 1) whose scores on the two axes are ``first`` and ``second``, in every row."""
-    return torch.ones(2, 1, 2, 1, device=first.device), torch.stack((first, second))[None, :, :, None]
+def inputs_with_scores(first: Tensor, second: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Queries and keys (C = 1, H = 1) whose scores on the two axes are ``first`` and ``second``, in every row.
+
+    In bfloat16 they are those scores rounded, which are exact again.
+    """
+    queries, keys = torch.ones(2, 1, 2, 1, device=first.device), torch.stack((first, second))[None, :, :, None]
+    return queries.to(dtype), keys.to(dtype)
 
 
 def survivors_of(queries: Tensor, keys: Tensor, k: int) -> Tensor:
@@ -79,10 +83,10 @@ PATTERNS = patterns()
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_is_exact_where_a_register_or_a_list_overflows(name: str, rows: str, device: torch.device) -> None:
+def test_is_exact_where_a_register_or_a_list_overflows(name: str, dtype: torch.dtype, device: torch.device) -> None:
     usual = (torch.arange(N) * 37 % N).float()
-    assert_exact(*inputs_with_scores(PATTERNS[name].to(device), usual.to(device)), 32)
-    assert_exact(*inputs_with_scores(usual.to(device), PATTERNS[name].to(device)), 5)
+    assert_exact(*inputs_with_scores(PATTERNS[name].to(device), usual.to(device), dtype), 32)
+    assert_exact(*inputs_with_scores(usual.to(device), PATTERNS[name].to(device), dtype), 5)
 
 
 def survivors_by_hand(scores: Tensor, k: int) -> Tensor:
@@ -122,32 +126,34 @@ def test_rows_past_the_last_have_no_survivors(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize(("sub_keys", "k"), [(1, 1), (2, 2), (9, 3), (64, 32)])
-def test_slots_stay_in_range_where_every_score_is_nan(sub_keys: int, k: int, rows: str, device: torch.device) -> None:
+def test_slots_stay_in_range_where_every_score_is_nan(
+    sub_keys: int, k: int, dtype: torch.dtype, device: torch.device
+) -> None:
     scores = torch.full((sub_keys,), torch.nan, device=device)
-    assert_exact(*inputs_with_scores(scores, scores), k)
+    assert_exact(*inputs_with_scores(scores, scores, dtype), k)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 8, 9, 16, 17, 31, 32])
-def test_is_exact_for_every_kind_of_k(k: int, rows: str, device: torch.device) -> None:
+def test_is_exact_for_every_kind_of_k(k: int, dtype: torch.dtype, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(k)
     queries = torch.randint(-4, 5, (3, 2, 2, 3), generator=generator).float().to(device)
     keys = torch.randint(-4, 5, (2, 2, 130, 3), generator=generator).float().to(device)
-    assert_exact(queries, keys, k)
+    assert_exact(queries.to(dtype), keys.to(dtype), k)
 
 
-def test_is_exact_past_one_segment_of_blocks(rows: str, device: torch.device) -> None:
+def test_is_exact_past_one_segment_of_blocks(dtype: torch.dtype, device: torch.device) -> None:
     """2,048 sub-keys fill the bits of an int32; more take another segment, whose survivors are appended."""
     generator = torch.Generator().manual_seed(0)
     first = torch.randperm(2200, generator=generator).float()
     second = torch.cat((torch.zeros(2048), torch.arange(152.0)))
-    assert_exact(*inputs_with_scores(first.to(device), second.to(device)), 32)
+    assert_exact(*inputs_with_scores(first.to(device), second.to(device), dtype), 32)
 
 
-def test_is_exact_past_one_tile_of_rows(rows: str, device: torch.device) -> None:
+def test_is_exact_past_one_tile_of_rows(dtype: torch.dtype, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
     queries = torch.randint(-9, 10, (131, 1, 2, 4), generator=generator).float().to(device)
     keys = torch.randint(-9, 10, (1, 2, 70, 4), generator=generator).float().to(device)
-    assert_exact(queries, keys, 11)
+    assert_exact(queries.to(dtype), keys.to(dtype), 11)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +191,9 @@ def check_drawn(data: st.DataObject, device: torch.device) -> None:
     first, second = data.draw(axis_scores()), data.draw(axis_scores())
     size = min(len(first), len(second))
     launchers.FEW_ROWS = data.draw(st.sampled_from([0, 4096]))
+    dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
     assert_exact(
-        *inputs_with_scores(first[:size].to(device), second[:size].to(device)),
+        *inputs_with_scores(first[:size].to(device), second[:size].to(device), dtype),
         data.draw(st.sampled_from([1, 7, 16, 32])),
     )
 

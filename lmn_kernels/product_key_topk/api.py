@@ -201,6 +201,7 @@ _backward_op = register(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     queries, keys, _, ctx.metric, ctx.backend = inputs
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # zeros for the slots would be filled
     ctx.save_for_backward(queries, keys, output[1])
 
 

@@ -5,7 +5,7 @@ runs begin before it: one more launch and a running sum over the chunks. How man
 alone; a coalesced sparse tensor must know it on the host, which waits. Meanwhile the GPU makes the weights' gradient,
 in a pass of its own: it reads value rows once more, but the host launches the rest before the GPU has nothing to do.
 What may not wait, a CUDA graph being captured, takes a row for each entry instead, of which those past the last run
-repeat a slot with zeros.
+repeat a slot with zeros; it makes the weights' gradient in the same way, so that its bits are those of an eager step.
 """
 
 from __future__ import annotations

@@ -31,11 +31,11 @@ from torch import Tensor
 from ...dtypes import accumulator
 from ...launch import ceil_div, launch, power_of_two
 from .bags import launch_weights_backward
-from .sort import SortedEntries, sort_entries
+from .sort import BLOCK, SortedEntries, sort_entries
 from .tile import LANES, acc_type, columns_per_lane, narrow
 
 CHUNK = 64
-MOST_CHUNKS = 16  # that a program walks side by side where rows are narrow
+MOST_CHUNKS = BLOCK // CHUNK  # that a program walks side by side where rows are narrow; it ends in the sort's padding
 MOST_WARPS = 8
 MOST_NARROW = 2**31 - 2 * MOST_CHUNKS * CHUNK  # entries, and slots, that an int32 counts past the end of a program
 
@@ -72,7 +72,8 @@ def launch_sums(
         grad: ``[B, D]``; values: ``[M, D]``; slots, weights: ``[B, L]``; B * L and D must not be 0.
         M: rows of the table; entries of other slots have no sum.
         out: contiguous ``[*, D]``; a run is written to the row of its slot or, with ``numbers``, of its number.
-        numbers: how many runs begin before each chunk of ``CHUNK`` entries, and where the slot of each run is written.
+        numbers: for a sparse gradient, without ``values``: how many runs begin before each chunk of ``CHUNK`` entries,
+            and where the slot of each run is written.
     """
     grad = grad.contiguous()  # a stride of its own would be another kernel
     D = grad.shape[1]

@@ -19,16 +19,17 @@ BLOCK = 1024
 def launch_axis_entries(
     grad: Tensor, slots: Tensor, weights: Tensor | None, N: int, activation: str
 ) -> tuple[Tensor, Tensor]:
-    """Rows of the key table that each query half chose, int32, and the gradients of their scores: ``[B * H * 2, K]``.
+    """Rows of the key table that each query half chose and the gradients of their scores: ``[B * H * 2, K]``.
 
     Args:
         grad: ``[B, H, K]``, of the weights if they are given, else of the scores.
         slots: ``[B, H, K]`` integers i * N + j.
         weights: ``[B, H, K]``, of ``activation``.
-        N: sub-keys on an axis; H * 2 * N must fit an int32.
+        N: sub-keys on an axis.
     """
     B, H, K = slots.shape
-    rows = slots.new_empty(B * H * 2, K, dtype=torch.int32)
+    table = H * 2 * N
+    rows = slots.new_empty(B * H * 2, K, dtype=torch.int32 if table <= torch.iinfo(torch.int32).max else torch.int64)
     gradients = grad.new_empty(B * H * 2, K)
     if rows.numel() == 0:
         return rows, gradients
@@ -66,7 +67,7 @@ def _product_key_topk_bwd_axes_kernel(
     first = slots // N
     row = (b % H) * 2 * N
     place = b * 2 * K + k
-    tl.store(rows_ptr + place, (row + first).to(tl.int32), mask=mask)
-    tl.store(rows_ptr + place + K, (row + N + slots - first * N).to(tl.int32), mask=mask)
+    tl.store(rows_ptr + place, (row + first).to(rows_ptr.dtype.element_ty), mask=mask)
+    tl.store(rows_ptr + place + K, (row + N + slots - first * N).to(rows_ptr.dtype.element_ty), mask=mask)
     tl.store(gradients_ptr + place, grad, mask=mask)
     tl.store(gradients_ptr + place + K, grad, mask=mask)

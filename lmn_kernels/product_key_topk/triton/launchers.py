@@ -34,8 +34,8 @@ TRITON_VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 LARGEST_LIST = 32
 LARGEST_NETWORK = 128
 FEW_ROWS = 8192
-"""Rows times heads up to which a program takes 16 rows of scores and not 64, so that there are enough programs for a
-large GPU: measured on an H100, where 64 rows are faster from 16,384 on."""
+"""Rows times heads up to which a program takes 16 rows of 2-byte queries and not 64, so that there are enough programs
+for a large GPU: measured on an H100, where 64 rows are faster from 16,384 on."""
 
 
 def launch_product_key_topk(
@@ -133,12 +133,13 @@ def _launch_search(queries: Tensor, keys: Tensor, terms: Any, metric: str, score
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """How scores are multiplied: float32 as six products of its three bfloat16 parts, on the tensor cores.
+    """How scores are multiplied: on NVIDIA float32 as six products of its three bfloat16 parts, on the tensor cores.
 
-    That is as exact as float32 products but for subnormal numbers, which count as zero. Triton 3.5 and the interpreter
-    have it not, and multiply float32 one by one.
+    That is as exact as float32 products for magnitudes between 2^-110 and 3.39e38. AMD's matrix cores multiply float32
+    as it is; Triton 3.5 and the interpreter do not have the six products.
     """
-    if dtype != torch.float32 or TRITON_VERSION < (3, 6) or os.environ.get("TRITON_INTERPRET", "0") == "1":
+    interpreted = os.environ.get("TRITON_INTERPRET", "0") == "1"
+    if dtype != torch.float32 or for_amd() or TRITON_VERSION < (3, 6) or interpreted:
         return "ieee"
     return "bf16x6"
 

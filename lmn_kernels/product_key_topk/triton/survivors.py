@@ -11,9 +11,8 @@ past it.
    its place in the row's list. The lists stay unsorted: that is the next kernel's work.
 
 More survivors in a column than the register holds (1 to 2 tiles in 100 for random scores) are counted and stored in two
-more passes. More in a row than the list holds (4 tiles in 1,000 for random scores; ties, infinities, an outlier that
-spoils the bisection) send the tile through the exact streaming network instead. Both are as exact as the rest; they
-cost time only.
+more passes. More in a row than the list holds (none seen for random scores; ties by the hundred, infinities) send the
+tile through the exact streaming network instead. Both are as exact as the rest; they cost time only.
 """
 
 from __future__ import annotations
