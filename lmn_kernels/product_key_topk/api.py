@@ -205,7 +205,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
     ctx.save_for_backward(queries, keys, output[1])
 
 
-def _backward(ctx: Any, grad_scores: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_scores: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    if grad_scores is None:
+        return None, None, None, None, None
     queries, keys, slots = ctx.saved_tensors
     needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
     gradients = router_gradient(grad_scores, queries, keys, slots, None, ctx.metric, "none", needs, ctx.backend)
