@@ -167,7 +167,7 @@ def test_k_chooses_the_kernels(k: int, names: tuple[str, str], device: torch.dev
     assert launch_counts == {f"_product_key_topk_{name}_fwd_kernel": 1 for name in names}
 
 
-SPECIAL = (0.0, -0.0, 1.0, -1.0, 3e38, -3e38, 1e-30, torch.inf, -torch.inf, torch.nan)
+SPECIAL = (0.0, -0.0, 1.0, -1.0, 3e38, -3e38, 1e-30, 1e-45, torch.inf, -torch.inf, torch.nan)
 
 
 @st.composite
@@ -192,6 +192,8 @@ def check_drawn(data: st.DataObject, device: torch.device) -> None:
     size = min(len(first), len(second))
     launchers.FEW_ROWS = data.draw(st.sampled_from([0, 4096]))
     dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
+    if device.type == "cuda" and dtype == torch.float32:  # the tensor cores lose what is smaller; docs/design.md
+        first, second = (torch.where(scores.abs() < 2.0**-110, 0, scores) for scores in (first, second))
     assert_exact(
         *inputs_with_scores(first[:size].to(device), second[:size].to(device), dtype),
         data.draw(st.sampled_from([1, 7, 16, 32])),

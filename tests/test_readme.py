@@ -21,6 +21,24 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
+def test_gpu_table_is_of_the_committed_result() -> None:
+    """The rows of README's table, in milliseconds to three digits."""
+    records = json.loads((ROOT / "benchmarks/results/gpu.json").read_text(encoding="utf-8"))["times"]
+    for shown, op, passed in (
+        ("router, forward", "router", "forward"),
+        ("whole read, forward", "layer", "forward"),
+        ("whole read, forward and backward", "layer", "both"),
+    ):
+        of_side = {
+            record["side"]: record["p50_ms"]
+            for record in records
+            if (record["op"], record["shape"]["name"], record["dtype"], record["slots"], record.get("pass"))
+            == (op, "lmn_1m", "bf16", "uniform", passed)
+        }
+        cells = " | ".join(f"{of_side[side]:.3g} ms" for side in ("lmn", "torch", "compile"))
+        assert f"| {shown} | {cells} |" in README
+
+
 def demo_table() -> str:
     summary = json.loads((ROOT / "docs/results/demo.json").read_text(encoding="utf-8"))
     lines = ["| model | AUC | GAUC | log loss | parameters | samples/s in training |", "|---|---|---|---|---|---|"]
