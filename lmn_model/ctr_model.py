@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .data import Batch, CategoricalFeature, FeatureSpec
 from .factored_memory import FactoredMemoryNetwork, check_together
-from .interest import interest_part
+from .interest import WindowMatches, interest_part
 from .large_memory_network import LargeMemoryNetwork, MemoryLosses
 from .memory_layer import MemoryLayer
 from .setting_types import check_range, setting
@@ -117,6 +117,9 @@ class ModelSettings:
     )
     embedding_dim: int = setting(16, "width of one feature's embedding")
     embedding_std: float = setting(0.05, "standard deviation of the embeddings at the start")
+    matches: bool = setting(
+        False, "tell the tower how often and how lately the window holds each feature value of the candidate"
+    )
     hidden: tuple[int, ...] = setting((200, 80), "widths of the tower's hidden layers")
     dropout: float = setting(0.0, "dropout in the tower")
     memory: MemorySettings = field(default_factory=MemorySettings)
@@ -214,6 +217,9 @@ class CTRModel(nn.Module):
         self.interest = interest_part(settings.interest, item_dim)
         width = user_dim + (1 + self.interest.interests) * item_dim
         width += self.context_embedding.width + len(features.numeric)
+        self.matches = WindowMatches() if settings.matches else None
+        if self.matches is not None:  # of what a search found too
+            width += self.matches.SIGNALS * len(features.item) * (2 if self.interest.searches else 1)
         self.memory: LargeMemoryNetwork | FactoredMemoryNetwork | None = None
         told = 0
         value_dtype = getattr(torch, settings.memory.value_dtype)
@@ -251,6 +257,10 @@ class CTRModel(nn.Module):
             found, found_mask = batch.found, batch.found_mask
             found = None if found is None else self.item_embedding(found)
         parts.append(self.interest(item, history, batch.history_mask, found, found_mask))
+        if self.matches is not None:
+            parts.append(self.matches(batch.item, batch.history, batch.history_mask))
+            if batch.found is not None and batch.found_mask is not None and self.interest.searches:
+                parts.append(self.matches(batch.item, batch.found, batch.found_mask))
         losses: tuple[Tensor | None, ...] = ()
         told: Tensor | None = None
         if isinstance(self.memory, FactoredMemoryNetwork):

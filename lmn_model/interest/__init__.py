@@ -3,10 +3,11 @@
 ``part(item, history, mask, found, found_mask)`` takes the candidate ``item [B, E]``, the window ``history [B, T, E]``
 with ``mask [B, T]`` and, for a part that ``searches``, the events ``found [B, S, E]`` with ``found_mask [B, S]`` that a
 search over the whole history gave. It returns ``[B, part.interests * E]``. Padding has no say; an empty history gives
-zeros.
+zeros. ``WindowMatches`` stands beside any of them and looks at ids.
 """
 
 from .attention import DeepInterestAttention
+from .matches import WindowMatches
 from .memory_induction import MultiInterestMemory
 from .parts import INTERESTS, InterestPart, interest_part
 from .pooling import MeanPooling, NoInterest
@@ -21,5 +22,6 @@ __all__ = [
     "MultiInterestMemory",
     "NoInterest",
     "SoftSearch",
+    "WindowMatches",
     "interest_part",
 ]
