@@ -61,11 +61,12 @@ WITHOUT = "LMN without a window"
 
 @dataclass(frozen=True)
 class Served:
-    """A model as the study has it: its interest part, its window, and the query of its memory."""
+    """A model as the study has it: its interest part, its window, the query of its memory, whether it has matches."""
 
     interest: str
     window: int
     query: str = "factored"
+    matches: bool = False
 
 
 MODELS = {
@@ -75,6 +76,7 @@ MODELS = {
     "SIM hard 200": Served("sim_hard", 200),
     WITHOUT: Served("lmn_only", 1),
     "LMN + DIN 50": Served("lmn", 50),
+    "LMN + DIN 50 with matches": Served("lmn", 50, matches=True),
     f"LMN + DIN 50{JOINT}": Served("lmn", 50, "joint"),
 }
 GROWN = {WITHOUT: MODELS[WITHOUT], f"{WITHOUT}{JOINT}": Served("lmn_only", 1, "joint")}
@@ -142,7 +144,7 @@ class Request:
 def settings_of(served: Served, sub_keys: int) -> ModelSettings:
     """Settings of a model, all others by default."""
     memory = MemorySettings(query=served.query, sub_keys=sub_keys)  # type: ignore[arg-type]
-    return ModelSettings(interest=served.interest, memory=memory)  # type: ignore[arg-type]
+    return ModelSettings(interest=served.interest, matches=served.matches, memory=memory)  # type: ignore[arg-type]
 
 
 def make_model(served: Served, sub_keys: int, device: torch.device) -> CTRModel:

@@ -18,6 +18,9 @@ from .report_tables import table
 ENOUGH = 300
 """Calls under a p99; of fewer it is little else than the slowest call, and the tables say so."""
 JOINT = " (joint query)"
+MATCHES = " with matches"
+DASHES = {JOINT: (0, (4, 2)), MATCHES: (0, (1, 1.5))}
+"""Line of a model that differs from another by the end of its name; it has that model's colour."""
 SECTIONS = {"candidates": "candidates", "sizes": "slots"}
 """Sections of a result file and what their points lie over."""
 STEPS = {"candidates": 1.09, "sizes": 1.3}
@@ -27,7 +30,7 @@ STEPS = {"candidates": 1.09, "sizes": 1.3}
 def draw(data: dict[str, Any], path: Path) -> None:
     """Latency over candidates, log-log, and over slots, from 0; a point is p50, the line above it ends at p99.
 
-    A model with the joint query has the colour of the one with the factored query, and a dashed line.
+    A model with the joint query or with matches has the colour of the one without, and a dashed or dotted line.
 
     Raises:
         OSError: the picture cannot be written.
@@ -36,7 +39,7 @@ def draw(data: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     names = list(dict.fromkeys(point["model"] for section in SECTIONS for point in data.get(section, ())))
-    families = list(dict.fromkeys(name.removesuffix(JOINT) for name in names))
+    families = list(dict.fromkeys(_family(name)[0] for name in names))
     handles: dict[str, Any] = {}
     for axes, (section, over) in zip((left, right), SECTIONS.items(), strict=True):
         shown = {name: [point for point in data.get(section, ()) if point["model"] == name] for name in names}
@@ -44,8 +47,8 @@ def draw(data: dict[str, Any], path: Path) -> None:
         for place, (name, points) in enumerate(shown.items()):
             # Side by side, since whiskers of models of one speed would lie on each other.
             shift = STEPS[section] ** (place - (len(shown) - 1) / 2)
-            family = families.index(name.removesuffix(JOINT))
-            handles[name] = _line(axes, points, over, shift, family, dashed=name.endswith(JOINT))
+            family, suffix = _family(name)
+            handles[name] = _line(axes, points, over, shift, families.index(family), suffix)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted({point[over] for point in data.get(section, ())}))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -72,14 +75,20 @@ def draw(data: dict[str, Any], path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _line(axes: Axes, points: list[dict[str, Any]], over: str, shift: float, family: int, dashed: bool) -> Any:
+def _family(name: str) -> tuple[str, str]:
+    """A model's name without the end that makes it a variant, and that end, maybe empty."""
+    suffix = next((each for each in DASHES if name.endswith(each)), "")
+    return name.removesuffix(suffix), suffix
+
+
+def _line(axes: Axes, points: list[dict[str, Any]], over: str, shift: float, family: int, suffix: str) -> Any:
     colour = COLOURS[family % len(COLOURS)]
     p50 = [point["p50_ms"] for point in points]
     above = [point["p99_ms"] - point["p50_ms"] for point in points]
     return axes.errorbar(
         [point[over] * shift for point in points], p50, yerr=[[0.0] * len(p50), above], color=colour,
-        linestyle=(0, (4, 2)) if dashed else "-", marker=MARKERS[family % len(MARKERS)],
-        markerfacecolor="white" if dashed else colour, markersize=5, capsize=2.5, linewidth=1.3, elinewidth=1,
+        linestyle=DASHES.get(suffix, "-"), marker=MARKERS[family % len(MARKERS)],
+        markerfacecolor="white" if suffix else colour, markersize=5, capsize=2.5, linewidth=1.3, elinewidth=1,
     )  # fmt: skip
 
 
