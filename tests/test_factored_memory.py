@@ -286,15 +286,15 @@ def _shuffle_the_future(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFra
     return {**tables, "user_info": changed}
 
 
-@pytest.mark.parametrize("interest", ["lmn_only", "lmn"])
-def test_nothing_of_the_future_reaches_a_sample(tmp_path: Path, interest: str) -> None:
+@pytest.mark.parametrize(("interest", "matches"), [("lmn_only", False), ("lmn", False), ("lmn", True)])
+def test_nothing_of_the_future_reaches_a_sample(tmp_path: Path, interest: str, matches: bool) -> None:
     tables = make_rows()
     changed = _shuffle_the_future(tables)
     assert not changed["user_info"].equals(tables["user_info"])
     scores = []
     for name, each in (("before", tables), ("after", changed)):
         path = write_rows(tmp_path / name, each)
-        settings = _settings(path, interest=interest)
+        settings = _settings(path, interest=interest, matches=matches)
         results = train(settings, tmp_path / f"{name}-run")["results"]
         run = load_run(tmp_path / f"{name}-run")
         dataset = open_dataset(settings.data)
