@@ -57,6 +57,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     table = {
         "name": "tiny",
         "reference": "DIN",
+        "references": {"size": "size sub_keys=8"},
+        "axes": {"size": "slots"},
         "seeds": [0, 1],
         "base": {
             "data": {"dataset": "rows", "path": "rows", "window": 4},
@@ -71,7 +73,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             {"name": "counts", "question": "main", "counting": "item_all"},
             {
                 "name": "size", "question": "size", "settings": {"interest": "lmn_only"}, "tuned_as": "DIN",
-                "sweep": {"sub_keys": [4, 8]},
+                "sweep": {"sub_keys": [8, 4]}, "line": "LMN",
             },
             {"name": "cells 4", "question": "size", "counting": "cells_category_4"},
         ],
@@ -141,7 +143,18 @@ def test_a_study_runs_goes_on_and_is_reported(study: Path, capsys: pytest.Captur
     mean = estimate([_results()[f"din-seed{seed}"]["test"]["auc"] for seed in (0, 1)]).mean  # type: ignore[index]
     assert any(line.startswith(f"| DIN | 2 | {mean:.4f} ± ") for line in lines)
     assert any(line.startswith("| counts | - | ") for line in lines)
-    assert any(line.startswith("| size sub_keys=4 | 2 | ") for line in lines)
+    sized = [line.split(" | ") for line in lines if line.startswith(("| size sub_keys=", "| cells "))]
+    assert [row[0] for row in sized] == ["| size sub_keys=4", "| size sub_keys=8", "| cells 4"]  # along the axis
+    assert [row[1:3] for row in sized] == [["16", "2"], ["64", "2"], ["16", "-"]]
+    size = [[_results()[f"size-sub_keys-{n}-seed{k}"]["test"]["auc"] for k in (0, 1)] for n in (4, 8)]  # type: ignore[index]
+    less = estimate([small - large for small, large in zip(*size, strict=True)]).mean
+    assert sized[0][4].startswith(f"{less:+.4f}")
+    assert sized[1][4] == ""
+    assert (
+        sum(" | less DIN | " in line for line in lines)
+        == sum(" | less size sub_keys=8 | " in line for line in lines)
+        == 1
+    )
     assert any(line.startswith("| DIN | ") and "**" in line for line in lines)
     for name in ("main", "size"):
         assert Path(f"results/tiny/{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -237,6 +250,12 @@ def _wait_until(condition: Callable[[], object]) -> None:
         ('interest = "din"', 'interest = "dinn"', "interest must be one of"),
         ('name = "LMN"', 'name = "DIN"', "there are two variants 'DIN'"),
         ('reference = "DIN"', 'reference = "DIEN"', "reference names no variant, got 'DIEN'; did you mean 'DIN'?"),
+        (
+            'size = "size sub_keys=8"',
+            'size = "LMNN"',
+            "references: size names no variant, got 'LMNN'; did you mean 'LMN'?",
+        ),
+        ('size = "size sub_keys=8"', 'sizes = "LMN"', "references: there is no question 'sizes'; did you mean 'size'?"),
         ('counting = "item_all"', 'counting = "item"', "there is no heuristic 'item'"),
         ("learning_rate = [", "learning_rates = [", "there is no setting 'learning_rates'"),
     ],

@@ -50,10 +50,13 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
         variants = [each for each in study.variants if question in each.questions and found[each.name]]
         if not variants:
             continue
-        blocks[question] = [_table(study, variants, found)]
+        axis = study.axes.get(question)
+        if axis is not None:
+            variants = _along(variants, axis)
+        blocks[question] = [_table(study, question, variants, found)]
         picture = results / study.name / f"{question}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
-        if (axis := study.axes.get(question)) is not None:
+        if axis is not None:
             placed = [(each.line, _place(each, axis), found[each.name]) for each in variants]
             draw_curves([(line, place, runs) for line, place, runs in placed if place is not None], axis, picture)
         else:
@@ -112,8 +115,7 @@ def _estimate(found: Sequence[Result], metric: str) -> Estimate | None:
     return estimate(values) if values and None not in values else None
 
 
-def _difference(study: Study, variant: Variant, found: dict[str, list[Result]]) -> str:
-    reference = study.reference
+def _difference(reference: str | None, variant: Variant, found: dict[str, list[Result]]) -> str:
     if reference is None or reference == variant.name or not found.get(reference):
         return ""
     ours, theirs = (
@@ -123,17 +125,19 @@ def _difference(study: Study, variant: Variant, found: dict[str, list[Result]]) 
     return _in_words(paired_difference(ours, theirs), "+.4f")
 
 
-def _table(study: Study, variants: Sequence[Variant], found: dict[str, list[Result]]) -> str:
-    header = ["model", "seeds", "AUC", *([f"less {study.reference}"] if study.reference else []), "GAUC", "log loss",
-              "samples/s in training", "seconds", "peak MiB"]  # fmt: skip
+def _table(study: Study, question: str, variants: Sequence[Variant], found: dict[str, list[Result]]) -> str:
+    reference, axis = study.references.get(question, study.reference), study.axes.get(question)
+    header = ["model", *([axis] if axis else []), "seeds", "AUC", *([f"less {reference}"] if reference else []),
+              "GAUC", "log loss", "samples/s in training", "seconds", "peak MiB"]  # fmt: skip
     usage = any("memory" in each["best"] for variant in variants for each in found[variant.name])
     rows = []
     for variant in variants:
         own = found[variant.name]
         learnt = variant.counting is None
-        row = [variant.name, str(len(own)) if learnt else "-", _in_words(_estimate(own, "auc"))]
-        if study.reference:
-            row.append(_difference(study, variant, found))
+        row = [variant.name, *([_number(_place(variant, axis))] if axis else [])]
+        row += [str(len(own)) if learnt else "-", _in_words(_estimate(own, "auc"))]
+        if reference:
+            row.append(_difference(reference, variant, found))
         row += [_in_words(_estimate(own, "gauc")), _in_words(_estimate(own, "log_loss"))]
         row += [_mean(own, "samples_per_second"), _mean(own, "train_seconds") if learnt else "-"]
         row.append(f"{max(each['peak_memory_mib']['resident'] for each in own):,.0f}")
@@ -189,6 +193,21 @@ def _history_table(study: Study, found: dict[str, list[Result]]) -> str:
     sizes = [f"{samples:,} ({users:,})" for _, (samples, users) in sorted(ranges.items())]
     header = [f"{low:,} and more" if high is None else f"{low:,} to {high - 1:,}" for low, high in sorted(ranges)]
     return _markdown(["AUC by events before", *header], [["samples (users)", *sizes], *rows]) if ranges else ""
+
+
+def _along(variants: Sequence[Variant], axis: str) -> list[Variant]:
+    """The variants line by line, each along the axis, those that have no place on it last."""
+    lines = list(dict.fromkeys(each.line for each in variants))
+
+    def key(variant: Variant) -> tuple[bool, int, float]:
+        place = _place(variant, axis)
+        return place is None, lines.index(variant.line), place or 0.0
+
+    return sorted(variants, key=key)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
 def _place(variant: Variant, axis: str) -> float | None:

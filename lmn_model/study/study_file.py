@@ -5,6 +5,7 @@
     name = "main"
     title = "Complete Journey"           # heading of its tables; the name if not given
     reference = "DIN 200"                # the variant that the others are compared with
+    references = { size = "LMN 64" }     # another for some questions
     seeds = [0, 1, 2, 3, 4]
     [base.data]                          # and [base.model], [base.model.memory], [base.training]: as settings.toml
     [axes]                               # questions whose figure is a curve, and the setting along it, or "slots"
@@ -29,7 +30,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-STUDY_KEYS = ("name", "title", "reference", "seeds", "axes", "base", "quick", "tune", "variant")
+STUDY_KEYS = ("name", "title", "reference", "references", "seeds", "axes", "base", "quick", "tune", "variant")
 VARIANT_KEYS = ("name", "question", "settings", "sweep", "counting", "tuned_as", "line")
 SLOTS = "slots"
 """The axis of a figure over the size of the memory, N * N."""
@@ -86,6 +87,7 @@ class Study:
         name: folder of its results.
         title: heading of its tables.
         reference: name of the variant that others are compared with; None for none.
+        references: for some questions the name of another.
         seeds: of every variant that learns.
         axes: for each question whose figure is a curve, what varies along it: a number of the settings or ``slots``.
         tune: lists of settings by name.
@@ -96,6 +98,7 @@ class Study:
     name: str
     title: str
     reference: str | None
+    references: Mapping[str, str]
     seeds: tuple[int, ...]
     axes: Mapping[str, str]
     tune: Mapping[str, tuple[Any, ...]]
@@ -157,13 +160,19 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
         found = list(_variants(_mapping(entry, f"{path}: variant"), base, overrides if quick else {}, str(path)))
         families[entry["name"]] = (*families.get(entry["name"], ()), *(each.name for each in found))
         variants += found
-    _check_names(variants, table.get("reference"), str(path))
+    references = _mapping(table.get("references", {}), f"{path}: references")
+    compared = {f"references: {question}": name for question, name in references.items()}
+    if table.get("reference") is not None:
+        compared["reference"] = table["reference"]
+    _check_names(variants, compared, str(path))
+    _check_questions(references, variants, f"{path}: references")
     axes = _mapping(table.get("axes", {}), f"{path}: axes")
     _check_axes(axes, variants, base, str(path))
     return Study(
         name=name + QUICK * quick,
         title=_text(table.get("title", name), f"{path}: title"),
         reference=table.get("reference"),
+        references=references,
         seeds=seeds[quick],
         axes=axes,
         tune=_tune(table.get("tune", {}), base, str(path)),
@@ -216,8 +225,14 @@ def _named(name: str, point: Mapping[str, Any], where: str) -> str:
         raise StudyError(f"{where}: the braces of name must hold settings of its sweep, not {error}") from error
 
 
-def _check_names(variants: Sequence[Variant], reference: Any, source: str) -> None:
-    """Raise StudyError for names that are there twice, or as one file, or not there."""
+def _check_names(variants: Sequence[Variant], compared: Mapping[str, Any], source: str) -> None:
+    """Raise StudyError for names that are there twice, or as one file, or not there.
+
+    Args:
+        variants: of the study.
+        compared: names of variants, by what asks for them.
+        source: of the study, for messages.
+    """
     files: dict[str, str] = {}
     for each in variants:
         file = slug(each.name)
@@ -230,7 +245,7 @@ def _check_names(variants: Sequence[Variant], reference: Any, source: str) -> No
     names = set(files.values())
     tuned = {each.name for each in variants if each.counting is None and each.tuned_as is None}
     wanted = [(f"variant {each.name!r}: tuned_as", each.tuned_as) for each in variants if each.tuned_as is not None]
-    for what, name in [*wanted, *([("reference", reference)] if reference is not None else [])]:
+    for what, name in [*wanted, *compared.items()]:
         if name not in names:
             close = did_you_mean(name, names) if isinstance(name, str) else ""
             raise StudyError(f"{source}: {what} names no variant, got {name!r}{close}")
@@ -241,14 +256,19 @@ def _check_names(variants: Sequence[Variant], reference: Any, source: str) -> No
 
 
 def _check_axes(axes: Mapping[str, Any], variants: Sequence[Variant], base: Settings, source: str) -> None:
-    questions = {question for each in variants for question in each.questions}
+    _check_questions(axes, variants, f"{source}: axes")
     for question, axis in axes.items():
-        if question not in questions:
-            raise StudyError(f"{source}: axes: there is no question {question!r}{did_you_mean(question, questions)}")
         if axis != SLOTS:
             value = base.value(_text(axis, f"{source}: axes: {question}"), f"{source}: axes: {question}")
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise StudyError(f"{source}: axes: {question} must be a setting with a number, got {axis!r}")
+
+
+def _check_questions(names: Iterable[str], variants: Sequence[Variant], where: str) -> None:
+    questions = {question for each in variants for question in each.questions}
+    for name in names:
+        if name not in questions:
+            raise StudyError(f"{where}: there is no question {name!r}{did_you_mean(name, questions)}")
 
 
 def _tune(table: Any, base: Settings, source: str) -> dict[str, tuple[Any, ...]]:
