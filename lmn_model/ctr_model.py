@@ -113,12 +113,15 @@ class ModelSettings:
     """
 
     interest: Literal["pooling", "din", "sim_hard", "sim_soft", "mimn", "lmn", "lmn_only"] = setting(
-        "lmn", "what reads the history; lmn is the memory beside DIN, lmn_only the memory alone"
+        "lmn",
+        "what reads the history; lmn is the memory beside DIN, lmn_only the memory alone",
     )
     embedding_dim: int = setting(16, "width of one feature's embedding")
     embedding_std: float = setting(0.05, "standard deviation of the embeddings at the start")
     matches: bool = setting(
-        False, "tell the tower how often and how lately the window holds each feature value of the candidate"
+        False,
+        "tell the tower how often and how lately the window holds each feature value of the candidate, "
+        "whatever else reads it",
     )
     hidden: tuple[int, ...] = setting((200, 80), "widths of the tower's hidden layers")
     dropout: float = setting(0.0, "dropout in the tower")
@@ -217,7 +220,7 @@ class CTRModel(nn.Module):
         self.interest = interest_part(settings.interest, item_dim)
         width = user_dim + (1 + self.interest.interests) * item_dim
         width += self.context_embedding.width + len(features.numeric)
-        self.matches = WindowMatches() if settings.matches else None
+        self.matches = WindowMatches(features.unseen) if settings.matches else None
         if self.matches is not None:  # of what a search found too
             width += self.matches.SIGNALS * len(features.item) * (2 if self.interest.searches else 1)
         self.memory: LargeMemoryNetwork | FactoredMemoryNetwork | None = None

@@ -25,6 +25,7 @@ from lmn_model.checkpoint import (
 from lmn_model.ctr_model import CTRModel
 from lmn_model.optimizers import Optimizers
 from lmn_model.progress import Progress
+from lmn_model.settings import Settings
 from lmn_model.usage import MemoryUsage
 
 MODEL, OPTIMIZER, USAGE = "model.", "optimizer.", "usage."
@@ -102,9 +103,14 @@ class RunState:
 
 
 def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    """Raise CheckpointError unless ``metadata`` of the checkpoint ``path`` has all of ``identity``."""
+    """Raise CheckpointError unless ``metadata`` of the checkpoint ``path`` has all of ``identity``.
+
+    A setting that is younger than the checkpoint had its default.
+    """
     for key, value in identity.items():
         found = metadata.get(key)
+        if key == "settings" and isinstance(found, dict):
+            found = {**Settings().decisive(), **found}
         if found == value:
             continue
         names = ""

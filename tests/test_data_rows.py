@@ -23,6 +23,7 @@ from lmn_model.data import (
     load_rows,
     load_vocabularies,
 )
+from lmn_model.data.features import FeatureSpec
 from lmn_model.data.schema import Schema
 from lmn_model.evaluation import data_fingerprint, open_dataset
 from lmn_model.settings import DataSettings
@@ -104,6 +105,8 @@ def test_sizes_are_those_of_the_feature_map_and_at_least_the_largest_id(folder: 
         ("hour", largest["hour"] + 1),
     ]
     assert features.numeric == ()
+    assert features.unseen is None  # 1 is a value like any other
+    assert FeatureSpec.from_dict(features.to_dict()) == features
 
 
 def test_a_folder_without_map_and_context_will_do(tmp_path: Path) -> None:

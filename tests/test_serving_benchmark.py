@@ -51,6 +51,7 @@ def test_the_models_and_sizes_are_those_of_the_question() -> None:
     assert effort.sub_keys**2 == 2**20
     assert min(effort.calls, effort.enough) >= 300
     settings = {name: serving.settings_of(served, 1024) for name, served in (serving.MODELS | serving.GROWN).items()}
+    assert [name for name, each in settings.items() if each.matches] == ["LMN + DIN 50 with matches"]
     assert {name for name, each in settings.items() if each.has_memory and each.memory.query == "joint"} == {
         "LMN + DIN 50 (joint query)", "LMN without a window (joint query)",
     }  # fmt: skip

@@ -255,6 +255,7 @@ def _wait_until(condition: Callable[[], object]) -> None:
             'size = "LMNN"',
             "references: size names no variant, got 'LMNN'; did you mean 'LMN'?",
         ),
+        ('size = "size sub_keys=8"', 'size = ["LMN"]', "references: size must be a text, got ['LMN']"),
         ('size = "size sub_keys=8"', 'sizes = "LMN"', "references: there is no question 'sizes'; did you mean 'size'?"),
         ('counting = "item_all"', 'counting = "item"', "there is no heuristic 'item'"),
         ("learning_rate = [", "learning_rates = [", "there is no setting 'learning_rates'"),

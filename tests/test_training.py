@@ -246,6 +246,25 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_data_are_read(tmp_pa
         train(tiny_settings(tmp_path / "missing.parquet"), tmp_path / "file" / "run")
 
 
+def test_a_setting_that_is_younger_than_a_checkpoint_had_its_default(
+    tmp_path: Path, events: Path, monkeypatch: Any
+) -> None:
+    settings = tiny_settings(events)
+    with monkeypatch.context() as patch:
+        _before_step(patch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(TrainingInterrupted):
+            train(settings, tmp_path / "run")
+    saved = load_checkpoint(tmp_path / "run" / "last.safetensors")
+    del saved.metadata["settings"]["model.matches"]
+    save_checkpoint(tmp_path / "run" / "last.safetensors", saved.tensors, saved.metadata)
+    other = tiny_settings(events, matches=True)
+    other.save(tmp_path / "run" / "settings.toml")
+    with pytest.raises(CheckpointError, match=r"was started with: model\.matches$"):
+        train(other, tmp_path / "run", resume=True)
+    settings.save(tmp_path / "run" / "settings.toml")
+    assert train(settings, tmp_path / "run", resume=True)["status"] == "finished"
+
+
 def test_resume_refuses_other_data_and_another_model(tmp_path: Path, events: Path, monkeypatch: Any) -> None:
     settings = tiny_settings(events)
     _before_step(monkeypatch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))

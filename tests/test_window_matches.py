@@ -16,13 +16,13 @@ from lmn_model.data.features import UNSEEN
 from lmn_model.interest import WindowMatches
 
 
-def plain(item: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+def plain(item: Tensor, history: Tensor, mask: Tensor, unseen: int | None = UNSEEN) -> Tensor:
     out = []
     for candidate, events, real in zip(item.tolist(), history.tolist(), mask.tolist(), strict=True):
         counts, newest = [0] * len(candidate), [0.0] * len(candidate)
         for place, (event, is_real) in enumerate(zip(events, real, strict=True)):
             for f, value in enumerate(candidate):
-                if is_real and value != UNSEEN and event[f] == value:
+                if is_real and value != unseen and event[f] == value:
                     counts[f] += 1
                     newest[f] = (place + 1) / len(events)
         out.append([*(math.log(1 + count) for count in counts), *newest])
@@ -30,12 +30,13 @@ def plain(item: Tensor, history: Tensor, mask: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("window", [1, 5, 40])
-def test_matches_are_the_loops(window: int) -> None:
+@pytest.mark.parametrize("unseen", [None, UNSEEN])
+def test_matches_are_the_loops(window: int, unseen: int | None) -> None:
     batch = make_batch(32, window)
     behind = torch.where(batch.history_mask[..., None], batch.history, batch.item[:, None])  # padding has no say
-    told = WindowMatches()(batch.item, behind, batch.history_mask)
+    told = WindowMatches(unseen)(batch.item, behind, batch.history_mask)
     assert told.dtype == torch.float32
-    torch.testing.assert_close(told, plain(batch.item, behind, batch.history_mask))
+    torch.testing.assert_close(told, plain(batch.item, behind, batch.history_mask, unseen))
     assert (told[:, :3] > 0).any()
     assert (batch.item == UNSEEN).any()
 

@@ -36,12 +36,14 @@ class FeatureSpec:
         item: F_i categorical features of the item; the first is the item id.
         context: F_c categorical features of the event.
         numeric: X numeric features of user, item and event, in this order.
+        unseen: id of all values that training does not hold; None if every id is a value's own, as in prepared rows.
     """
 
     user: tuple[CategoricalFeature, ...]
     item: tuple[CategoricalFeature, ...]
     context: tuple[CategoricalFeature, ...]
     numeric: tuple[str, ...]
+    unseen: int | None = UNSEEN
 
     def to_dict(self) -> dict[str, Any]:
         """The features as plain values for json."""
@@ -50,13 +52,14 @@ class FeatureSpec:
             part: [{"name": feature.name, "size": feature.size} for feature in features]
             for part, features in parts.items()
         }
-        return {**plain, "numeric": list(self.numeric)}
+        return {**plain, "numeric": list(self.numeric), "unseen": self.unseen}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeatureSpec:
-        """Rebuild the features from ``to_dict``; a missing key raises KeyError."""
+        """Rebuild the features from ``to_dict``; a missing key raises KeyError, but for ``unseen``."""
         user, item, context = (
             tuple(CategoricalFeature(name=str(entry["name"]), size=int(entry["size"])) for entry in values[part])
             for part in ("user", "item", "context")
         )
-        return cls(user=user, item=item, context=context, numeric=tuple(values["numeric"]))
+        numeric, unseen = tuple(values["numeric"]), values.get("unseen", UNSEEN)
+        return cls(user=user, item=item, context=context, numeric=numeric, unseen=unseen)

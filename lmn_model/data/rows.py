@@ -183,7 +183,10 @@ def _features(
     def categorical(names: tuple[str, ...]) -> tuple[CategoricalFeature, ...]:
         return tuple(CategoricalFeature(name, max(largest[name] + 1, sizes.get(name, 0))) for name in names)
 
-    return FeatureSpec(user=categorical((USER_ID,)), item=categorical(item), context=categorical(context), numeric=())
+    # Ids are as the files have them: 1 is a value like any other.
+    return FeatureSpec(
+        user=categorical((USER_ID,)), item=categorical(item), context=categorical(context), numeric=(), unseen=None
+    )
 
 
 def _check_fit(known: FeatureSpec, item: tuple[str, ...], largest: Mapping[str, int], folder: Path) -> None:

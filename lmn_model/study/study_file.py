@@ -162,8 +162,9 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
         variants += found
     references = _mapping(table.get("references", {}), f"{path}: references")
     compared = {f"references: {question}": name for question, name in references.items()}
-    if table.get("reference") is not None:
+    if "reference" in table:
         compared["reference"] = table["reference"]
+    compared = {what: _text(name, f"{path}: {what}") for what, name in compared.items()}
     _check_names(variants, compared, str(path))
     _check_questions(references, variants, f"{path}: references")
     axes = _mapping(table.get("axes", {}), f"{path}: axes")
@@ -225,7 +226,7 @@ def _named(name: str, point: Mapping[str, Any], where: str) -> str:
         raise StudyError(f"{where}: the braces of name must hold settings of its sweep, not {error}") from error
 
 
-def _check_names(variants: Sequence[Variant], compared: Mapping[str, Any], source: str) -> None:
+def _check_names(variants: Sequence[Variant], compared: Mapping[str, str], source: str) -> None:
     """Raise StudyError for names that are there twice, or as one file, or not there.
 
     Args:
