@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from runs_factory import tiny_settings, write_events
 from test_ctr_model import FEATURES, SETTINGS, make_batch
 from test_interest import batch_with_found
 from torch import Tensor
 
 from lmn_model.ctr_model import CTRModel
 from lmn_model.data.features import UNSEEN
+from lmn_model.evaluation import evaluate_run
 from lmn_model.interest import WindowMatches
+from lmn_model.run_growth import grow_run
+from lmn_model.training import train
 
 
 def plain(item: Tensor, history: Tensor, mask: Tensor, unseen: int | None = UNSEEN) -> Tensor:
@@ -73,3 +78,12 @@ def test_a_search_is_told_of_what_it_found_too() -> None:
     found = plain(batch.item, batch.found, batch.found_mask)
     assert not torch.equal(window, found)
     torch.testing.assert_close(seen[0][:, -12:], torch.cat((window, found), dim=1))
+
+
+def test_a_run_with_matches_is_scored_and_goes_on_as_it_was_trained(tmp_path: Path) -> None:
+    events = write_events(tmp_path / "events.parquet")
+    settings = tiny_settings(events, matches=True, gate=True, epochs=1)
+    trained = train(settings, tmp_path / "run")["results"]["evaluations"][-1]
+    assert evaluate_run(tmp_path / "run", "valid")["auc"] == trained["auc"]
+    grow_run(tmp_path / "run", tmp_path / "grown", epochs=2)
+    assert evaluate_run(tmp_path / "grown", "valid")["auc"] == pytest.approx(trained["auc"], abs=1e-6)
