@@ -28,7 +28,8 @@ def draw_dots(rows: Sequence[tuple[str, Estimate | None]], title: str, path: Pat
         OSError: the file cannot be written.
     """
     shown = [(name, value) for name, value in rows if value is not None]
-    figure = Figure(figsize=(8.5, 0.9 + 0.34 * len(shown)), dpi=150, layout="constrained")
+    names = 0.075 * max((len(name) for name, _ in shown), default=0)  # inches
+    figure = Figure(figsize=(max(8.5, 5.5 + names), 0.9 + 0.34 * len(shown)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for place, (name, value) in enumerate(shown):
