@@ -21,6 +21,7 @@ from lmn_model.cli import main
 from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.study.report import MISSING
 from lmn_model.study.statistics import estimate, paired_difference, student_t_quantile
+from lmn_model.study.study_file import load_study
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,7 +66,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "model": {"embedding_dim": 4, "hidden": [8], "memory": {"sub_keys": 8, "code_dim": 8}},
             "training": {"batch_size": 32, "device": "cpu"},
         },
-        "quick": {"seeds": [0], "max_train_rows": 40},
+        "quick": {"seeds": [0], "questions": ["size"], "max_train_rows": 40},
         "tune": {"learning_rate": [0.001, 0.01], "embedding_std": [0.05, 0.2], "window": [4, 3]},
         "variant": [
             {"name": "DIN", "question": "main", "settings": {"interest": "din"}},
@@ -257,6 +258,7 @@ def _wait_until(condition: Callable[[], object]) -> None:
         ),
         ('size = "size sub_keys=8"', 'size = ["LMN"]', "references: size must be a text, got ['LMN']"),
         ('size = "size sub_keys=8"', 'sizes = "LMN"', "references: there is no question 'sizes'; did you mean 'size'?"),
+        ('    "size",', '    "sizes",', "quick: there is no question 'sizes'; did you mean 'size'?"),
         ('counting = "item_all"', 'counting = "item"', "there is no heuristic 'item'"),
         ("learning_rate = [", "learning_rates = [", "there is no setting 'learning_rates'"),
     ],
@@ -272,6 +274,13 @@ def test_mistakes_are_one_line(
     assert len(error) == 1
     assert error[0].startswith("lmn: error: ")
     assert message in error[0]
+
+
+def test_a_rehearsal_asks_the_questions_that_the_file_says(study: Path) -> None:
+    whole, quick = load_study(study), load_study(study, quick=True)
+    assert whole.asked() == whole.variants
+    assert [each.name for each in quick.asked()] == ["size sub_keys=8", "size sub_keys=4", "cells 4"]
+    assert quick.select(["DIN"])[0].name == "DIN"  # by name there is all
 
 
 def test_statistics_are_those_of_scipy() -> None:

@@ -48,7 +48,7 @@ def run_study(arguments: argparse.Namespace) -> None:
         for path in write_report(study, Path(arguments.results), Path(arguments.page)):
             print(path)
         return
-    variants = study.variants if arguments.only is None else study.select(_names(arguments.only))
+    variants = study.asked() if arguments.only is None else study.select(_names(arguments.only))
     seeds = study.seeds if arguments.seeds is None else arguments.seeds
     places = Places(Path(arguments.out), Path(arguments.results), arguments.data)
     if arguments.tune:

@@ -10,7 +10,7 @@
     [base.data]                          # and [base.model], [base.model.memory], [base.training]: as settings.toml
     [axes]                               # questions whose figure is a curve, and the setting along it, or "slots"
     window = "window"
-    [quick]                              # settings that --quick replaces, and seeds
+    [quick]                              # settings that --quick replaces, seeds, and the questions that it runs
     [tune]                               # lists of settings: the axes along which every variant is tuned, in turn
     [[variant]]
     name = "DIN 50"
@@ -89,6 +89,7 @@ class Study:
         reference: name of the variant that others are compared with; None for none.
         references: for some questions the name of another.
         seeds: of every variant that learns.
+        questions: whose variants are run where none are named; all of them, but for what ``[quick]`` says.
         axes: for each question whose figure is a curve, what varies along it: a number of the settings or ``slots``.
         tune: lists of settings by name.
         variants: in the order of the tables.
@@ -100,10 +101,17 @@ class Study:
     reference: str | None
     references: Mapping[str, str]
     seeds: tuple[int, ...]
+    questions: tuple[str, ...]
     axes: Mapping[str, str]
     tune: Mapping[str, tuple[Any, ...]]
     variants: tuple[Variant, ...]
     families: Mapping[str, tuple[str, ...]]
+
+    def asked(self) -> tuple[Variant, ...]:
+        """The variants of ``questions``, and those that belong to none unless ``[quick]`` chose."""
+        every = {question for each in self.variants for question in each.questions}
+        chosen = set(self.questions)
+        return tuple(each for each in self.variants if chosen == every or chosen & {*each.questions})
 
     def select(self, names: Sequence[str]) -> tuple[Variant, ...]:
         """The variants with these names; the name of a sweep means all that came of it.
@@ -149,6 +157,7 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
         raise StudyError(f"{path}: name must be of lower-case letters, digits, '-', '_' and '.', got {name!r}")
     overrides = dict(_mapping(table.get("quick", {}), f"{path}: quick"))
     quick_seeds = overrides.pop("seeds", table["seeds"])
+    quick_questions = overrides.pop("questions", None)
     base = Settings.from_dict(_mapping(table.get("base", {}), f"{path}: base"), f"{path}: base")
     base.override(overrides, f"{path}: quick")  # a mistake there is one without --quick as well
     seeds = _seeds(table["seeds"], f"{path}: seeds"), _seeds(quick_seeds, f"{path}: quick: seeds")
@@ -167,6 +176,12 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
     compared = {what: _text(name, f"{path}: {what}") for what, name in compared.items()}
     _check_names(variants, compared, str(path))
     _check_questions(references, variants, f"{path}: references")
+    questions = list(dict.fromkeys(question for each in variants for question in each.questions))
+    if quick_questions is not None:
+        quick_questions = _list(quick_questions, f"{path}: quick: questions")
+        _check_questions(
+            (_text(each, f"{path}: quick: questions") for each in quick_questions), variants, f"{path}: quick"
+        )
     axes = _mapping(table.get("axes", {}), f"{path}: axes")
     _check_axes(axes, variants, base, str(path))
     return Study(
@@ -175,6 +190,7 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
         reference=table.get("reference"),
         references=references,
         seeds=seeds[quick],
+        questions=tuple(quick_questions if quick and quick_questions is not None else questions),
         axes=axes,
         tune=_tune(table.get("tune", {}), base, str(path)),
         variants=tuple(variants),
