@@ -62,7 +62,7 @@ def draw_curves(rows: Sequence[tuple[str, float, Sequence[Mapping[str, Any]]]], 
     Raises:
         OSError: the file cannot be written.
     """
-    figure = Figure(figsize=(12, 4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(12, 4.3), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
     lines = list(dict.fromkeys(name for name, _, _ in rows))
@@ -96,7 +96,8 @@ def draw_curves(rows: Sequence[tuple[str, float, Sequence[Mapping[str, Any]]]], 
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#E5E5E5", linewidth=0.8)
         axes.set_axisbelow(True)
-    panels[0].legend(frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)), frameon=False)
     _save(figure, path)
 
 
