@@ -113,8 +113,7 @@ class ModelSettings:
     """
 
     interest: Literal["pooling", "din", "sim_hard", "sim_soft", "mimn", "lmn", "lmn_only"] = setting(
-        "lmn",
-        "what reads the history; lmn is the memory beside DIN, lmn_only the memory alone",
+        "lmn", "what reads the history; lmn is the memory beside DIN, lmn_only the memory alone"
     )
     embedding_dim: int = setting(16, "width of one feature's embedding")
     embedding_std: float = setting(0.05, "standard deviation of the embeddings at the start")
