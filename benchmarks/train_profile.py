@@ -32,11 +32,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from lmn_kernels.optim import RowAdagrad
 from lmn_model import run_state, training
-from lmn_model.ctr_model import CTRModel, FeatureEmbedding
+from lmn_model.ctr_model import CTRModel
 from lmn_model.data import BatchLoader, Dataset
 from lmn_model.data.splits import Split
 from lmn_model.evaluation import open_dataset
 from lmn_model.factored_memory import FactoredMemoryNetwork
+from lmn_model.feature_embedding import FeatureEmbedding
 from lmn_model.interest.part import InterestPart
 from lmn_model.large_memory_network import LargeMemoryNetwork
 from lmn_model.settings import Settings

@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .data import Batch, CategoricalFeature, FeatureSpec
+from .data import Batch, FeatureSpec
 from .factored_memory import FactoredMemoryNetwork, check_together
+from .feature_embedding import FeatureEmbedding
 from .interest import WindowMatches, interest_part
 from .large_memory_network import LargeMemoryNetwork, MemoryLosses
 from .memory_layer import MemoryLayer
@@ -64,6 +65,10 @@ class MemorySettings:
         "product", "what finds the slots of a factored query: two axes of sub-keys, or a search of N * N whole keys"
     )
     code_metric: Literal["cosine", "dot", "l2"] = setting("cosine", "score of a key, of a factored query")
+    joins: Literal["tower", "logit"] = setting(
+        "tower",
+        "where what the memory tells comes in: the tower, or a small network of its own, added to the tower's logit",
+    )
     gate: bool = setting(False, "let what the memory tells gate all else that enters the tower, as in MSN")
     heads: int = setting(1, "H, routers over the one table of values")
     metric: Literal["dot", "cosine", "l2"] = setting("dot", "score of a sub-key, of a joint query")
@@ -109,7 +114,8 @@ class ModelSettings:
     """Shape of the CTR model.
 
     Raises:
-        ValueError: a width is below 1, the dropout is not in [0, 1), or there is a gate and no memory to gate with.
+        ValueError: a width is below 1, the dropout is not in [0, 1), or ``gate`` or ``joins`` is not at its
+            default where there is no memory.
     """
 
     interest: Literal["pooling", "din", "sim_hard", "sim_soft", "mimn", "lmn", "lmn_only"] = setting(
@@ -132,8 +138,12 @@ class ModelSettings:
         check_range(self, "dropout", low=0.0, below=1.0)
         if min(self.hidden, default=1) < 1:
             raise ValueError(f"hidden must hold widths of at least 1, got {self.hidden}")
-        if self.memory.gate and not self.has_memory:
-            raise ValueError(f"gate must be False for interest = {self.interest!r}, which has no memory, got True")
+        if not self.has_memory:
+            without = f"for interest = {self.interest!r}, which has no memory, got"
+            if self.memory.gate:
+                raise ValueError(f"gate must be False {without} True")
+            if self.memory.joins != "tower":
+                raise ValueError(f"joins must be 'tower' {without} {self.memory.joins!r}")
 
     @property
     def has_memory(self) -> bool:
@@ -160,23 +170,6 @@ class CTROutput(NamedTuple):
     balance_loss: Tensor | None = None
 
 
-class FeatureEmbedding(nn.Module):
-    """One table for each categorical feature; concatenates their rows. Id 0, padding, is zeros."""
-
-    def __init__(self, features: tuple[CategoricalFeature, ...], width: int, std: float) -> None:
-        super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(feature.size, width, padding_idx=0) for feature in features)
-        self.width = width * len(features)
-        for table in self.tables:
-            nn.init.normal_(table.weight[1:], std=std)  # type: ignore[index]
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """``[..., F]`` ids to ``[..., F * width]``."""
-        if not self.tables:
-            return ids.new_zeros(*ids.shape[:-1], 0, dtype=torch.float32)
-        return torch.cat([table(ids[..., place]) for place, table in enumerate(self.tables)], dim=-1)
-
-
 class MemoryGate(nn.Module):
     """Scales each feature by 0 to 2, as the memory's answer says; by 1 at first.
 
@@ -198,6 +191,27 @@ class MemoryGate(nn.Module):
     def forward(self, told: Tensor, features: Tensor) -> Tensor:
         """``[B, told]`` and ``[B, features]`` to ``[B, features]``."""
         return features * (2 * torch.sigmoid(self.map(told)))
+
+
+class MemoryLogit(nn.Sequential):
+    """A logit from what the memory tells alone, to be added to the tower's; 0 at first.
+
+    The tower can combine whatever it is told with everything else, and so comes to rely on it everywhere. What is added
+    can only shift a logit: the memory has less to gain and less to spoil where what it tells drifts.
+
+    Args:
+        told: width of what the memory tells.
+        hidden: width of the hidden layer.
+
+    Source: ours; a shallow network beside the tower is how Cheng et al. 2016, Wide & Deep Learning, arXiv 1606.07792,
+    keep what is counted apart from what is embedded.
+    """
+
+    def __init__(self, told: int, hidden: int = 32) -> None:
+        out = nn.Linear(hidden, 1)
+        nn.init.zeros_(out.weight)
+        nn.init.zeros_(out.bias)
+        super().__init__(nn.Linear(told, hidden), nn.ReLU(), out)
 
 
 class CTRModel(nn.Module):
@@ -233,7 +247,7 @@ class CTRModel(nn.Module):
             told = self.memory.signals
         elif settings.has_memory:
             memory = asdict(settings.memory)
-            for name in ("query", "loss_weight", "gate", *FACTORED):
+            for name in ("query", "loss_weight", "gate", "joins", *FACTORED):
                 del memory[name]
             memory["balance"] = memory.pop("balance_weight") > 0
             memory["positions"] = memory["positions"] or None
@@ -241,8 +255,10 @@ class CTRModel(nn.Module):
             memory["value_dtype"] = value_dtype
             self.memory = LargeMemoryNetwork(item_dim, user_dim, **memory)
             told = item_dim + user_dim + LargeMemoryNetwork.FAMILIARITY
-        self.tower = _tower(width + told, settings.hidden, settings.dropout)
+        apart = settings.memory.joins == "logit"
+        self.tower = _tower(width if apart else width + told, settings.hidden, settings.dropout)
         self.gate = MemoryGate(told, width) if told and settings.memory.gate else None
+        self.memory_logit = MemoryLogit(told) if told and apart else None
 
     def forward(self, batch: Batch) -> CTROutput:
         """Score a :class:`lmn_model.data.Batch`. The memory loss is computed in training only.
@@ -276,8 +292,12 @@ class CTRModel(nn.Module):
         if told is not None:
             if self.gate is not None:
                 parts = [self.gate(told, torch.cat(parts, dim=-1))]
-            parts.append(told)
-        return CTROutput(self.tower(torch.cat(parts, dim=-1)).squeeze(-1), *losses)
+            if self.memory_logit is None:
+                parts.append(told)
+        logits = self.tower(torch.cat(parts, dim=-1))
+        if told is not None and self.memory_logit is not None:
+            logits = logits + self.memory_logit(told)
+        return CTROutput(logits.squeeze(-1), *losses)
 
     def write_losses(self, batch: Batch) -> MemoryLosses:
         """What the new events of a batch teach a memory with a factored query.
@@ -316,7 +336,7 @@ class CTRModel(nn.Module):
             "embeddings": [self.user_embedding, self.item_embedding, self.context_embedding],
             "interest": [self.interest],
             "memory": [] if self.memory is None else [self.memory],
-            "tower": [self.tower, *([] if self.gate is None else [self.gate])],
+            "tower": [self.tower, *(each for each in (self.gate, self.memory_logit) if each is not None)],
         }
         counts = {name: sum(p.numel() for part in of for p in part.parameters()) for name, of in parts.items()}
         return counts | {"total": sum(counts.values())}

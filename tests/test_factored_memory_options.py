@@ -230,6 +230,38 @@ def test_a_gate_is_open_at_first(query: str) -> None:
     torch.testing.assert_close(scores[1], scores[0])
 
 
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("query", ["factored", "joint"])
+def test_what_joins_the_logit_is_added_to_a_tower_that_is_not_told(query: str, gate: bool) -> None:
+    with pytest.raises(
+        ValueError, match="joins must be 'tower' for interest = 'din', which has no memory, got 'logit'"
+    ):
+        ModelSettings(interest="din", memory=MemorySettings(joins="logit"))
+    memory = MemorySettings(query=query, sub_keys=8, joins="logit", gate=gate)  # type: ignore[arg-type]
+    model = CTRModel(FEATURES, ModelSettings(interest="lmn_only", hidden=(4,), memory=memory)).eval()
+    batch = make_batch()
+    told: list[Tensor] = []
+    towers: list[Tensor] = []
+    assert model.memory_logit is not None
+    model.memory_logit.register_forward_hook(lambda _, inputs, output: told.append(inputs[0]))
+    model.tower.register_forward_hook(lambda _, inputs, output: towers.append(output))
+    torch.nn.init.normal_(model.memory.memory.values)
+    assert torch.equal(model(batch).logits, towers[0].squeeze(-1))  # adds nothing at first
+    for each in model.memory_logit.parameters():
+        torch.nn.init.normal_(each)
+    logits = model(batch).logits
+    first, _, last = model.memory_logit
+    added = torch.relu(told[1] @ first.weight.T + first.bias) @ last.weight.T + last.bias
+    torch.testing.assert_close(logits, (towers[1] + added).squeeze(-1))
+    assert not torch.equal(logits, towers[1].squeeze(-1))
+    plain = torch.cat((model.user_embedding(batch.user), model.item_embedding(batch.item)), dim=-1)
+    if not gate:
+        torch.testing.assert_close(towers[1], model.tower(plain))
+    logits.sum().backward()
+    assert all(bool(each.grad.abs().sum() > 0) for each in model.memory_logit.parameters())
+    assert model.parameter_counts()["total"] == sum(each.numel() for each in model.parameters())
+
+
 @pytest.mark.parametrize("query", ["factored", "joint"])
 def test_a_gate_multiplies_everything_but_the_memorys_own_part(query: str) -> None:
     memory = MemorySettings(query=query, sub_keys=8, gate=True)  # type: ignore[arg-type]
