@@ -59,7 +59,7 @@ class MemorySettings:
         "bound", "what an event writes, of a factored query: the product of its codes, or the two side by side"
     )
     read_out: Literal["familiarity", "answer", "both"] = setting(
-        "familiarity", "what the tower is told, of a factored query: how familiar the pair is, the answer, or both"
+        "familiarity", "what the memory tells, of a factored query: how familiar the pair is, the answer, or both"
     )
     keys: Literal["product", "flat"] = setting(
         "product", "what finds the slots of a factored query: two axes of sub-keys, or a search of N * N whole keys"
@@ -197,7 +197,8 @@ class MemoryLogit(nn.Sequential):
     """A logit from what the memory tells alone, to be added to the tower's; 0 at first.
 
     The tower can combine whatever it is told with everything else, and so comes to rely on it everywhere. What is added
-    can only shift a logit: the memory has less to gain and less to spoil where what it tells drifts.
+    can only shift a logit: the memory has less to gain and less to spoil where what it tells drifts. (A gate scales the
+    tower's input all the same.)
 
     Args:
         told: width of what the memory tells.

@@ -11,7 +11,7 @@ from rows_factory import write_rows
 
 from benchmarks.against_fuxictr import COMMON, PAIRS, measure_ours, write_feature_map
 from benchmarks.against_fuxictr import table as compared
-from benchmarks.train_profile import EPOCH, STEP, Clock, hooked, main, middle
+from benchmarks.train_profile import EPOCH, STEP, Clock, hooked, main, middle, table
 from lmn_model import training
 from lmn_model.evaluation import open_dataset
 from lmn_model.settings import Settings
@@ -96,3 +96,9 @@ def test_the_feature_map_has_the_sizes_of_our_model(tmp_path: Path) -> None:
     assert kinds["seq_len"]["type"] == "meta"
     assert (kinds["user_id"]["source"], kinds["user_id"]["vocab_size"]) == ("user", features.user[0].size)
     assert (kinds["category"]["source"], kinds["category"]["vocab_size"]) == ("item", features.item[1].size)
+
+
+def test_the_study_page_shows_the_committed_profile() -> None:
+    root = Path(__file__).parents[1]
+    data = json.loads((root / "benchmarks" / "results" / "train_profile.json").read_text())
+    assert "\n".join(table(data["models"])) in (root / "docs" / "study.md").read_text()

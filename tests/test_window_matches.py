@@ -80,9 +80,10 @@ def test_a_search_is_told_of_what_it_found_too() -> None:
     torch.testing.assert_close(seen[0][:, -12:], torch.cat((window, found), dim=1))
 
 
-def test_a_run_with_matches_is_scored_and_goes_on_as_it_was_trained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("joins", ["tower", "logit"])
+def test_a_run_with_matches_is_scored_and_goes_on_as_it_was_trained(tmp_path: Path, joins: str) -> None:
     events = write_events(tmp_path / "events.parquet")
-    settings = tiny_settings(events, matches=True, gate=True, epochs=1)
+    settings = tiny_settings(events, matches=True, gate=True, joins=joins, epochs=1)
     trained = train(settings, tmp_path / "run")["results"]["evaluations"][-1]
     assert evaluate_run(tmp_path / "run", "valid")["auc"] == trained["auc"]
     grow_run(tmp_path / "run", tmp_path / "grown", epochs=2)
