@@ -1,8 +1,7 @@
-"""The timing suite at tiny shapes: sides, checks, clocks, files and the report. Nothing here is timed to count."""
+"""The timing suite at tiny shapes: sides, checks, clocks and files. Nothing here is timed to count."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,17 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cpu, gpu, large_tables, report, training
+from benchmarks import cpu, large_tables, training
 from benchmarks.correctness import WrongResult, check, row_error
 from benchmarks.floors import Floor, floor_of
-from benchmarks.measure import Session, describe_failure
 from benchmarks.memory import peak_bytes
 from benchmarks.problems import OPS, SLOTS, Case, make_problems, zipf
-from benchmarks.profiling import profile_counters
-from benchmarks.report_data import bars, find, load
-from benchmarks.report_plots import draw_plots
+from benchmarks.report_data import load
 from benchmarks.report_tables import large_table, training_table
-from benchmarks.results import RESULTS, ROOT, ResultFile
+from benchmarks.results import ROOT
 from benchmarks.sanitize import run as sanitize
 from benchmarks.shapes import NAMED, SHAPES, Shape, on_cpu, tiny
 from benchmarks.sides import Bound, all_sides
@@ -258,133 +254,6 @@ def test_the_suite_checks_times_and_writes(tmp_path: Path) -> None:
     assert all(row["errors"]["output"] < 1e-5 and row["peak_bytes"] > 0 for row in data["times"])
 
 
-def rehearse_gpu(folder: Path, *only: str) -> tuple[int, dict[str, Any]]:
-    sides = "lmn,lmn_dense,torch,torch_sparse,pkm,fbgemm"
-    arguments = ["--out", str(folder), "--device", "cpu", "--dry-run", "--sides", sides]
-    status = gpu.main([*arguments, *(f"--only={text}" for text in only)])
-    return status, load(folder / "gpu.json")
-
-
-@pytest.fixture(scope="module")
-def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("gpu")
-    status, data = rehearse_gpu(
-        folder, "replay", "captured", "training step", "determinism", "profile", "scaling with N", "lmn_1m", "wide"
-    )
-    assert status == 0
-    return folder, data
-
-
-def test_a_rehearsal_of_the_gpu_command_writes_all_sections(rehearsal: tuple[Path, dict[str, Any]]) -> None:
-    folder, data = rehearsal
-    assert data["complete"]
-    assert data["rehearsal"]
-    assert set(data["environment"]) >= {"commit", "dirty", "source", "packages", "cpu", "threads"}
-    assert data["limits"][0]["bytes_per_s"] > 0
-    timed = [row for row in data["times"] if row["status"] == "ok"]
-    assert {row["op"] for row in timed} == set(OPS)
-    assert {row["pass"] for row in timed} == {"forward", "backward", "both"}
-    assert {row["slots"] for row in timed} == set(SLOTS)
-    assert all(row["share"] > 0 and row["errors"] for row in timed)
-    assert all(row["peak_bytes"] > 0 for row in timed if row["pass"] != "backward")
-    assert {row["side"] for row in data["replay"]} == {"lmn", "torch"}
-    assert [row["status"] for row in data["capture"]] == ["ok"] * 4
-    steps = {(row["what"], row["status"], row["compared"]) for row in data["training"]}
-    assert steps == {(what, "ok", "equal") for what in ("replayed", "eager")}
-    assert all(row["status"] == "ok" and row["differing"] == 0 for row in data["determinism"])
-    assert data["profile"][0]["share"] > 0
-    assert "forward + backward" in (folder / "profile.txt").read_text()
-    whys = {each["why"] for each in data["skipped"]}
-    assert "it was not asked for" in whys
-    assert any("compile: layer lmn_1m" in each["what"] for each in data["skipped"])
-    assert "failed" not in data
-
-
-def test_every_bar_of_the_gpu_is_judged_from_its_file(rehearsal: tuple[Path, dict[str, Any]]) -> None:
-    judged = [bar for bar in bars([rehearsal[1]]) if bar.kind == "gpu"]
-    unjudged = [bar.what for bar in judged if bar.met is None]
-    assert unjudged == [
-        "layer forward + backward, lmn_1m, bf16, times faster than `torch.compile`",
-        "layer forward + backward, lmn_1m, fp32, times faster than `torch.compile`",
-        "serve_256, kernels launched",
-    ]
-
-
-def test_an_interrupted_run_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure, calls = gpu.measure_case, []
-
-    def interrupted(*arguments: Any) -> None:
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        measure(*arguments)
-
-    monkeypatch.setattr(gpu, "measure_case", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        rehearse_gpu(tmp_path)
-    data = load(tmp_path / "gpu.json")
-    assert not data["complete"]
-    assert [(row["side"], row["pass"]) for row in data["times"]] == [
-        (side, pass_) for pass_ in ("forward", "both") for side in ("lmn", "torch")
-    ]
-
-
-def test_a_failing_item_is_written_down_and_the_next_one_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(*_: Any) -> None:
-        raise RuntimeError("the clock is broken\nsecond line")
-
-    monkeypatch.setattr(gpu, "measure_replay", fail)
-    status, data = rehearse_gpu(tmp_path, "replay of layer serve_256", "determinism")
-    assert status == 1
-    assert [each["reason"] for each in data["failed"]] == ["RuntimeError: the clock is broken"]
-    assert len(data["determinism"]) == 2
-    assert "the clock is broken" in capsys.readouterr().out
-
-
-def test_hardware_counters_are_written_or_their_absence_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    monkeypatch.setenv("PATH", str(programs))
-    with ResultFile(tmp_path / "gpu.json", "gpu", "cpu") as file:
-        session = Session(file, Stopwatch("cpu"), Effort())
-        case = Case("layer", TINY, "bf16")
-        profile_counters(session, case, "_some_kernel", tmp_path, 20)
-        for script in ('echo "$@"', "echo refused; exit 3", "exec /bin/sleep 60"):
-            (programs / "ncu").write_text(f"#!/bin/sh\n{script}\n")
-            (programs / "ncu").chmod(0o755)
-            profile_counters(session, case, "void at::native::(anonymous namespace)::sum<float>(int)", tmp_path, 1)
-            if script.startswith("echo "):
-                shown = (tmp_path / "ncu.txt").read_text()
-                assert "--clock-control none" in shown or "refused" in shown
-                assert "--kernel-name sum " in shown or "refused" in shown
-    whys = [each["why"] for each in file.data["skipped"]]
-    assert whys == ["ncu is not on the PATH", "ncu ended with 3; see ncu.txt", "ncu took more than 1 s"]
-
-
-def test_a_wrong_side_gets_a_reason_and_no_figure() -> None:
-    assert describe_failure(WrongResult("off")) == {"status": "wrong", "reason": "WrongResult: off"}
-    assert describe_failure(torch.OutOfMemoryError("big"))["status"] == "out of memory"
-    assert describe_failure(NotImplementedError("no"))["status"] == "unsupported"
-    assert describe_failure(ValueError(""))["reason"] == "ValueError: no message"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--device", "cpu"], "rehearsals"),
-        (["--device", "cpu", "--dry-run", "--sides", "lmn,mine"], "got mine"),
-    ],
-)
-def test_the_gpu_command_says_what_is_wrong(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        gpu.main(["--out", str(tmp_path), *arguments])
-    assert message in capsys.readouterr().err
-
-
 def test_a_rehearsal_of_the_training_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert training.main(["--out", str(tmp_path / "training.json"), "--rehearse", "--threads", "1"]) == 0
     data = load(tmp_path / "training.json")
@@ -426,35 +295,6 @@ def test_a_rehearsal_of_the_cpu_bars(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "gpu" not in printed
 
 
-def row_of(side: str, pass_: str, p50: float, peak: int = 100, **more: Any) -> dict[str, Any]:
-    shape = {"name": "cpu_bar", "B": 8192, "H": 1, "C": 64, "N": 1024, "K": 32, "D": 128}
-    time = {"p20_ms": p50, "p50_ms": p50, "p80_ms": p50, "rounds": 5, "peak_bytes": peak, "errors": {}}
-    fields = {"op": "layer", "shape": shape, "dtype": "fp32", "slots": "uniform", "side": side, "pass": pass_}
-    return {**fields, "status": "ok", **time, **more}
-
-
-def test_bars_are_met_and_missed_by_the_rows() -> None:
-    rows = [row_of("lmn", "forward", 10), row_of("torch", "forward", 20), row_of("lmn", "both", 10, 90)]
-    rows += [row_of("torch", "both", 29, 300)]
-    data = {"format": 1, "kind": "cpu", "times": rows}
-    judged = {bar.what: bar for bar in bars([data]) if bar.kind == "cpu"}
-    assert judged["layer forward, times faster than plain torch"].met is True
-    backward = judged["layer forward + backward, times faster than plain torch"]
-    assert (backward.value, backward.met) == (2.9, False)
-    assert judged["peak memory of forward + backward, of plain torch's"].value == pytest.approx(0.3)
-    assert judged["layer forward, time at 2^24 slots over that at 2^16"].met is None
-    data["times"].append(row_of("lmn", "both", 11))
-    with pytest.raises(ValueError, match="expected one measured row, got 2"):
-        bars([data])
-
-
-def test_the_page_is_what_the_report_makes_of_the_committed_files() -> None:
-    page = report.PAGE.read_text(encoding="utf-8")
-    assert report.render(page, report.read_results()) == page, "run python -m benchmarks.report"
-    for plot in (ROOT / "docs").glob("results/*.svg"):
-        assert f"results/{plot.name}" in page
-
-
 def test_a_rehearsal_of_large_tables(tmp_path: Path) -> None:
     assert large_tables.main(["--out", str(tmp_path / "large.json"), "--rehearse", "--threads", "1"]) == 0
     data = load(tmp_path / "large.json")
@@ -464,65 +304,6 @@ def test_a_rehearsal_of_large_tables(tmp_path: Path) -> None:
         assert min(row["save_peak_bytes"], row["load_peak_bytes"]) > row["held_bytes"]
     assert len(large_table([data]).splitlines()) == 2 + 2
     assert [path.name for path in tmp_path.iterdir()] == ["large.json"]
-
-
-def test_the_report_shows_every_section_losses_and_reasons(
-    rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    data = {**rehearsal[1], "file": "gpu.json"}
-    suite = {**data, "kind": "suite", "file": "suite.json"}
-    suite["times"] = [row for row in data["times"] if "sweep" not in row]
-    measured = {**data, "kind": "cpu", "file": "cpu.json"}
-    broken = {"side": "pkm", "status": "wrong", "reason": "WrongResult: off"}
-    case = next(row for row in data["times"] if row["op"] == "layer")
-    suite["times"] = [*suite["times"], {**{key: case[key] for key in ("op", "shape", "dtype", "slots")}, **broken}]
-    page = report.render(report.PAGE.read_text(encoding="utf-8"), [data, suite, measured])
-    assert page.count(report.NOT_MEASURED) == 3  # the audit, the training step on a CPU, large tables
-    lost = sum(row["side"] == "torch" and row["status"] == "ok" for row in find([data], "gpu"))
-    assert f"of {lost} rows." in page
-    assert "wrong: WrongResult: off: pkm: layer lmn_1m" in page
-    assert "| captured step |" in page
-    plots = draw_plots([data, suite, measured], tmp_path)
-    assert [path.name for path in plots] == ["cpu_scaling.svg", "suite_times.svg", "gpu_scaling.svg", "gpu_times.svg"]
-    assert all(f"(results/{path.name})" in page for path in plots)
-    first = plots[0].read_bytes()
-    draw_plots([measured], tmp_path)
-    assert plots[0].read_bytes() == first
-
-
-def test_the_report_refuses_rehearsals_twins_and_strangers(
-    rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    path = tmp_path / "gpu.json"
-    path.write_text(json.dumps(rehearsal[1]))
-    with pytest.raises(ValueError, match="is a rehearsal"):
-        report.read_results(tmp_path)
-    path.write_text(json.dumps({**rehearsal[1], "rehearsal": False}))
-    (tmp_path / "other.json").write_text(path.read_text())
-    with pytest.raises(ValueError, match="another file of kind 'gpu'"):
-        report.read_results(tmp_path)
-    (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"other.json must be a result file of format 1, got format None"):
-        report.read_results(tmp_path)
-    with pytest.raises(ValueError, match="the page must have the sections"):
-        report.render("no sections", [])
-
-
-def test_a_result_file_says_where_it_is_from_and_no_more(tmp_path: Path) -> None:
-    with ResultFile(tmp_path / "x.json", "cpu", "cpu") as file:
-        assert not load(tmp_path / "x.json")["complete"]
-        file.skip("a", "b")
-    text = (tmp_path / "x.json").read_text()
-    assert json.loads(text)["skipped"] == [{"what": "a", "why": "b"}]
-    assert str(Path.home()) not in text
-    assert str(ROOT) not in text
-
-
-def test_committed_results_are_of_a_clean_tree() -> None:
-    for data in report.read_results():
-        assert data["environment"]["commit"], data["file"]
-        assert not data["environment"]["dirty"], f"{data['file']} was measured with uncommitted changes"
-    assert RESULTS.parent.name == "benchmarks"
 
 
 def test_the_sanitized_shapes_are_right() -> None:

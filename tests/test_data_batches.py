@@ -28,12 +28,11 @@ from lmn_model.data import (
     load_rows,
     prepare_pairs,
 )
+from tests.batch_fields import FIELDS, OPTIONAL, same
 from tests.events_factory import make_events
 from tests.rows_factory import make_rows, write_rows
 
 SCHEMA = Schema(user_features=("segment",), item_features=("category",), context_features=("hour", "price"))
-FIELDS = ("user", "item", "context", "numeric", "history", "history_mask", "label", "group")
-OPTIONAL = ("found", "found_mask", "new_items", "new_rows")
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +49,6 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     labelled = request.param == "labelled"
     schema = Schema(item_features=("category",), context_features=("hour",), label="label" if labelled else None)
     return load_dataset(make_events(rows=600, users=15, label=labelled), schema, options)
-
-
-def same(left: Batch, right: Batch) -> bool:
-    if not torch.equal(left.label.nan_to_num(-1.0), right.label.nan_to_num(-1.0)):
-        return False
-    for name in (*FIELDS, *OPTIONAL):
-        ours, theirs = getattr(left, name), getattr(right, name)
-        if (ours is None) != (theirs is None):
-            return False
-        if ours is not None and name != "label" and not torch.equal(ours, theirs):
-            return False
-    return True
 
 
 def threads() -> int:
@@ -343,78 +330,3 @@ def test_damaged_files_of_ids_are_refused(dataset: Dataset, tmp_path: Path) -> N
     path.write_text(json.dumps({**plain, "format": 9}))
     with pytest.raises(DataError, match=r"vocabularies\.json: format must be 1, got 9"):
         Vocabularies.load(tmp_path)
-
-
-def test_pairs_equal_the_samples_of_training(dataset: Dataset, tmp_path: Path) -> None:
-    frame = make_events(rows=600)
-    dataset.vocabularies.save(tmp_path)
-    vocabularies = Vocabularies.load(tmp_path)
-    positives = np.flatnonzero(dataset.test.labels)
-    shuffled = np.random.default_rng(0).permutation(positives)
-    pairs = frame[dataset.test.events[shuffled].tolist()].select("price", "item_id", "hour", "timestamp", "user_id")
-    split = prepare_pairs(pairs, frame, SCHEMA, vocabularies, 7)
-    found, expected = split.batch(np.arange(len(pairs))), dataset.test.batch(shuffled)
-    for name in FIELDS:
-        if name != "label":
-            assert torch.equal(getattr(found, name), getattr(expected, name)), name
-    assert found.label.isnan().all()
-
-
-def test_pairs_without_a_time_see_every_event(dataset: Dataset) -> None:
-    frame = make_events(rows=600)
-    pairs = pl.DataFrame({"user_id": ["u3"], "item_id": [1005], "hour": [2], "price": [3.0]})
-    batch = prepare_pairs(pairs, frame, SCHEMA, dataset.vocabularies, 7).batch(np.array([0]))
-    values = dataset.vocabularies.encoder.vocabularies["item_id"].values.to_list()
-    newest = frame.filter(pl.col("user_id") == "u3")["item_id"].cast(pl.String).to_list()[-7:]
-    assert batch.history[0, :, 0].tolist() == [values.index(item) + 2 if item in values else 1 for item in newest]
-
-
-def test_pairs_see_what_came_one_tick_before_and_nothing_of_their_own_tick() -> None:
-    events = pl.DataFrame({"user_id": 1, "item_id": [i % 4 for i in range(40)], "timestamp": range(40)})
-    vocabularies = load_dataset(events, Schema()).vocabularies
-    pairs = pl.DataFrame({"user_id": 1, "item_id": 2, "timestamp": [5, 0, 99]})
-    split = prepare_pairs(pairs, events, Schema(), vocabularies, 50)
-    assert split.batch(np.arange(3)).history_mask.sum(1).tolist() == [5, 0, 40]
-
-
-def test_pairs_of_users_and_items_nobody_knows(dataset: Dataset) -> None:
-    frame = make_events(rows=600)
-    fresh = frame.tail(3).with_columns(user_id=pl.lit("fresh"), item_id=pl.lit(7, dtype=pl.Int64))
-    events = pl.concat([frame, fresh])
-    pairs = pl.DataFrame({"user_id": ["u1", "nobody", "fresh"], "item_id": [5, 7, 1001], "hour": 2, "price": 3.0})
-    batch = prepare_pairs(pairs, events, SCHEMA, dataset.vocabularies, 7).batch(np.arange(3))
-    assert batch.item[0].tolist() == [1, 1]
-    assert batch.item[1, 0] == 1
-    assert batch.item[1, 1] >= 2, "an item that the events describe has its category"
-    assert batch.user[1].tolist() == [1, 1]
-    assert batch.user[2, 1] >= 2
-    assert batch.history_mask.sum(1).tolist() == [7, 0, 3]
-    assert len(batch.group.unique()) == 3
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"drop": "hour"}, "pairs: no column 'hour'"),
-        ({"drop": "user_id"}, "pairs: no column 'user_id'"),
-        ({"timestamp": 5}, "pairs: column 'timestamp': it was datetime in training and is integer here"),
-        ({"price": None}, "pairs: column 'price': a numeric feature must be finite, .* in 1 rows"),
-        ({"price": "dear"}, "pairs: column 'price': it was numeric in training and is String here"),
-        ({"hour": 1.5}, "pairs: column 'hour': it was categorical in training and is Float64 here"),
-        ({"item_id": None}, "pairs: column 'item_id': ids must"),
-    ],
-)
-def test_bad_pairs_are_refused(dataset: Dataset, change: dict[str, Any], message: str) -> None:
-    row = {"user_id": "u1", "item_id": 1001, "hour": 2, "price": 3.0, **change}
-    row.pop(row.pop("drop", ""), None)
-    with pytest.raises(DataError, match=message):
-        prepare_pairs(pl.DataFrame([row]), make_events(rows=600), SCHEMA, dataset.vocabularies, 7)
-
-
-def test_another_schema_or_clock_than_in_training_is_refused(dataset: Dataset) -> None:
-    frame = make_events(rows=600)
-    with pytest.raises(DataError, match="schema: it must be that of training"):
-        load_dataset(frame, Schema(), vocabularies=dataset.vocabularies)
-    integers = frame.with_columns(pl.col("timestamp").dt.epoch("s"))
-    with pytest.raises(DataError, match="column 'timestamp': it was datetime in training and is integer here"):
-        load_dataset(integers, SCHEMA, vocabularies=dataset.vocabularies)

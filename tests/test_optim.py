@@ -4,44 +4,23 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from conftest import GPU
+from optimizers_factory import OPTIMIZERS, D, M, make, rows_of
 from torch import Tensor, nn
 
 from lmn_kernels import gather_aggregate
 from lmn_kernels.launch import launch_counts
-from lmn_kernels.optim import RowAdagrad, RowAdam, RowOptimizer, RowSGD, clip_grad_norm_
+from lmn_kernels.optim import RowOptimizer, RowSGD, clip_grad_norm_
 
-M, D = 23, 5
-Make = Callable[..., RowOptimizer]
-OPTIMIZERS: dict[str, tuple[Make, dict[str, Any]]] = {
-    "adagrad": (RowAdagrad, {"lr": 0.3, "eps": 1e-8, "initial_accumulator_value": 0.1}),
-    "adam": (RowAdam, {"lr": 0.05, "betas": (0.8, 0.95)}),
-    "adam_row_wise": (RowAdam, {"lr": 0.05, "betas": (0.8, 0.95), "row_wise": True}),
-    "sgd": (RowSGD, {"lr": 0.1}),
-    "momentum": (RowSGD, {"lr": 0.1, "momentum": 0.7}),
-    "nesterov": (RowSGD, {"lr": 0.1, "momentum": 0.7, "nesterov": True}),
-}
 KERNELS = {"adagrad": "_row_adagrad_kernel", "adam": "_row_adam_kernel", "sgd": "_row_sgd_kernel"}
 
 
 @pytest.fixture(params=OPTIMIZERS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def make(kind: str, tables: list[Tensor], backend: str = "torch", **more: Any) -> RowOptimizer:
-    optimizer, settings = OPTIMIZERS[kind]
-    return optimizer(tables, **{**settings, **more}, backend=backend)
-
-
-def rows_of(slots: Tensor, rows: Tensor, size: int = M) -> Tensor:
-    """An uncoalesced gradient; slots may repeat."""
-    return torch.sparse_coo_tensor(slots[None], rows, (size, rows.shape[1]), check_invariants=True)
 
 
 def dense_step(kind: str, rows: Tensor, gradient: Tensor, state: dict[str, Tensor], step: int) -> Tensor:
@@ -295,53 +274,6 @@ def test_clipping_counts_dense_and_sparse_gradients_together() -> None:
         clip_grad_norm_(table, -1)
 
 
-def test_a_dense_gradient_is_an_error_and_updates_nothing(kind: str) -> None:
-    first, second = (nn.Parameter(torch.ones(M, D)) for _ in range(2))
-    first.grad, second.grad = rows_of(torch.tensor([1]), torch.ones(1, D)), torch.ones(M, D)
-    with pytest.raises(
-        TypeError, match=r"gradients must be sparse rows .* got layout torch\.strided for a table float32"
-    ):
-        make(kind, [first, second]).step()
-    assert torch.equal(first, torch.ones_like(first))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"lr": -1.0}, "RowAdam: lr must be at least 0, got -1.0"),
-        ({"lr": float("nan")}, "RowAdam: lr must be at least 0, got nan"),
-        ({"betas": (0.9, 1.0)}, r"RowAdam: betas must be two numbers in \[0, 1\), got \(0.9, 1.0\)"),
-        ({"eps": -1.0}, "RowAdam: eps must be a number of at least 0, got -1.0"),
-        ({"weight_decay": -0.1}, "RowAdam: weight_decay must be a number of at least 0, got -0.1"),
-        ({"lr": None}, "RowAdam: lr must be a number, got None"),
-        ({"betas": (0.9,)}, "RowAdam: betas must be two numbers"),
-        ({"seed": -1}, "RowAdam: seed must be an int in"),
-        ({"seed": 3.0}, "RowAdam: seed must be an int in"),
-        ({"backend": "cuda"}, "RowAdam: backend must be one of 'auto', 'triton', 'torch', got 'cuda'"),
-    ],
-)
-def test_bad_hyperparameters_are_named(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RowAdam([nn.Parameter(torch.zeros(2, 2))], **arguments)
-
-
-def test_bad_tables_and_groups_are_named() -> None:
-    with pytest.raises(
-        ValueError, match=r"RowSGD: params must be dense, contiguous tables \[M, D\], got float32 \[3\]"
-    ):
-        RowSGD([nn.Parameter(torch.zeros(3))])
-    with pytest.raises(ValueError, match="RowSGD: params must be dense, contiguous tables"):
-        RowSGD([nn.Parameter(torch.zeros(3, 2).t())])
-    with pytest.raises(TypeError, match="RowSGD: params must be float32, bfloat16, float16 or float64, got complex64"):
-        RowSGD([nn.Parameter(torch.zeros(3, 2, dtype=torch.complex64))])
-    with pytest.raises(ValueError, match="RowSGD: nesterov must be False without momentum, got True"):
-        RowSGD([nn.Parameter(torch.zeros(3, 2))], nesterov=True)
-    optimizer = RowAdagrad([nn.Parameter(torch.zeros(3, 2))])
-    with pytest.raises(ValueError, match="RowAdagrad: eps must be a number of at least 0, got -2"):
-        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(3, 2))], "eps": -2})
-    assert len(optimizer.param_groups) == 1
-
-
 def test_a_copied_and_a_pickled_optimiser_go_on(kind: str) -> None:
     table = nn.Parameter(torch.ones(M, D))
     optimizer = make(kind, [table])
@@ -384,15 +316,6 @@ def test_momentum_may_be_turned_on_and_off() -> None:
         optimizer.step()
         assert (table[1] == at).all()
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-
-
-def test_the_state_of_another_kind_of_optimiser_is_refused() -> None:
-    table = nn.Parameter(torch.zeros(M, D))
-    for source in (torch.optim.SparseAdam([table]), RowSGD([table], momentum=0.5), RowAdam([table])):
-        table.grad = rows_of(torch.tensor([1]), torch.ones(1, D))
-        source.step()
-        with pytest.raises(ValueError, match=r"RowAdagrad: the state of a table float32 .* must be .*'total'"):
-            RowAdagrad([table]).load_state_dict(source.state_dict())
 
 
 def test_tables_of_one_optimiser_are_rounded_apart() -> None:

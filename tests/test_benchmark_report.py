@@ -1,0 +1,102 @@
+"""The report on result files: bars, sections, refusals, and the page it makes of the committed ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import report
+from benchmarks.report_data import bars, find, load
+from benchmarks.report_plots import draw_plots
+from benchmarks.results import RESULTS, ROOT, ResultFile
+
+
+def row_of(side: str, pass_: str, p50: float, peak: int = 100, **more: Any) -> dict[str, Any]:
+    shape = {"name": "cpu_bar", "B": 8192, "H": 1, "C": 64, "N": 1024, "K": 32, "D": 128}
+    time = {"p20_ms": p50, "p50_ms": p50, "p80_ms": p50, "rounds": 5, "peak_bytes": peak, "errors": {}}
+    fields = {"op": "layer", "shape": shape, "dtype": "fp32", "slots": "uniform", "side": side, "pass": pass_}
+    return {**fields, "status": "ok", **time, **more}
+
+
+def test_bars_are_met_and_missed_by_the_rows() -> None:
+    rows = [row_of("lmn", "forward", 10), row_of("torch", "forward", 20), row_of("lmn", "both", 10, 90)]
+    rows += [row_of("torch", "both", 29, 300)]
+    data = {"format": 1, "kind": "cpu", "times": rows}
+    judged = {bar.what: bar for bar in bars([data]) if bar.kind == "cpu"}
+    assert judged["layer forward, times faster than plain torch"].met is True
+    backward = judged["layer forward + backward, times faster than plain torch"]
+    assert (backward.value, backward.met) == (2.9, False)
+    assert judged["peak memory of forward + backward, of plain torch's"].value == pytest.approx(0.3)
+    assert judged["layer forward, time at 2^24 slots over that at 2^16"].met is None
+    data["times"].append(row_of("lmn", "both", 11))
+    with pytest.raises(ValueError, match="expected one measured row, got 2"):
+        bars([data])
+
+
+def test_the_page_is_what_the_report_makes_of_the_committed_files() -> None:
+    page = report.PAGE.read_text(encoding="utf-8")
+    assert report.render(page, report.read_results()) == page, "run python -m benchmarks.report"
+    for plot in (ROOT / "docs").glob("results/*.svg"):
+        assert f"results/{plot.name}" in page
+
+
+def test_the_report_shows_every_section_losses_and_reasons(
+    rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data = {**rehearsal[1], "file": "gpu.json"}
+    suite = {**data, "kind": "suite", "file": "suite.json"}
+    suite["times"] = [row for row in data["times"] if "sweep" not in row]
+    measured = {**data, "kind": "cpu", "file": "cpu.json"}
+    broken = {"side": "pkm", "status": "wrong", "reason": "WrongResult: off"}
+    case = next(row for row in data["times"] if row["op"] == "layer")
+    suite["times"] = [*suite["times"], {**{key: case[key] for key in ("op", "shape", "dtype", "slots")}, **broken}]
+    page = report.render(report.PAGE.read_text(encoding="utf-8"), [data, suite, measured])
+    assert page.count(report.NOT_MEASURED) == 3  # the audit, the training step on a CPU, large tables
+    lost = sum(row["side"] == "torch" and row["status"] == "ok" for row in find([data], "gpu"))
+    assert f"of {lost} rows." in page
+    assert "wrong: WrongResult: off: pkm: layer lmn_1m" in page
+    assert "| captured step |" in page
+    plots = draw_plots([data, suite, measured], tmp_path)
+    assert [path.name for path in plots] == ["cpu_scaling.svg", "suite_times.svg", "gpu_scaling.svg", "gpu_times.svg"]
+    assert all(f"(results/{path.name})" in page for path in plots)
+    first = plots[0].read_bytes()
+    draw_plots([measured], tmp_path)
+    assert plots[0].read_bytes() == first
+
+
+def test_the_report_refuses_rehearsals_twins_and_strangers(
+    rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps(rehearsal[1]))
+    with pytest.raises(ValueError, match="is a rehearsal"):
+        report.read_results(tmp_path)
+    path.write_text(json.dumps({**rehearsal[1], "rehearsal": False}))
+    (tmp_path / "other.json").write_text(path.read_text())
+    with pytest.raises(ValueError, match="another file of kind 'gpu'"):
+        report.read_results(tmp_path)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other.json must be a result file of format 1, got format None"):
+        report.read_results(tmp_path)
+    with pytest.raises(ValueError, match="the page must have the sections"):
+        report.render("no sections", [])
+
+
+def test_a_result_file_says_where_it_is_from_and_no_more(tmp_path: Path) -> None:
+    with ResultFile(tmp_path / "x.json", "cpu", "cpu") as file:
+        assert not load(tmp_path / "x.json")["complete"]
+        file.skip("a", "b")
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text)["skipped"] == [{"what": "a", "why": "b"}]
+    assert str(Path.home()) not in text
+    assert str(ROOT) not in text
+
+
+def test_committed_results_are_of_a_clean_tree() -> None:
+    for data in report.read_results():
+        assert data["environment"]["commit"], data["file"]
+        assert not data["environment"]["dirty"], f"{data['file']} was measured with uncommitted changes"
+    assert RESULTS.parent.name == "benchmarks"
