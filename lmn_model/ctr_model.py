@@ -243,7 +243,12 @@ class CTRModel(nn.Module):
         if settings.writes_new_events:
             shape = {name: getattr(settings.memory, name) for name in (*FACTORED, *SHARED)}
             self.memory = FactoredMemoryNetwork(
-                features.item, features.user[0], top_k=settings.memory.slots_read, value_dtype=value_dtype, **shape
+                features.item,
+                features.user[0],
+                unseen=features.unseen,
+                top_k=settings.memory.slots_read,
+                value_dtype=value_dtype,
+                **shape,
             )
             told = self.memory.signals
         elif settings.has_memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from contextlib import closing
 from dataclasses import replace
@@ -34,6 +35,8 @@ from lmn_model.run_folder import RunFolder
 from lmn_model.run_state import load_model
 from lmn_model.settings import COLUMN_SETTINGS, DataSettings, Settings, SettingsError
 
+logger = logging.getLogger("lmn")
+
 
 class LoadedRun(NamedTuple):
     """A trained model with all that is needed to score new rows."""
@@ -42,6 +45,8 @@ class LoadedRun(NamedTuple):
     model: CTRModel
     vocabularies: Vocabularies | RowFeatures
     device: torch.device
+    data: dict[str, Any]
+    """Fingerprint of what it was trained on, see :func:`data_fingerprint`."""
 
 
 def predict_logits(model: CTRModel, split: Split, batch_size: int, device: torch.device) -> npt.NDArray[np.float32]:
@@ -100,9 +105,9 @@ def _open_rows(data: DataSettings, vocabularies: Vocabularies | RowFeatures | No
 
 
 def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What identifies the samples of a dataset: rows and a CRC-32 of labels, users, items and times of each part.
+    """What identifies a dataset: rows and a CRC-32 of labels, users, items and times of each part, then of all events.
 
-    Of prepared rows also one of the histories and the features, which no sample of theirs shows.
+    The last is of the histories and the features, which the samples alone do not show.
     """
     parts: dict[str, Any] = {}
     for name in ("train", "valid", "test"):
@@ -111,13 +116,11 @@ def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
         for column in (split.labels, split.groups, split.items, split.timestamps):
             checksum = zlib.crc32(np.ascontiguousarray(column), checksum)
         parts[name] = [len(split), checksum]
-    if isinstance(dataset.vocabularies, RowFeatures):
-        tables = dataset.train.tables
-        checksum = 0
-        for column in (tables.histories.items, tables.users.ids, tables.items.ids, tables.events.ids):
-            checksum = zlib.crc32(np.ascontiguousarray(column), checksum)
-        parts["tables"] = [dataset.event_count, checksum]
-    return parts
+    tables = dataset.train.tables
+    checksum = 0
+    for column in (tables.histories.items, tables.users.ids, tables.items.ids, tables.events.ids):
+        checksum = zlib.crc32(np.ascontiguousarray(column), checksum)
+    return {**parts, "tables": [dataset.event_count, checksum]}
 
 
 def choose_device(name: str) -> torch.device:
@@ -181,14 +184,18 @@ def load_run(root: Path | str, device: str | None = None) -> LoadedRun:
     check_backend(settings.model, target)
     vocabularies = load_vocabularies(folder.root)
     model = build_model(vocabularies.features, settings.model)
-    load_model(folder.best, model, {"settings": settings.decisive()})
-    return LoadedRun(settings, model.to(target), vocabularies, target)
+    trained = load_model(folder.best, model, {"settings": settings.decisive()})
+    return LoadedRun(settings, model.to(target), vocabularies, target, trained["data"])
 
 
 def evaluate_run(
     root: Path | str, part: Literal["valid", "test"] = "test", *, path: str | None = None, device: str | None = None
 ) -> dict[str, Any]:
     """Metrics of a run's best model on a part of its data, or of other events cut into parts in the same way.
+
+    Before its own test part the memory is written with what came between, see :func:`lmn_model.catch_up.catch_up`. Of
+    other data nobody can say which events it knows already, so there it stays as training left it, and a warning says
+    so.
 
     Args:
         root: the run folder.
@@ -204,12 +211,15 @@ def evaluate_run(
         DataError: the events cannot be read or used.
         RunFolderError, CheckpointError, SettingsError: as in :func:`load_run`.
     """
-    settings, model, vocabularies, on = load_run(root, device)
+    settings, model, vocabularies, on, trained = load_run(root, device)
     data = settings.data if path is None else replace(settings.data, path=path)
     with reproducible(settings.training.seed, settings.training.threads, on):
         dataset = open_dataset(data, vocabularies)
         split: Split = getattr(dataset, part)
-        if part == "test":
-            catch_up(RunFolder(root).best, model, settings.training, dataset, on)
+        if part == "test" and settings.model.writes_new_events:
+            if data_fingerprint(dataset) == trained:
+                catch_up(RunFolder(root).best, model, settings.training, dataset, on)
+            else:
+                logger.warning("%s: not the data of the run: the memory knows what training wrote, nothing later", path)
         metrics = evaluate_split(model, split, settings.training.batch_size, on)
     return {"split": part, "rows": len(split), **metrics}

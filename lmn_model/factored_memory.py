@@ -84,6 +84,8 @@ class FactoredMemoryNetwork(nn.Module):
         code_metric: score of a key: ``"cosine"``, ``"dot"`` or ``"l2"``, the negative squared distance.
         activation: what makes weights of the K scores: ``"softmax"``, ``"sigmoid"`` or ``"relu"``.
         loss: the memory loss: ``"smooth_l1"`` or ``"mse"``.
+        unseen: the id that all values share which training had no id for, of users and of item features; None if there
+            is none. It is nobody's history: a pair with it is not written, and its read tells zeros.
         top_k: K, slots of a read. One is best where nothing is learnt but the values: a pair has one place then.
         value_dtype: type of the value table.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
@@ -113,6 +115,7 @@ class FactoredMemoryNetwork(nn.Module):
         code_metric: str = "cosine",
         activation: str = "softmax",
         loss: str = "smooth_l1",
+        unseen: int | None = None,
         sub_keys: int = 1024,
         top_k: int = 1,
         value_dtype: torch.dtype | None = None,
@@ -130,7 +133,7 @@ class FactoredMemoryNetwork(nn.Module):
                 raise ValueError(f"FactoredMemoryNetwork: {name} must be one of {', '.join(known)}, got {value!r}")
         check_together(code_dim=code_dim, target=target, keys=keys, sub_keys=sub_keys, address=address)
         self.address, self.target, self.read_out = address, target, read_out
-        self.metric, self.activation, self.loss = code_metric, activation, loss
+        self.metric, self.activation, self.loss, self.unseen = code_metric, activation, loss, unseen
         self.memory = MemoryLayer(
             None,
             code_dim,
@@ -169,6 +172,8 @@ class FactoredMemoryNetwork(nn.Module):
         with torch.no_grad():
             target = self._target(item, user)
             answer = self._read(item, user).to(target.dtype)
+            if self.unseen is not None:
+                answer = answer * self._is_known(item, user).unsqueeze(-1)
             if self.read_out == "answer":
                 return answer.reshape(rows, self.signals)
             projection = (answer * target).mean(-1)  # a code is of signs: its square is 1 everywhere
@@ -199,7 +204,13 @@ class FactoredMemoryNetwork(nn.Module):
         target = self._target(item, user)
         if len(item) == 0:
             return MemoryLosses(target.sum(), None)
-        return MemoryLosses(LOSSES[self.loss](self._read(item, user, counted=True).to(target.dtype), target), None)
+        answer = self._read(item, user, counted=True).to(target.dtype)
+        if self.unseen is not None:
+            known = self._is_known(item, user)
+            answer, target = answer[known], target[known]
+            if len(target) == 0:
+                return MemoryLosses(answer.sum(), None)
+        return MemoryLosses(LOSSES[self.loss](answer, target), None)
 
     def cells(self, item: Tensor, user: Tensor) -> Cells:
         """Slots and weights of items ``[R, F]`` and users ``[R]``; with marginals a last column 0 is any item.
@@ -242,6 +253,13 @@ class FactoredMemoryNetwork(nn.Module):
         """Pairs ``[2 R, F + 1]`` and ``[2 R]``: of each row those with the user, then those with any user."""
         item = F.pad(item, (0, 1)).repeat_interleave(2, dim=0)
         return item, torch.stack((user, torch.full_like(user, self.any_user)), dim=1).flatten()
+
+    def _is_known(self, item: Tensor, user: Tensor) -> Tensor:
+        """Bool ``[R, F]``: neither half of a pair is the id of the unseen. Any item and any user are known."""
+        known = item != self.unseen
+        if self.marginals:
+            known[:, -1] = True  # any item
+        return known & (user != self.unseen).unsqueeze(1)
 
     def _read(self, item: Tensor, user: Tensor, counted: bool = False) -> Tensor:
         """``[R, F, D]`` in the type of the values."""

@@ -55,7 +55,7 @@ def predict_pairs(
     """
     target = Path(out)
     _check_target(target, force)
-    settings, model, vocabularies, on = load_run(run, device)
+    settings, model, vocabularies, on, _ = load_run(run, device)
     if isinstance(vocabularies, RowFeatures):
         raise PredictionError(
             f"{run}: the run was trained on prepared rows, which have ids only; predict needs a run on events"

@@ -160,9 +160,12 @@ class RunFolder:
         for name, kind in (("status", str), ("results", dict), ("timing", dict), ("environment", dict)):
             if not isinstance(metrics.get(name), kind):
                 raise RunFolderError(f"{self.metrics}: damaged: it holds no {name!r} of a run")
-        missing = [name for name in ("best", "test") if not isinstance(metrics["results"].get(name), dict)]
-        if metrics["status"] == "finished" and missing:
-            raise RunFolderError(f"{self.metrics}: damaged: the results of a finished run hold no {missing[0]!r}")
+        if metrics["status"] == "finished":
+            results = metrics["results"]
+            kinds = {"best": dict, "test": dict | None, "epochs": int, "stopped_early": bool}  # no test while tuning
+            missing = [name for name, kind in kinds.items() if not isinstance(results.get(name, ...), kind)]
+            if missing:
+                raise RunFolderError(f"{self.metrics}: damaged: the results of a finished run hold no {missing[0]!r}")
         return metrics
 
     @contextmanager

@@ -89,7 +89,9 @@ class DataSettings:
         None, "cap on the events of the training part that become samples, drawn by the seed"
     )
     max_eval_rows: int | None = setting(
-        None, "cap on the events of each evaluation part that become samples, drawn by the seed"
+        None,
+        "cap on the events of each evaluation part that become samples, drawn by the seed; a memory of cells knows "
+        "what came before the samples, so a cap takes from it too",
     )
     sampling_seed: int = setting(0, "seed of negatives and caps")
     search_by: str | None = setting(

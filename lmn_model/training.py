@@ -77,7 +77,8 @@ def train(
     Args:
         settings: of the run; to resume, those that the folder holds.
         run_folder: where the run is kept, see :mod:`lmn_model.run_folder`.
-        resume: go on with the run in the folder from its last checkpoint; a run that is finished is not touched.
+        resume: go on with the run in the folder from its last checkpoint; a run that is finished is not touched, unless
+            the settings now have more epochs, or the test part was left alone and is wanted.
         dataset: the data that the settings name, if they are loaded already.
         test: False leaves the test part alone, for who chooses settings; ``["results"]["test"]`` is then None.
 
@@ -112,10 +113,10 @@ def _train(
         folder.open()
         if folder.load_settings() != settings:
             raise RunFolderError(f"{folder}: the settings differ from those of the run; resume with {folder.settings}")
-        finished = folder.load_metrics()
-        if finished is not None and finished["status"] == "finished":
+        metrics = folder.load_metrics()
+        if metrics is not None and metrics["status"] == "finished" and _is_whole(metrics["results"], settings, test):
             logger.info("%s: the run is finished already", folder)
-            return finished
+            return metrics
     else:
         folder.create()
     with reproducible(settings.training.seed, settings.training.threads, device):
@@ -130,6 +131,12 @@ def _train(
             else:
                 dataset.vocabularies.save(folder.root)
             return trainer.run(test)
+
+
+def _is_whole(results: dict[str, Any], settings: Settings, test: bool) -> bool:
+    """Whether a finished run has all that is asked of it now: its epochs, and the test part if that is to be scored."""
+    trained = results["stopped_early"] or results["epochs"] >= settings.training.epochs
+    return trained and (results["test"] is not None or not test)
 
 
 class Trainer:

@@ -101,7 +101,7 @@ def test_counts_are_the_events_before_the_test_part(contents: Contents) -> None:
 
 
 def test_the_memory_is_that_of_the_moment_when_the_test_part_begins(run: Path, contents: Contents) -> None:
-    settings, model, vocabularies, device = load_run(run)
+    settings, model, vocabularies, device, _ = load_run(run)
 
     def lengths() -> torch.Tensor:
         return model.memory_layer().values.detach().square().mean(-1).sqrt().view(64, 64)

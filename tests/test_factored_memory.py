@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,39 @@ def test_the_loss_is_that_of_each_pair_and_moves_its_cells_alone() -> None:
     assert set(network.memory.values.grad.coalesce().indices()[0].tolist()) == touched
     assert [name for name, each in network.named_parameters() if each.requires_grad] == ["memory.values"]
     assert network.losses(item[:0], user[:0]).answer == 0
+
+
+@pytest.mark.parametrize("marginals", [False, True])
+def test_the_unseen_are_nobody(marginals: bool) -> None:
+    network = make(marginals=marginals, sub_keys=64, unseen=1)
+    open_to_all = make(marginals=marginals, sub_keys=64)
+    open_to_all.load_state_dict(network.state_dict())
+    torch.nn.init.normal_(network.memory.values)
+    open_to_all.memory.values.data.copy_(network.memory.values.data)
+    item, user = torch.tensor([[5, 2], [1, 2], [5, 1], [5, 2], [1, 1]]), torch.tensor([3, 3, 3, 1, 1])
+    known = torch.tensor([[True, True], [False, True], [True, False], [False, False], [False, False]])
+    if marginals:  # then [item, category, any item] with the user, and with any user
+        known = torch.cat((known, user.unsqueeze(1) > 1), dim=1)
+        anyone = torch.cat((item > 1, torch.ones(5, 1, dtype=torch.bool)), dim=1)
+        known = torch.stack((known, anyone), dim=1).flatten(1)
+    told, all_told = network(item, user).unflatten(1, (-1, 4)), open_to_all(item, user).unflatten(1, (-1, 4))
+    assert not told[~known].any()
+    assert torch.equal(told[known], all_told[known])
+    network.losses(item, user).answer.backward()
+    slots = network.cells(*network._with_any(item, user) if marginals else (item, user)).slots
+    gradient = network.memory.values.grad.to_dense()
+    written = set(slots.reshape(known.shape)[known].tolist())
+    assert set(gradient.any(1).nonzero().flatten().tolist()) == written
+    if not marginals:
+        assert network.losses(item[3:], user[3:]).answer == 0  # nothing to write
+
+
+def test_a_model_on_events_knows_no_unseen_and_one_on_rows_has_none() -> None:
+    features = FeatureSpec(user=(USER,), item=ITEM, context=(), numeric=())
+    for unseen in (1, None):
+        model = CTRModel(replace(features, unseen=unseen), ModelSettings(memory=MemorySettings(sub_keys=8)))
+        assert isinstance(model.memory, FactoredMemoryNetwork)
+        assert model.memory.unseen == unseen
 
 
 def test_marginals_are_the_pairs_with_any_user_and_any_item() -> None:
@@ -253,6 +287,22 @@ def test_the_memory_goes_on_until_the_test_part(rows: Path, tmp_path: Path) -> N
     dataset = open_dataset(settings.data)
     stale = predict_logits(before, dataset.test, 16, torch.device("cpu"))
     assert auc(dataset.test.labels, stale) != results["test"]["auc"]  # 2 in 5 events of the histories were missing
+
+
+def test_a_memory_writes_nothing_of_other_data(rows: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = _settings(rows, interest="lmn_only")
+    train(settings, tmp_path / "run")
+    longer = write_rows(tmp_path / "longer", make_rows(seed=1))
+    assert evaluate_run(tmp_path / "run", path=str(shutil.copytree(rows, tmp_path / "copy"))) == evaluate_run(
+        tmp_path / "run"
+    )
+    caplog.clear()
+    found = evaluate_run(tmp_path / "run", path=str(longer))
+    assert "longer: not the data of the run: the memory knows what training wrote" in caplog.text
+    run = load_run(tmp_path / "run")
+    test = open_dataset(replace(settings.data, path=str(longer)), run.vocabularies).test
+    stale = predict_logits(run.model, test, 16, run.device)
+    assert found["auc"] == auc(test.labels, stale)
 
 
 def test_a_best_model_within_an_epoch_catches_up_with_all_events(rows: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from rows_factory import write_rows
 
 from lmn_model.cli import main
 from lmn_model.run_folder import RunFolder, RunFolderError
+from lmn_model.study.figures import draw_curves
 from lmn_model.study.report import MISSING
 from lmn_model.study.statistics import estimate, paired_difference, student_t_quantile
 from lmn_model.study.study_file import load_study
@@ -200,6 +201,9 @@ def test_a_study_that_is_stopped_goes_on(study: Path, number: signal.Signals) ->
         assert not _is_locked(run)
     else:  # the worker sees the closed pipe, finishes its step and saves
         _wait_until(lambda: not _is_locked(run))
+    if number == signal.SIGINT:  # the data may have moved meanwhile
+        Path("rows").rename("moved")
+        command += ["--data", "moved"]
     assert main(command[3:]) == 0
     assert _results()["din-seed0"]["steps"] == 4 * 150
     resumed = re.findall(r"resumed at epoch (\d+), step (\d+)", run.log.read_text())
@@ -295,3 +299,9 @@ def test_statistics_are_those_of_scipy() -> None:
     assert paired_difference(ours, {None: 0.5}) == estimate([v - 0.5 for v in values])
     assert paired_difference({None: 0.75}, {None: 0.5}) == estimate([0.25])
     assert paired_difference(ours, {9: 0.5}) is None
+
+
+def test_a_curve_may_begin_at_zero(tmp_path: Path) -> None:
+    run = {"test": {"auc": 0.6, "log_loss": 0.6}, "train_seconds": 3.0}
+    draw_curves([("DIN", place, [run, run]) for place in (0.0, 0.5)], "dropout", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

@@ -17,7 +17,7 @@ import torch
 from runs_factory import run_python, tiny_flags, tiny_settings, write_events
 
 from lmn_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from lmn_model.data import Schema, load_dataset
+from lmn_model.data import DataOptions, Schema, load_dataset
 from lmn_model.evaluation import choose_device, data_fingerprint, evaluate_split, load_run, open_dataset, predict_logits
 from lmn_model.progress import Progress
 from lmn_model.run_folder import RunFolder, RunFolderError
@@ -319,6 +319,39 @@ def test_a_best_model_of_another_kind_is_told(tmp_path: Path, events: Path, monk
     monkeypatch.setattr(Trainer, "_evaluate", replaced)
     with pytest.raises(CheckpointError, match=r"best\.safetensors: holds no evaluation"):
         train(settings, tmp_path / "run")
+
+
+def test_a_finished_run_goes_on_to_what_it_was_not_asked_before(tmp_path: Path, events: Path) -> None:
+    settings = tiny_settings(events, epochs=1)
+    assert train(settings, tmp_path / "run", test=False)["results"]["test"] is None
+    assert train(settings, tmp_path / "run", test=False, resume=True)["results"]["test"] is None
+    tested = train(settings, tmp_path / "run", resume=True)["results"]
+    assert tested == train(settings, tmp_path / "whole")["results"]
+    longer = tiny_settings(events, epochs=2)
+    longer.save(tmp_path / "run" / "settings.toml")
+    assert train(longer, tmp_path / "run", resume=True)["results"] == train(longer, tmp_path / "two")["results"]
+
+
+def test_the_fingerprint_covers_histories_and_features(events: Path) -> None:
+    frame = pl.read_parquet(events).with_columns(bought=pl.int_range(pl.len()).mod(3).cast(pl.Int8))
+    frame = frame.with_columns(bought=pl.when(pl.col("bought") < 2).then("bought"))
+    schema = Schema(item_features=("category",), label="bought")
+    options = DataOptions(history="all")
+    found = [
+        data_fingerprint(load_dataset(each, schema, options))
+        for each in (
+            frame,
+            frame.with_columns(
+                pl.when(pl.col("bought").is_null())
+                .then(pl.col("item_id").replace({1001: 1002, 1002: 1001}))
+                .otherwise("item_id")
+                .alias("item_id")
+            ),
+            frame.with_columns(category=pl.col("category").reverse()),
+        )
+    ]
+    assert all(each["train"] == found[0]["train"] for each in found)
+    assert len({json.dumps(each) for each in found}) == 3
 
 
 def test_the_fingerprint_covers_items(events: Path) -> None:

@@ -110,7 +110,7 @@ def read_contents(
     metrics = folder.load_metrics()
     if metrics is None or metrics["status"] != "finished":
         raise RunFolderError(f"{folder}: the run is not finished; lmn train --resume {folder} finishes it")
-    settings, model, vocabularies, on = load_run(root, device)
+    settings, model, vocabularies, on, _ = load_run(root, device)
     place = _place(feature, [each.name for each in vocabularies.features.item])
     data = settings.data if path is None else settings.override({"path": path}).data
     network = model.memory

@@ -22,7 +22,8 @@ class DataOptions:
         negatives: sampled negatives for each positive where the table has no labels.
         max_train_rows: at most this many events become samples of the training part, drawn uniformly; their negatives
             come on top. Ids, popularity and histories still rest on all events.
-        max_eval_rows: the same for the validation and the test part, each.
+        max_eval_rows: the same for the validation and the test part, each. A memory that is written between them knows
+            what came before the samples of the validation part, so it is written with less.
         min_item_count: items with fewer events in the training part share the id of the unseen.
         history: which events enter histories where the table has labels: ``"positive"`` for label 1, or ``"all"``.
             Events without a label always do.

@@ -67,7 +67,8 @@ def draw_curves(rows: Sequence[tuple[str, float, Sequence[Mapping[str, Any]]]], 
     panels = figure.subplots(1, 3)
     lines = list(dict.fromkeys(name for name, _, _ in rows))
     places = sorted({place for _, place, _ in rows})
-    powers = all(place == 2 ** round(math.log2(place)) for place in places)
+    above_zero = all(place > 0 for place in places)
+    powers = above_zero and all(place == 2 ** round(math.log2(place)) for place in places)
     for axes, title, of in (
         (panels[0], "Test AUC", lambda run: run["test"]["auc"]),
         (panels[1], "Test log loss", lambda run: run["test"]["log_loss"]),
@@ -86,7 +87,8 @@ def draw_curves(rows: Sequence[tuple[str, float, Sequence[Mapping[str, Any]]]], 
                     yerr=[value.half or 0.0 for _, value in points], label=line, color=COLOURS[number % len(COLOURS)],
                     marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=3,
                 )  # fmt: skip
-        axes.set_xscale("log", base=2)
+        if above_zero:
+            axes.set_xscale("log", base=2)
         axes.set_xticks(places)
         if not powers:
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

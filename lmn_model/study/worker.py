@@ -109,6 +109,8 @@ def _train(job: Job, settings: Settings) -> dict[str, Any]:
     folder = RunFolder(job.run_folder)
     dataset = open_dataset(settings.data)
     tunes = job.point is not None  # who tunes does not see the test part
+    if folder.holds_run() and folder.load_settings().override({"path": settings.data.path}) == settings:
+        settings.save(folder.settings)  # the data may have moved: the checkpoint knows them by their content
     metrics = train(settings, folder.root, resume=folder.holds_run(), dataset=dataset, test=not tunes)
     if differing := same_settings(metrics, settings):
         raise RuntimeError(f"{folder}: the run has other settings: {', '.join(differing)}")
