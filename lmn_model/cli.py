@@ -9,7 +9,7 @@ EXTRA = ("matplotlib", "polars", "safetensors", "tomli", "tomli_w", "tqdm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 2 for an error, 130 after Ctrl-C."""
+    """Run the command and return its exit code: 0, 1 if runs of a study failed, 2 for an error, 130 after Ctrl-C."""
     try:
         from lmn_model.commands import main as run
     except ModuleNotFoundError as error:
