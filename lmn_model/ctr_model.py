@@ -75,7 +75,9 @@ class MemorySettings:
     activation: Literal["softmax", "sigmoid", "relu"] = setting("softmax", "what turns scores into weights")
     loss: Literal["smooth_l1", "mse"] = setting("smooth_l1", "the memory loss")
     loss_weight: float = setting(1.0, "lambda, weight of the memory loss")
-    balance_weight: float = setting(0.0, "weight of the balance loss, which evens out the use of sub-keys, of a joint query")
+    balance_weight: float = setting(
+        0.0, "weight of the balance loss, which evens out the use of sub-keys, of a joint query"
+    )
     positions: int = setting(8, "history positions that a row writes in one step, drawn at random; 0 for all")
     value_dtype: Literal["float32", "bfloat16"] = setting("float32", "type of the value table")
     backend: Literal["auto", "triton", "torch"] = setting("auto", "kernels of the memory")

@@ -1,19 +1,21 @@
-"""The command that measures on a GPU, rehearsed on tiny shapes without one."""
+"""The command that measures on a GPU, rehearsed on tiny shapes without one, and the report on what it wrote."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, report
 from benchmarks.correctness import WrongResult
 from benchmarks.measure import Session, describe_failure
 from benchmarks.problems import OPS, SLOTS, Case
 from benchmarks.profiling import profile_counters
-from benchmarks.report_data import bars, load
+from benchmarks.report_data import bars, find, load
+from benchmarks.report_plots import draw_plots
 from benchmarks.results import ResultFile
 from benchmarks.shapes import Shape
 from benchmarks.timing import Effort, Stopwatch
@@ -146,3 +148,45 @@ def test_the_gpu_command_says_what_is_wrong(
     with pytest.raises(SystemExit):
         gpu.main(["--out", str(tmp_path), *arguments])
     assert message in capsys.readouterr().err
+
+
+def test_the_report_shows_every_section_losses_and_reasons(
+    rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data = {**rehearsal[1], "file": "gpu.json"}
+    suite = {**data, "kind": "suite", "file": "suite.json"}
+    suite["times"] = [row for row in data["times"] if "sweep" not in row]
+    measured = {**data, "kind": "cpu", "file": "cpu.json"}
+    broken = {"side": "pkm", "status": "wrong", "reason": "WrongResult: off"}
+    case = next(row for row in data["times"] if row["op"] == "layer")
+    suite["times"] = [*suite["times"], {**{key: case[key] for key in ("op", "shape", "dtype", "slots")}, **broken}]
+    page = report.render(report.PAGE.read_text(encoding="utf-8"), [data, suite, measured])
+    assert page.count(report.NOT_MEASURED) == 3  # the audit, the training step on a CPU, large tables
+    lost = sum(row["side"] == "torch" and row["status"] == "ok" for row in find([data], "gpu"))
+    assert f"of {lost} rows." in page
+    assert "wrong: WrongResult: off: pkm: layer lmn_1m" in page
+    assert "| captured step |" in page
+    plots = draw_plots([data, suite, measured], tmp_path)
+    assert [path.name for path in plots] == ["cpu_scaling.svg", "suite_times.svg", "gpu_scaling.svg", "gpu_times.svg"]
+    assert all(f"(results/{path.name})" in page for path in plots)
+    first = plots[0].read_bytes()
+    draw_plots([measured], tmp_path)
+    assert plots[0].read_bytes() == first
+
+
+def test_the_report_refuses_rehearsals_twins_and_strangers(
+    rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps(rehearsal[1]))
+    with pytest.raises(ValueError, match="is a rehearsal"):
+        report.read_results(tmp_path)
+    path.write_text(json.dumps({**rehearsal[1], "rehearsal": False}))
+    (tmp_path / "other.json").write_text(path.read_text())
+    with pytest.raises(ValueError, match="another file of kind 'gpu'"):
+        report.read_results(tmp_path)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other.json must be a result file of format 1, got format None"):
+        report.read_results(tmp_path)
+    with pytest.raises(ValueError, match="the page must have the sections"):
+        report.render("no sections", [])

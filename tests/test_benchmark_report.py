@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.report_data import bars, find, load
-from benchmarks.report_plots import draw_plots
+from benchmarks.report_data import bars, load
 from benchmarks.results import RESULTS, ROOT, ResultFile
 
 
@@ -41,48 +40,6 @@ def test_the_page_is_what_the_report_makes_of_the_committed_files() -> None:
     assert report.render(page, report.read_results()) == page, "run python -m benchmarks.report"
     for plot in (ROOT / "docs").glob("results/*.svg"):
         assert f"results/{plot.name}" in page
-
-
-def test_the_report_shows_every_section_losses_and_reasons(
-    rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    data = {**rehearsal[1], "file": "gpu.json"}
-    suite = {**data, "kind": "suite", "file": "suite.json"}
-    suite["times"] = [row for row in data["times"] if "sweep" not in row]
-    measured = {**data, "kind": "cpu", "file": "cpu.json"}
-    broken = {"side": "pkm", "status": "wrong", "reason": "WrongResult: off"}
-    case = next(row for row in data["times"] if row["op"] == "layer")
-    suite["times"] = [*suite["times"], {**{key: case[key] for key in ("op", "shape", "dtype", "slots")}, **broken}]
-    page = report.render(report.PAGE.read_text(encoding="utf-8"), [data, suite, measured])
-    assert page.count(report.NOT_MEASURED) == 3  # the audit, the training step on a CPU, large tables
-    lost = sum(row["side"] == "torch" and row["status"] == "ok" for row in find([data], "gpu"))
-    assert f"of {lost} rows." in page
-    assert "wrong: WrongResult: off: pkm: layer lmn_1m" in page
-    assert "| captured step |" in page
-    plots = draw_plots([data, suite, measured], tmp_path)
-    assert [path.name for path in plots] == ["cpu_scaling.svg", "suite_times.svg", "gpu_scaling.svg", "gpu_times.svg"]
-    assert all(f"(results/{path.name})" in page for path in plots)
-    first = plots[0].read_bytes()
-    draw_plots([measured], tmp_path)
-    assert plots[0].read_bytes() == first
-
-
-def test_the_report_refuses_rehearsals_twins_and_strangers(
-    rehearsal: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    path = tmp_path / "gpu.json"
-    path.write_text(json.dumps(rehearsal[1]))
-    with pytest.raises(ValueError, match="is a rehearsal"):
-        report.read_results(tmp_path)
-    path.write_text(json.dumps({**rehearsal[1], "rehearsal": False}))
-    (tmp_path / "other.json").write_text(path.read_text())
-    with pytest.raises(ValueError, match="another file of kind 'gpu'"):
-        report.read_results(tmp_path)
-    (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"other.json must be a result file of format 1, got format None"):
-        report.read_results(tmp_path)
-    with pytest.raises(ValueError, match="the page must have the sections"):
-        report.render("no sections", [])
 
 
 def test_a_result_file_says_where_it_is_from_and_no_more(tmp_path: Path) -> None:
