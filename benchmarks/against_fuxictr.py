@@ -32,7 +32,7 @@ from unittest import mock
 
 import torch
 
-from lmn_model import training
+from lmn_model import trainer as loop
 from lmn_model.data import Batch, BatchLoader, Dataset, FeatureSpec
 from lmn_model.evaluation import open_dataset
 from lmn_model.reproducible import reproducible
@@ -162,9 +162,9 @@ def _train(
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / "run")
         run.make()
-        trainer = training.Trainer(settings, dataset, run, torch.device("cpu"))
+        trainer = loop.Trainer(settings, dataset, run, torch.device("cpu"))
         trainer.state.progress.epoch_step = start
-        with mock.patch.object(training, "BatchLoader", loader), suppress(_Enough):
+        with mock.patch.object(loop, "BatchLoader", loader), suppress(_Enough):
             trainer.run()
     click_loss, _, rows = trainer.state.sums.tolist()
     parameters = trainer.state.model.parameter_counts()

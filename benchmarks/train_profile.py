@@ -31,7 +31,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from lmn_kernels.optim import RowAdagrad
-from lmn_model import run_state, training
+from lmn_model import run_state
+from lmn_model import trainer as loop
 from lmn_model.ctr_model import CTRModel
 from lmn_model.data import BatchLoader, Dataset
 from lmn_model.data.splits import Split
@@ -41,6 +42,7 @@ from lmn_model.feature_embedding import FeatureEmbedding
 from lmn_model.interest.part import InterestPart
 from lmn_model.large_memory_network import LargeMemoryNetwork
 from lmn_model.settings import Settings
+from lmn_model.training import train
 from lmn_model.usage import MemoryUsage
 
 from .results import ResultFile
@@ -146,14 +148,14 @@ class Clock:
 def hooked(clock: Clock) -> Iterator[None]:
     """Functions of the library report to ``clock`` while this is entered; AttributeError if one is not there."""
     hooks: list[tuple[Any, str, str]] = [
-        (training.Trainer, "_run_epoch", "rest"),
-        (training.Trainer, "_look_after_memory", "usage"),
-        (training.Trainer, "_after_step", "checks"),
-        (training.Trainer, "_record", "curve"),
-        (training.Trainer, "_check_weights", "weights"),
-        (training.Trainer, "_evaluate", "evaluation"),
-        (training.Trainer, "_write_metrics", "metrics"),
-        (training.Optimizers, "step", "clearing"),
+        (loop.Trainer, "_run_epoch", "rest"),
+        (loop.Trainer, "_look_after_memory", "usage"),
+        (loop.Trainer, "_after_step", "checks"),
+        (loop.Trainer, "_record", "curve"),
+        (loop.Trainer, "_check_weights", "weights"),
+        (loop.Trainer, "_evaluate", "evaluation"),
+        (loop.Trainer, "_write_metrics", "metrics"),
+        (loop.Optimizers, "step", "clearing"),
         (run_state.RunState, "save", "checkpoint"),
         (torch.optim.AdamW, "step", "dense"),
         (RowAdagrad, "step", "rows"),
@@ -171,19 +173,19 @@ def hooked(clock: Clock) -> Iterator[None]:
                 mock.patch.object(owner, name, _within(functools.partial(clock.part, part), getattr(owner, name)))
             )
         stack.enter_context(mock.patch.object(Split, "batch", _within(clock.making, Split.batch)))
-        step, run_epoch = training.Trainer._step, training.Trainer._run_epoch
+        step, run_epoch = loop.Trainer._step, loop.Trainer._run_epoch
 
-        def counted(trainer: training.Trainer, batch: Any) -> None:
+        def counted(trainer: loop.Trainer, batch: Any) -> None:
             clock.step_begins()
             step(trainer, batch)
 
-        def ended(trainer: training.Trainer, stop: threading.Event) -> None:
+        def ended(trainer: loop.Trainer, stop: threading.Event) -> None:
             run_epoch(trainer, stop)
             clock.epoch_ends()
 
-        stack.enter_context(mock.patch.object(training.Trainer, "_step", counted))
-        stack.enter_context(mock.patch.object(training.Trainer, "_run_epoch", ended))
-        stack.enter_context(mock.patch.object(training, "BatchLoader", functools.partial(_Waited, clock)))
+        stack.enter_context(mock.patch.object(loop.Trainer, "_step", counted))
+        stack.enter_context(mock.patch.object(loop.Trainer, "_run_epoch", ended))
+        stack.enter_context(mock.patch.object(loop, "BatchLoader", functools.partial(_Waited, clock)))
         yield
 
 
@@ -257,7 +259,7 @@ def profile_model(name: str, base: Settings, effort: Effort, epoch_rows: int | N
     epoch_seconds = {part: clock.seconds.get(part, 0.0) for part in EPOCH}
     step = (clock.wall - sum(epoch_seconds.values())) / clock.steps
     # Fewer steps than an epoch's have as many points of the curve, and the warm-up took some of them.
-    epoch_seconds["curve"] *= training.CURVE_POINTS / max(1, clock.calls["curve"])
+    epoch_seconds["curve"] *= loop.CURVE_POINTS / max(1, clock.calls["curve"])
     epoch = step * epoch_steps + sum(epoch_seconds.values())
     return {
         "model": name,
@@ -282,15 +284,15 @@ def _operators(settings: Settings, dataset: Dataset, effort: Effort) -> dict[str
     profiler = profile(activities=[ProfilerActivity.CPU])
     clock = Clock(effort.warm_up, profiler.start)
 
-    record = training.Trainer._record
+    record = loop.Trainer._record
 
-    def stop_and_record(trainer: training.Trainer, *arguments: Any) -> None:
+    def stop_and_record(trainer: loop.Trainer, *arguments: Any) -> None:
         profiler.stop()
         record(trainer, *arguments)
 
     with (
-        mock.patch.object(training, "CURVE_POINTS", 1),  # at the end of the last step, before what is not part of it
-        mock.patch.object(training.Trainer, "_record", stop_and_record),
+        mock.patch.object(loop, "CURVE_POINTS", 1),  # at the end of the last step, before what is not part of it
+        mock.patch.object(loop.Trainer, "_record", stop_and_record),
     ):
         _train(settings, dataset, clock)
     step_us = 1e6 * (clock.wall - sum(clock.seconds.get(part, 0.0) for part in EPOCH)) / clock.steps
@@ -324,7 +326,7 @@ def _operators(settings: Settings, dataset: Dataset, effort: Effort) -> dict[str
 
 def _train(settings: Settings, dataset: Dataset, clock: Clock) -> None:
     with tempfile.TemporaryDirectory() as folder, hooked(clock):
-        training.train(settings, Path(folder) / "run", dataset=dataset)
+        train(settings, Path(folder) / "run", dataset=dataset)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,7 +33,8 @@ from lmn_model.setting_types import Declared, declared_settings, describe, did_y
 from lmn_model.settings import Settings, SettingsError
 from lmn_model.study.command import add_study_arguments, run_study
 from lmn_model.study.runner import StudyFailed, StudyStopped
-from lmn_model.training import TrainingError, TrainingInterrupted, train
+from lmn_model.trainer import TrainingError, TrainingInterrupted
+from lmn_model.training import train
 
 USER_ERRORS = (
     CheckpointError,

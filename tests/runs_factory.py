@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 from events_factory import make_events
 
 from lmn_model.settings import Settings
+from lmn_model.trainer import Trainer
 
 
 def write_events(path: Path, rows: int = 900) -> Path:
@@ -68,3 +71,16 @@ def run_python(code: str, arguments: Sequence[str] = ()) -> subprocess.Completed
     root = Path(__file__).resolve().parent.parent
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+
+
+def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Trainer], None]) -> None:
+    """Call ``act`` once, before the training step with this number."""
+    step, count = Trainer._step, [0]
+
+    def counted(self: Trainer, batch: Any) -> None:
+        count[0] += 1
+        if count[0] == number:
+            act(self)
+        step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", counted)

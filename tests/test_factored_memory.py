@@ -30,7 +30,8 @@ from lmn_model.run_folder import RunFolder
 from lmn_model.run_growth import grow_run
 from lmn_model.run_state import load_model, save_model
 from lmn_model.settings import Settings, SettingsError
-from lmn_model.training import Trainer, TrainingInterrupted, train
+from lmn_model.trainer import Trainer, TrainingInterrupted
+from lmn_model.training import train
 from lmn_model.usage import MemoryUsage
 
 ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))

@@ -15,7 +15,8 @@ from lmn_model.evaluation import evaluate_run
 from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.run_growth import grow_run
 from lmn_model.settings import Settings, SettingsError
-from lmn_model.training import Trainer, TrainingInterrupted, train
+from lmn_model.trainer import Trainer, TrainingInterrupted
+from lmn_model.training import train
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch import nn
 from lmn_model.evaluation import open_dataset
 from lmn_model.optimizers import Optimizers
 from lmn_model.run_folder import RunFolder
-from lmn_model.training import Trainer
+from lmn_model.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

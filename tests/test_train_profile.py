@@ -12,9 +12,10 @@ from rows_factory import write_rows
 from benchmarks.against_fuxictr import COMMON, PAIRS, measure_ours, write_feature_map
 from benchmarks.against_fuxictr import table as compared
 from benchmarks.train_profile import EPOCH, STEP, Clock, hooked, main, middle, table
-from lmn_model import training
 from lmn_model.evaluation import open_dataset
 from lmn_model.settings import Settings
+from lmn_model.trainer import Trainer
+from lmn_model.training import train
 
 
 def _rows(folder: Path, **more: object) -> Settings:
@@ -57,14 +58,14 @@ def test_the_middle_of_the_training_part_knows_what_came_before(tmp_path: Path) 
 
 def test_hooks_are_taken_off_and_leave_the_result_as_it_is(tmp_path: Path) -> None:
     settings = _rows(tmp_path / "rows", batch_size=50, sub_keys=8)
-    before = {name: vars(training.Trainer)[name] for name in ("_step", "_run_epoch", "_record")}
+    before = {name: vars(Trainer)[name] for name in ("_step", "_run_epoch", "_record")}
     clock = Clock(0)
     with hooked(clock):
-        timed = training.train(settings, tmp_path / "timed")
-    assert {name: vars(training.Trainer)[name] for name in before} == before
+        timed = train(settings, tmp_path / "timed")
+    assert {name: vars(Trainer)[name] for name in before} == before
     assert clock.steps == 3
     assert sum(clock.seconds.values()) == pytest.approx(clock.wall, rel=0.05)
-    assert timed["results"] == training.train(settings, tmp_path / "plain")["results"]
+    assert timed["results"] == train(settings, tmp_path / "plain")["results"]
 
 
 def test_ours_is_measured_for_every_model_that_is_compared(tmp_path: Path) -> None:

@@ -7,22 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import torch
-from runs_factory import run_python, tiny_flags, tiny_settings, write_events
+from runs_factory import before_step, run_python, tiny_flags, tiny_settings, write_events
 
-from lmn_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from lmn_model.data import DataOptions, Schema, load_dataset
-from lmn_model.evaluation import choose_device, data_fingerprint, evaluate_split, load_run, open_dataset, predict_logits
+from lmn_model.checkpoint import load_checkpoint
+from lmn_model.evaluation import evaluate_split, load_run, open_dataset, predict_logits
 from lmn_model.progress import Progress
-from lmn_model.run_folder import RunFolder, RunFolderError
-from lmn_model.settings import Settings, SettingsError
-from lmn_model.training import Trainer, TrainingError, TrainingInterrupted, train
+from lmn_model.run_folder import RunFolder
+from lmn_model.settings import Settings
+from lmn_model.trainer import Trainer, TrainingError, TrainingInterrupted
+from lmn_model.training import train
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +45,15 @@ def _comparable(folder: Path) -> dict[str, Any]:
 # of writing one, when half of the new file is on the disk and the old one is still in place.
 KILL_BEFORE_STEP = """
 import os, signal, sys
-from lmn_model import training
-step, count = training.Trainer._step, 0
+from lmn_model import trainer
+step, count = trainer.Trainer._step, 0
 def counted(self, batch):
     global count
     count += 1
     if count == 19:
         os.kill(os.getpid(), signal.SIGKILL)
     step(self, batch)
-training.Trainer._step = counted
+trainer.Trainer._step = counted
 from lmn_model.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -147,7 +145,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_result(
     tmp_path: Path, events: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     settings = tiny_settings(events)
-    _before_step(monkeypatch, 12, lambda trainer: os.kill(os.getpid(), number))
+    before_step(monkeypatch, 12, lambda trainer: os.kill(os.getpid(), number))
     with pytest.raises(TrainingInterrupted, match=r"stopped after step 12; go on with: lmn train --resume .*cut"):
         train(settings, tmp_path / "cut")
     assert json.loads((tmp_path / "cut" / "metrics.json").read_text())["status"] == "interrupted"
@@ -225,102 +223,6 @@ def test_weights_that_overflow_are_never_saved(tmp_path: Path, events: Path) -> 
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path, events: Path) -> None:
-    settings = tiny_settings(events, "pooling", epochs=1)
-    train(settings, tmp_path / "run")
-    with pytest.raises(RunFolderError, match=r"already holds a run; go on with it \(lmn train --resume .*\) or choose"):
-        train(settings, tmp_path / "run")
-    with pytest.raises(RunFolderError, match=r"run: the settings differ from those of the run"):
-        train(tiny_settings(events, "pooling", epochs=2), tmp_path / "run", resume=True)
-    with pytest.raises(RunFolderError, match=r"there is no run here \(no settings\.toml\)"):
-        train(settings, tmp_path / "other", resume=True)
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "metrics.json").write_text("{}")
-    with pytest.raises(RunFolderError, match=r"notes already holds metrics\.json"):
-        train(settings, tmp_path / "notes")
-
-
-def test_a_folder_that_cannot_be_written_is_told_before_the_data_are_read(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="the run folder cannot be made: Not a directory"):
-        train(tiny_settings(tmp_path / "missing.parquet"), tmp_path / "file" / "run")
-
-
-def test_a_setting_that_is_younger_than_a_checkpoint_had_its_default(
-    tmp_path: Path, events: Path, monkeypatch: Any
-) -> None:
-    settings = tiny_settings(events)
-    with monkeypatch.context() as patch:
-        _before_step(patch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(TrainingInterrupted):
-            train(settings, tmp_path / "run")
-    saved = load_checkpoint(tmp_path / "run" / "last.safetensors")
-    del saved.metadata["settings"]["model.matches"]
-    save_checkpoint(tmp_path / "run" / "last.safetensors", saved.tensors, saved.metadata)
-    other = tiny_settings(events, matches=True)
-    other.save(tmp_path / "run" / "settings.toml")
-    with pytest.raises(CheckpointError, match=r"was started with: model\.matches$"):
-        train(other, tmp_path / "run", resume=True)
-    settings.save(tmp_path / "run" / "settings.toml")
-    assert train(settings, tmp_path / "run", resume=True)["status"] == "finished"
-
-
-def test_resume_refuses_other_data_and_another_model(tmp_path: Path, events: Path, monkeypatch: Any) -> None:
-    settings = tiny_settings(events)
-    _before_step(monkeypatch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(TrainingInterrupted):
-        train(settings, tmp_path / "run")
-    with pytest.raises(
-        CheckpointError, match=r"last\.safetensors: the data differ from those that the run was started"
-    ):
-        train(settings, tmp_path / "run", resume=True, dataset=open_dataset(tiny_settings(events, negatives=2).data))
-    other = tiny_settings(events, embedding_dim=6)
-    other.save(tmp_path / "run" / "settings.toml")
-    with pytest.raises(
-        CheckpointError, match=r"the settings differ from those that the run was started with: model\.embedding_dim$"
-    ):
-        train(other, tmp_path / "run", resume=True)
-
-
-def test_resume_refuses_edited_settings_and_takes_those_that_decide_nothing(
-    tmp_path: Path, events: Path, monkeypatch: Any
-) -> None:
-    _before_step(monkeypatch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(TrainingInterrupted):
-        train(tiny_settings(events, "pooling"), tmp_path / "run")
-    for change in ({"batch_size": 32}, {"memory_optimizer": "sparse_adam"}, {"seed": 1}, {"window": 4}):
-        edited = tiny_settings(events, "pooling", **change)
-        edited.save(tmp_path / "run" / "settings.toml")
-        with pytest.raises(CheckpointError, match=rf"the settings differ .*: .*\.{next(iter(change))}$"):
-            train(edited, tmp_path / "run", resume=True)
-    longer = tiny_settings(events, "pooling", epochs=3, patience=9, checkpoint_minutes=1.0)
-    longer.save(tmp_path / "run" / "settings.toml")
-    assert train(longer, tmp_path / "run", resume=True)["results"]["epochs"] == 3
-
-
-def test_a_second_process_in_the_folder_is_refused(tmp_path: Path, events: Path) -> None:
-    settings = tiny_settings(events, "pooling", epochs=1)
-    folder = RunFolder(tmp_path / "run")
-    folder.make()
-    with folder.locked(), pytest.raises(RunFolderError, match=r"another process is running in .*run"):
-        train(settings, folder.root)
-    assert list(folder.root.iterdir()) == []
-    train(settings, folder.root)
-
-
-def test_a_best_model_of_another_kind_is_told(tmp_path: Path, events: Path, monkeypatch: Any) -> None:
-    settings = tiny_settings(events, "pooling", epochs=1)
-    evaluate = Trainer._evaluate
-
-    def replaced(self: Trainer) -> None:
-        evaluate(self)
-        self.state.save(self.folder.best, self.identity)
-
-    monkeypatch.setattr(Trainer, "_evaluate", replaced)
-    with pytest.raises(CheckpointError, match=r"best\.safetensors: holds no evaluation"):
-        train(settings, tmp_path / "run")
-
-
 def test_a_finished_run_goes_on_to_what_it_was_not_asked_before(tmp_path: Path, events: Path) -> None:
     settings = tiny_settings(events, epochs=1)
     assert train(settings, tmp_path / "run", test=False)["results"]["test"] is None
@@ -330,72 +232,6 @@ def test_a_finished_run_goes_on_to_what_it_was_not_asked_before(tmp_path: Path, 
     longer = tiny_settings(events, epochs=2)
     longer.save(tmp_path / "run" / "settings.toml")
     assert train(longer, tmp_path / "run", resume=True)["results"] == train(longer, tmp_path / "two")["results"]
-
-
-def test_the_fingerprint_covers_histories_and_features(events: Path) -> None:
-    frame = pl.read_parquet(events).with_columns(bought=pl.int_range(pl.len()).mod(3).cast(pl.Int8))
-    frame = frame.with_columns(bought=pl.when(pl.col("bought") < 2).then("bought"))
-    schema = Schema(item_features=("category",), label="bought")
-    options = DataOptions(history="all")
-    found = [
-        data_fingerprint(load_dataset(each, schema, options))
-        for each in (
-            frame,
-            frame.with_columns(
-                pl.when(pl.col("bought").is_null())
-                .then(pl.col("item_id").replace({1001: 1002, 1002: 1001}))
-                .otherwise("item_id")
-                .alias("item_id")
-            ),
-            frame.with_columns(category=pl.col("category").reverse()),
-        )
-    ]
-    assert all(each["train"] == found[0]["train"] for each in found)
-    assert len({json.dumps(each) for each in found}) == 3
-
-
-def test_the_fingerprint_covers_items(events: Path) -> None:
-    frame = pl.read_parquet(events)
-    swapped = frame.with_columns(
-        pl.col("item_id").replace({1001: 1002, 1002: 1001}), pl.col("category").shuffle(seed=1)
-    )
-    schema = Schema(item_features=("category",))
-    assert data_fingerprint(load_dataset(frame, schema)) != data_fingerprint(load_dataset(swapped, schema))
-
-
-def test_resume_refuses_a_checkpoint_without_a_state(tmp_path: Path, events: Path) -> None:
-    settings = tiny_settings(events, "pooling")
-    settings.save(tmp_path / "settings.toml")
-    save_checkpoint(tmp_path / "last.safetensors", {"model.x": torch.zeros(1)}, {"kind": "model"})
-    with pytest.raises(CheckpointError, match="holds no state of a training run"):
-        train(settings, tmp_path, resume=True)
-
-
-def test_load_run_before_the_first_evaluation_and_from_a_damaged_record(tmp_path: Path, events: Path) -> None:
-    settings = tiny_settings(events, "pooling")
-    settings.save(tmp_path / "settings.toml")
-    open_dataset(settings.data).vocabularies.save(tmp_path)
-    with pytest.raises(CheckpointError, match=r"best\.safetensors: there is no such checkpoint"):
-        load_run(tmp_path)
-    (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(RunFolderError, match=r"metrics\.json: not a JSON file"):
-        RunFolder(tmp_path).load_metrics()
-    (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(RunFolderError, match=r"metrics\.json: damaged: it holds no 'status' of a run"):
-        RunFolder(tmp_path).load_metrics()
-    (tmp_path / "metrics.json").write_text("[]")
-    with pytest.raises(RunFolderError, match=r"metrics\.json: must hold a JSON object, got list"):
-        RunFolder(tmp_path).load_metrics()
-
-
-def test_choose_device_tells_what_is_not_there() -> None:
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("gpu", "meta"):
-        with pytest.raises(SettingsError, match=f"device must be auto, cpu, cuda or cuda:N, got '{name}'"):
-            choose_device(name)
-    with pytest.raises(SettingsError, match=r"device 'cuda:99' was asked for, but torch sees \d+ CUDA devices"):
-        choose_device("cuda:99")
 
 
 def test_predict_logits_keeps_order_and_mode(tmp_path: Path, events: Path) -> None:
@@ -425,16 +261,3 @@ def test_progress_keeps_the_first_of_equal_evaluations() -> None:
     assert found == [True, True, False, False]
     assert (progress.best, progress.stopped) == (1, True)
     assert Progress.from_dict(json.loads(json.dumps(progress.to_dict()))) == progress
-
-
-def _before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Trainer], None]) -> None:
-    """Call ``act`` once, before the training step with this number."""
-    step, count = Trainer._step, [0]
-
-    def counted(self: Trainer, batch: Any) -> None:
-        count[0] += 1
-        if count[0] == number:
-            act(self)
-        step(self, batch)
-
-    monkeypatch.setattr(Trainer, "_step", counted)

@@ -34,7 +34,8 @@ from lmn_model.settings import Settings
 from lmn_model.study.heuristics import parse_heuristic, score
 from lmn_model.study.jobs import Job
 from lmn_model.study.result_files import FORMAT, same_settings
-from lmn_model.training import TrainingInterrupted, train
+from lmn_model.trainer import TrainingInterrupted
+from lmn_model.training import train
 
 HISTORY_EDGES = (0, 10, 30, 100, 300, 1000)
 """The test part is also scored apart by the number of events before a sample: 0 to 9, 10 to 29 and so on."""

@@ -1,0 +1,352 @@
+"""The loop of a training: steps, checks, evaluations, checkpoints and what is written of them.
+
+Everything that the next step depends on is either a pure function of the settings (the order of the rows is one of seed
+and epoch) or in the checkpoint: weights, optimiser state, the generator's state, the position and the running sums.
+What does not repeat, such as seconds and memory, is kept apart from the results in ``metrics.json``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from contextlib import closing
+from typing import Any
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from lmn_model.catch_up import catch_up
+from lmn_model.checkpoint import CheckpointError
+from lmn_model.ctr_model import CTRModel
+from lmn_model.data import Batch, BatchLoader, Dataset
+from lmn_model.environment import describe_environment, peak_memory_mib
+from lmn_model.evaluation import build_model, data_fingerprint, evaluate_split
+from lmn_model.files import write_json
+from lmn_model.metrics import MetricError, auc, log_loss
+from lmn_model.optimizers import Optimizers
+from lmn_model.plots import plot_learning_curves, plot_memory_usage
+from lmn_model.reproducible import stop_requests
+from lmn_model.reseeding import reseed
+from lmn_model.run_folder import RunFolder
+from lmn_model.run_state import RunState, load_model, save_model
+from lmn_model.settings import Settings
+from lmn_model.usage import MemoryUsage
+
+CURVE_POINTS = 20
+"""Points of the training curve in an epoch."""
+CUDA_CHECK_STEPS = 16
+"""On CUDA the loss is read every so many steps, for reading it waits for the device; on the CPU after each step."""
+
+EVENNESS = ("kl_to_uniform", "gini", "top_1_percent")
+DRAWING_SECONDS = 10
+"""The learning curves are drawn at an evaluation if the last drawing is so old."""
+
+logger = logging.getLogger("lmn")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what is kept."""
+
+
+class TrainingInterrupted(Exception):
+    """A signal asked to stop; the state is saved, and the message says how to go on."""
+
+
+class Trainer:
+    """One run: model, optimisers and position, and the loop over the epochs.
+
+    Args:
+        settings: of the run.
+        dataset: the samples.
+        folder: open for writing.
+        device: where the model runs.
+    """
+
+    def __init__(self, settings: Settings, dataset: Dataset, folder: RunFolder, device: torch.device) -> None:
+        self.settings = settings
+        self.dataset = dataset
+        self.folder = folder
+        self.device = device
+        self.identity = {
+            "features": dataset.features.to_dict(),
+            "data": data_fingerprint(dataset),
+            "settings": settings.decisive(),
+        }
+        model = build_model(dataset.features, settings.model).to(device)
+        self.state = RunState(model, Optimizers(model, settings.training), device, self._count_reads(model))
+        self.steps_per_epoch = -(-len(dataset.train) // settings.training.batch_size)
+        self._environment = describe_environment(device)
+        self._saved_at = time.monotonic()
+        self._drawn_at = -math.inf
+        self._clock = time.perf_counter()
+
+    def _count_reads(self, model: CTRModel) -> MemoryUsage | None:
+        """Have the model's memory count its reads, if it has one and is to."""
+        layer = model.memory_layer()
+        if layer is None or not self.settings.counts_reads():
+            return None
+        reseeds = self.settings.training.reseed_every is not None
+        layer.usage = MemoryUsage(layer.keys.shape[2], layer.heads, self.device, by_sub_key=reseeds)
+        return layer.usage
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another model or other data.
+        """
+        self.state.load(self.folder.last, self.identity)
+        progress = self.state.progress
+        logger.info("resumed at epoch %d, step %d of it", progress.epoch + 1, progress.epoch_step)
+
+    def run(self, test: bool = True) -> dict[str, Any]:
+        """Train to the end, then, if ``test``, evaluate the best model on the test part; see :func:`train`."""
+        logger.info("data %s", self.dataset.describe())
+        logger.info("parameters %s", self.state.model.parameter_counts())
+        with stop_requests() as stop, logging_redirect_tqdm([logger]):
+            while not self._is_done():
+                self._run_epoch(stop)
+        best = load_model(self.folder.best, self.state.model).get("evaluation")
+        if best is None:
+            raise CheckpointError(f"{self.folder.best}: holds no evaluation; it is not the best model of a run")
+        if not test:
+            return self._write_metrics("finished", {"best": best, "test": None})
+        events = catch_up(self.folder.best, self.state.model, self.settings.training, self.dataset, self.device)
+        if events:
+            logger.info("%d events before the test part were written into the memory", events)
+        found = evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
+        logger.info("best at step %d: test %s", best["step"], _in_words(found))
+        return self._write_metrics("finished", {"best": best, "test": found})
+
+    def _run_epoch(self, stop: threading.Event) -> None:
+        progress, training = self.state.progress, self.settings.training
+        if progress.epoch_step == 0:
+            self.state.optimizers.reset(self.state.model.begin_epoch(progress.epoch))
+            if self.state.usage is not None:
+                self.state.usage.reset()
+        loader = BatchLoader(
+            self.dataset.train,
+            training.batch_size,
+            order=training.order,
+            seed=training.seed,
+            epoch=progress.epoch,
+            start=progress.epoch_step,
+            new_events=self.settings.model.writes_new_events,
+        )
+        self.state.model.train()
+        bar = tqdm(
+            total=len(self.dataset.train),
+            initial=progress.epoch_step * training.batch_size,
+            desc=f"epoch {progress.epoch + 1}/{training.epochs}",
+            unit=" samples",
+            unit_scale=True,
+            disable=None,
+            leave=False,
+        )
+        self._clock = time.perf_counter()
+        with bar, closing(iter(loader)) as batches:
+            for batch in batches:
+                self._step(batch.to(self.device))
+                bar.update(len(batch))
+                if self._after_step(stop, bar):
+                    return
+
+    def _step(self, batch: Batch) -> None:
+        out = self.state.model(batch)
+        click_loss = binary_cross_entropy_with_logits(out.logits, batch.label)
+        loss, memory_loss = click_loss, torch.zeros_like(click_loss)
+        if out.memory_loss is not None:
+            memory_loss = out.memory_loss
+            loss = loss + self.settings.model.memory.loss_weight * memory_loss
+        if out.balance_loss is not None:
+            loss = loss + self.settings.model.memory.balance_weight * out.balance_loss
+        loss.backward()
+        self.state.optimizers.step()
+        self._look_after_memory()
+        rows = len(batch)
+        self.state.sums += (
+            torch.stack((click_loss.detach(), memory_loss.detach(), torch.ones_like(click_loss))).double() * rows
+        )
+        self.state.recent.append((out.logits.detach(), batch.label))
+        self.state.progress.epoch_step += 1
+        self.state.progress.step += 1
+        self.state.progress.train_rows += rows
+
+    def _look_after_memory(self) -> None:
+        """Count the step and, where it is due, move the sub-keys that nobody reads."""
+        usage, layer = self.state.usage, self.state.model.memory_layer()
+        if usage is None or layer is None:
+            return
+        usage.advance()
+        every = self.settings.training.reseed_every
+        if every is not None and usage.step % every == 0:
+            moved = int(reseed(layer, usage, self.state.optimizers).sub_keys.sum())
+            if moved:
+                logger.info("step %d: %d sub-keys that nobody read were moved", self.state.progress.step + 1, moved)
+
+    def _after_step(self, stop: threading.Event, bar: tqdm[Any]) -> bool:
+        """Check, record, evaluate and save as is due; whether the epoch is over."""
+        progress, training = self.state.progress, self.settings.training
+        stops = stop.is_set()  # read once: a signal that comes during an evaluation waits for the next step
+        ends = progress.epoch_step == self.steps_per_epoch
+        evaluates = ends or (training.eval_every is not None and progress.step % training.eval_every == 0)
+        # An evaluation within an epoch saves no state: a large memory with its moments is a gigabyte and more.
+        saves = ends or stops or self._checkpoint_due()
+        records = ends or progress.epoch_step % max(1, self.steps_per_epoch // CURVE_POINTS) == 0
+        reads = saves or evaluates or records
+        if reads or self.device.type == "cpu" or progress.step % CUDA_CHECK_STEPS == 0:
+            self._check_loss()
+        if records:
+            self._record(bar)
+        if not (saves or evaluates):
+            return False
+        self._check_weights()
+        self._pause_clock()
+        if evaluates:
+            self._evaluate()
+        if ends:
+            progress.epoch, progress.epoch_step = progress.epoch + 1, 0
+        if saves or progress.stopped:
+            self.state.save(self.folder.last, self.identity)
+            self._saved_at = time.monotonic()
+        if evaluates:
+            self._write_metrics("running", {})
+        if stops and not self._is_done():
+            self._write_metrics("interrupted", {})
+            raise TrainingInterrupted(
+                f"stopped after step {progress.step}; go on with: lmn train --resume {self.folder}"
+            )
+        self._clock = time.perf_counter()
+        return ends or progress.stopped
+
+    def _is_done(self) -> bool:
+        return self.state.progress.stopped or self.state.progress.epoch >= self.settings.training.epochs
+
+    def _checkpoint_due(self) -> bool:
+        training = self.settings.training
+        if training.checkpoint_steps is not None and self.state.progress.step % training.checkpoint_steps == 0:
+            return True
+        return time.monotonic() - self._saved_at >= 60 * training.checkpoint_minutes
+
+    def _check_loss(self) -> None:
+        if not torch.isfinite(self.state.sums).all():
+            raise self._diverged("the loss")
+
+    def _check_weights(self) -> None:
+        # The loss of a step says nothing about the update after it: without this, NaN weights could be saved as good.
+        for name, weight in self.state.model.named_parameters():
+            # The extremes are NaN if any weight is; torch.isfinite would make copies of a large memory.
+            if weight.numel() and not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
+                raise self._diverged(f"the weight {name!r}")
+
+    def _diverged(self, what: str) -> TrainingError:
+        last = self.folder.last
+        kept = f"the last good state is kept in {last}" if last.exists() else "no state was saved yet"
+        return TrainingError(
+            f"{what} became NaN or infinite at or shortly before step {self.state.progress.step}; {kept}; "
+            "a lower learning_rate or memory_learning_rate, or a clip_norm, may help in a new run"
+        )
+
+    def _record(self, bar: tqdm[Any]) -> None:
+        logits, labels = (torch.cat(parts).cpu().numpy() for parts in zip(*self.state.recent, strict=True))
+        self.state.recent.clear()
+        point: dict[str, Any] = {"step": self.state.progress.step, "loss": log_loss(labels, logits), "auc": None}
+        if 0 < labels.sum() < len(labels):
+            point["auc"] = auc(labels, logits)
+        usage = self._reported_usage()
+        if usage is not None:
+            point["memory"] = {
+                "coverage": usage.coverage(),
+                "recent_coverage": usage.coverage(self._last_stretch(usage)),
+            }
+        self.state.progress.curve.append(point)
+        bar.set_postfix(loss=f"{point['loss']:.4f}", auc="-" if point["auc"] is None else f"{point['auc']:.4f}")
+
+    def _reported_usage(self) -> MemoryUsage | None:
+        return self.state.usage if self.settings.training.memory_usage else None
+
+    def _last_stretch(self, usage: MemoryUsage) -> int:
+        """The step at which the last stretch of the curve began."""
+        return usage.step - max(1, self.steps_per_epoch // CURVE_POINTS)
+
+    def _evaluate(self) -> None:
+        progress, training = self.state.progress, self.settings.training
+        click_loss, memory_loss, rows = self.state.sums.tolist()
+        self.state.sums.zero_()
+        try:
+            valid = evaluate_split(self.state.model, self.dataset.valid, training.batch_size, self.device)
+        except MetricError as error:
+            raise TrainingError(f"the validation part cannot be scored after step {progress.step}: {error}") from error
+        evaluation = {
+            "step": progress.step,
+            "epoch": progress.epoch + 1,
+            "train_loss": click_loss / rows,
+            "memory_loss": memory_loss / rows if self.state.model.sparse_parameters() else None,
+            **valid,
+        }
+        counted = self._reported_usage()
+        usage = None if counted is None else counted.summary(since=self._last_stretch(counted))
+        if usage is not None:
+            evaluation["memory"] = usage
+        is_best = progress.add_evaluation(evaluation, training.patience)
+        logger.info(
+            "epoch %d step %d: %s; valid %s%s",
+            progress.epoch + 1,
+            progress.step,
+            _in_words({name: evaluation[name] for name in ("train_loss", "memory_loss")}),
+            _in_words(valid),
+            " (best)" if is_best else "",
+        )
+        if usage is not None:
+            logger.info(
+                "memory: %s", _in_words({name: usage[name] for name in ("coverage", "recent_coverage", *EVENNESS)})
+            )
+        if is_best:
+            writes = self.settings.model.writes_new_events
+            optimizers = self.state.optimizers if writes else None
+            save_model(self.folder.best, self.state.model, {**self.identity, "evaluation": evaluation}, optimizers)
+
+    def _pause_clock(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.state.progress.train_seconds += time.perf_counter() - self._clock
+
+    def _write_metrics(self, status: str, final: dict[str, Any]) -> dict[str, Any]:
+        progress = self.state.progress
+        metrics: dict[str, Any] = {
+            "status": status,
+            "results": {
+                **final,
+                "epochs": progress.epoch,
+                "steps": progress.step,
+                "train_rows": progress.train_rows,
+                "stopped_early": progress.stopped,
+                "parameters": self.state.model.parameter_counts(),
+                "data": self.dataset.describe(),
+                "evaluations": progress.evaluations,
+                "curve": progress.curve,
+            },
+            "timing": {
+                "train_seconds": round(progress.train_seconds, 3),
+                "samples_per_second": round(progress.train_rows / progress.train_seconds, 1),
+                "peak_memory_mib": peak_memory_mib(self.device),
+            },
+            "environment": self._environment,
+            "settings": self.settings.to_dict(),
+        }
+        # Drawn first: who reads "finished" finds every file. Not at each of many quick evaluations.
+        if status != "running" or time.monotonic() - self._drawn_at >= DRAWING_SECONDS:
+            plot_learning_curves(metrics["results"], self.folder.curves)
+            if (usage := self._reported_usage()) is not None:
+                plot_memory_usage(usage, progress.curve, self.folder.memory_usage)
+            self._drawn_at = time.monotonic()
+        write_json(self.folder.metrics, metrics)
+        return metrics
+
+
+def _in_words(metrics: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
