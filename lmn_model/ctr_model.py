@@ -245,8 +245,8 @@ class CTRModel(nn.Module):
         if settings.writes_new_events:
             shape = {name: getattr(settings.memory, name) for name in (*FACTORED, *SHARED)}
             self.memory = FactoredMemoryNetwork(
-                features.item,
-                features.user[0],
+                [feature.size for feature in features.item],
+                features.user[0].size,
                 unseen=features.unseen,
                 top_k=settings.memory.slots_read,
                 value_dtype=value_dtype,

@@ -18,7 +18,7 @@ is also written as (product, any user) and (any item, user), and a read tells th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,9 @@ from lmn_kernels import gather_aggregate
 from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_kernels.product_key_topk.metric import METRICS
 
-from .data import CategoricalFeature
 from .large_memory_network import LOSSES, MemoryLosses
 from .memory_layer import MemoryLayer
+from .stored_lists import StoredLists, best_keys
 
 _HALVES = {"pair": ("item", "user"), "item": ("item", "item"), "user": ("user", "user")}
 TARGETS = ("bound", "pair")
@@ -38,8 +38,6 @@ READ_OUTS = ("familiarity", "answer", "both")
 KEYS = ("product", "flat")
 FLAT_SUB_KEYS = 256
 """The most sub-keys on an axis whose N * N slots are searched one by one: a search costs rows * N * N * D."""
-_ROWS = 4096
-_SCORES = 1 << 24  # of an exact search, held at once
 
 
 def check_together(*, code_dim: int, target: str, keys: str, sub_keys: int, address: str) -> None:
@@ -59,19 +57,25 @@ class Cells(NamedTuple):
     weights: Tensor
 
 
-class StoredLists(NamedTuple):
-    """The best sub-keys of ids on one axis, best first: scores ``[V, K]`` and sub-keys ``[V, K]`` int64."""
+class _Stored(NamedTuple):
+    """Lists, the keys and sleepers that they are of, and the state in which those were."""
 
-    scores: Tensor
-    sub_keys: Tensor
+    of: tuple[Tensor, Tensor]
+    state: object
+    lists: tuple[StoredLists, StoredLists]
+
+
+def _state(keys: Tensor, asleep: Tensor) -> object:
+    return keys.data_ptr(), keys.shape, keys._version, asleep._version
 
 
 class FactoredMemoryNetwork(nn.Module):
     """Memory with a factored query, fixed codes and bound targets.
 
     Args:
-        item: F features of an item, each read and written for itself.
-        user: the user's id.
+        item_sizes: how many ids each of the F features of an item has, the item's own id among them; each feature is
+            read and written for itself.
+        user_size: how many ids users have.
         code_dim: width of a code, D = C.
         sub_keys: N.
         marginals: write and read the pairs with any user and any item too.
@@ -103,8 +107,8 @@ class FactoredMemoryNetwork(nn.Module):
 
     def __init__(
         self,
-        item: Sequence[CategoricalFeature],
-        user: CategoricalFeature,
+        item_sizes: Sequence[int],
+        user_size: int,
         *,
         code_dim: int = 64,
         marginals: bool = True,
@@ -122,8 +126,13 @@ class FactoredMemoryNetwork(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if code_dim < 1:
-            raise ValueError(f"FactoredMemoryNetwork: code_dim must be at least 1, got {code_dim}")
+        for name, size in (("code_dim", code_dim), ("user_size", user_size)):
+            if size < 1:
+                raise ValueError(f"FactoredMemoryNetwork: {name} must be at least 1, got {size}")
+        if min(item_sizes, default=0) < 1:
+            raise ValueError(
+                f"FactoredMemoryNetwork: item_sizes must hold a size of at least 1 for each feature, got {item_sizes}"
+            )
         for name, value, known in (
             ("address", address, _HALVES), ("target", target, TARGETS), ("read_out", read_out, READ_OUTS),
             ("keys", keys, KEYS), ("code_metric", code_metric, METRICS), ("activation", activation, ACTIVATIONS),
@@ -147,26 +156,33 @@ class FactoredMemoryNetwork(nn.Module):
         )
         self.memory.keys.requires_grad_(False)
         # Any item is one more feature, with one id; any user is one more id.
-        sizes = [*(feature.size for feature in item), *([1] if marginals else [])]
-        self.marginals, self.any_user = marginals, user.size
+        sizes = [*item_sizes, *([1] if marginals else [])]
+        self.marginals, self.any_user = marginals, user_size
         self.item_codes: Tensor
         self.user_codes: Tensor
+        self.item_sizes: Tensor
         self.offsets: Tensor
         self.register_buffer("item_codes", _codes(sum(sizes), code_dim))  # one feature's ids after another's
-        self.register_buffer("user_codes", _codes(user.size + marginals, code_dim))
+        self.register_buffer("user_codes", _codes(user_size + marginals, code_dim))
+        self.register_buffer("item_sizes", torch.tensor(list(item_sizes)), persistent=False)
         self.register_buffer("offsets", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
         flat = torch.randn(sub_keys**2, code_dim) * code_dim**-0.5 if keys == "flat" else None  # as sub-keys are drawn
         self.flat_keys: Tensor | None
         self.register_buffer("flat_keys", flat)  # [M, D]
-        self._stored: tuple[object, StoredLists, StoredLists] | None = None
+        self._stored: _Stored | None = None
 
     def forward(self, item: Tensor, user: Tensor) -> Tensor:
         """How familiar the memory is with items ``[B, F]`` and users ``[B]``, both ids; ``[B, signals]``, no gradient.
 
         For each read, all of order 1: the projection on what is written of the pair, which grows with how often the
         pair was written; its logarithm; the cosine, which tells the pair's share of its cell; and the answer's length.
+
+        Raises:
+            TypeError, ValueError: ids are not int64, not of these shapes, or, which only a CPU looks at, outside their
+                feature.
         """
-        rows = len(item)
+        self._check_ids(item, user)
+        rows = item.shape[0]  # len() would fix it in an export
         if self.marginals:
             item, user = self._with_any(item, user)
         with torch.no_grad():
@@ -198,7 +214,11 @@ class FactoredMemoryNetwork(nn.Module):
         Args:
             item: ``[P, F]`` ids of the items.
             user: ``[P]`` ids of the users.
+
+        Raises:
+            TypeError, ValueError: as :meth:`forward`.
         """
+        self._check_ids(item, user)
         if self.marginals:
             item, user = self._with_any(item, user)
         target = self._target(item, user)
@@ -224,7 +244,7 @@ class FactoredMemoryNetwork(nn.Module):
         rows = item + self.offsets[: item.shape[1]]  # [R, F]
         ids = {"item": rows, "user": user.unsqueeze(1).expand_as(rows)}
         halves = [(stored, ids[of]) for of, stored in zip(_HALVES[self.address], self._lists(), strict=True)]
-        first, second = (stored.sub_keys[of] for stored, of in halves)  # each [R, F, K]
+        first, second = (stored.keys[of] for stored, of in halves)  # each [R, F, K]
         if K == 1 and self.activation == "softmax":  # the weight is 1 whatever the scores
             slots = first * N + second
             return Cells(slots, torch.ones_like(slots, dtype=self.item_codes.dtype))
@@ -244,10 +264,31 @@ class FactoredMemoryNetwork(nn.Module):
             )
         codes = self._codes_of(item, user)
         bound = (codes["item"] * codes["user"]).flatten(0, 1)  # [R * F, D]
-        found = self._best(bound, keys, None, max(1, _SCORES // len(keys)))
+        found = best_keys(bound, keys, self.memory.top_k, self.metric)
         return Cells(
-            found.sub_keys.unflatten(0, item.shape), activate(found.scores, self.activation).unflatten(0, item.shape)
+            found.keys.unflatten(0, item.shape), activate(found.scores, self.activation).unflatten(0, item.shape)
         )
+
+    def _check_ids(self, item: Tensor, user: Tensor) -> None:
+        for name, ids in (("item", item), ("user", user)):
+            if ids.dtype != torch.int64:
+                raise TypeError(f"FactoredMemoryNetwork: {name} must be int64, got {ids.dtype}")
+        features = len(self.item_sizes)
+        if item.ndim != 2 or item.shape[1] != features:
+            raise ValueError(f"FactoredMemoryNetwork: item must be [B, F = {features}], got {list(item.shape)}")
+        if user.ndim != 1 or user.shape[0] != item.shape[0]:
+            raise ValueError(f"FactoredMemoryNetwork: user must be [B = {len(item)}], got {list(user.shape)}")
+        if item.device.type != "cpu" or torch.compiler.is_compiling():
+            return  # to look would be to wait for the device
+        for name, ids, size in (("item", item, self.item_sizes), ("user", user, self.any_user)):
+            if not torch.equal(ids % size, ids):
+                wrong = (ids % size != ids).nonzero()[0]
+                feature = f" of feature {int(wrong[1])}" if name == "item" else ""
+                most = self.item_sizes[wrong[1]] if name == "item" else size
+                raise ValueError(
+                    f"FactoredMemoryNetwork: {name} must hold ids in [0, {int(most)}){feature}, "
+                    f"got {int(ids[tuple(wrong)])}"
+                )
 
     def _with_any(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """Pairs ``[2 R, F + 1]`` and ``[2 R]``: of each row those with the user, then those with any user."""
@@ -301,35 +342,31 @@ class FactoredMemoryNetwork(nn.Module):
         return torch.stack([codes[of] for of in _HALVES[self.address]], dim=2).flatten(0, 1).unsqueeze(1)
 
     def _lists(self) -> tuple[StoredLists, StoredLists]:
-        """The stored lists of the ids that each half comes from, made anew when the sub-keys have changed."""
-        keys, asleep = self.memory.keys, self.memory.asleep
-        state = (keys.data_ptr(), keys.shape, keys._version, asleep._version)
-        if self._stored is None or self._stored[0] != state:
+        """The stored lists of the ids that each half comes from, made anew when the sub-keys have changed.
+
+        Raises:
+            RuntimeError: in ``torch.export``, which would have to make them at each call, if they are not made yet.
+        """
+        of = (self.memory.keys, self.memory.asleep)
+        if torch.compiler.is_exporting():  # what stands for the parameters has no state
+            if self._stored is None or self._stored.state != _state(*self._stored.of):
+                raise RuntimeError(
+                    "FactoredMemoryNetwork: call the network once before torch.export, to make its lists"
+                )
+            return self._stored.lists
+        state = _state(*of)
+        if self._stored is None or self._stored.state != state:
             codes = {"item": self.item_codes, "user": self.user_codes}
-            lists = [self._list(codes[of], axis) for axis, of in enumerate(_HALVES[self.address])]
-            self._stored = (state, lists[0], lists[1])
-        return self._stored[1:]
+            first, second = (
+                best_keys(codes[half], keys, self.memory.top_k, self.metric, asleep=asleep)
+                for half, keys, asleep in zip(_HALVES[self.address], *(each[0] for each in of), strict=True)
+            )
+            self._stored = _Stored(of, state, (first, second))
+        return self._stored.lists
 
-    @torch.no_grad()
-    def _list(self, codes: Tensor, axis: int) -> StoredLists:
-        return self._best(codes, self.memory.keys[0, axis], self.memory.asleep[0, axis], _ROWS)
-
-    def _best(self, codes: Tensor, keys: Tensor, asleep: Tensor | None, at_once: int) -> StoredLists:
-        """The K best of keys ``[N, D]`` for codes ``[V, D]``, ``at_once`` codes at a time."""
-        if self.metric == "cosine":
-            codes, keys = F.normalize(codes, dim=-1), F.normalize(keys, dim=-1)
-        scores, places = [], []
-        for some in codes.split(at_once):
-            score = some @ keys.T  # [V, N]
-            if self.metric == "l2":
-                squares = some.square().sum(-1, keepdim=True), keys.square().sum(-1)
-                score = (2 * score - squares[1] - squares[0]).clamp_max(0)  # as in lmn_kernels
-            if asleep is not None:
-                score = score.masked_fill(asleep, -torch.inf)
-            best = score.topk(self.memory.top_k)
-            scores.append(best.values)
-            places.append(best.indices)
-        return StoredLists(torch.cat(scores), torch.cat(places))
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._stored = None  # codes may be others, and with assign=True all tensors
 
 
 def _codes(ids: int, width: int) -> Tensor:

@@ -27,7 +27,6 @@ from lmn_model.contents.measures import (
 )
 from lmn_model.contents.reading import Contents, project, read_contents
 from lmn_model.contents.words import Words
-from lmn_model.data import CategoricalFeature
 from lmn_model.evaluation import load_run, open_dataset
 from lmn_model.factored_memory import FactoredMemoryNetwork
 from lmn_model.run_folder import RunFolder
@@ -115,10 +114,7 @@ def test_the_memory_is_that_of_the_moment_when_the_test_part_begins(run: Path, c
 @pytest.mark.parametrize(("top_k", "dtype"), [(1, None), (3, None), (1, torch.bfloat16)])
 def test_projections_are_those_that_the_tower_is_told(top_k: int, dtype: torch.dtype | None) -> None:
     sizes = (7, 4, 5)
-    item = [CategoricalFeature(f"feature {size}", size) for size in sizes]
-    network = FactoredMemoryNetwork(
-        item, CategoricalFeature("user", 9), code_dim=16, sub_keys=6, top_k=top_k, value_dtype=dtype
-    )
+    network = FactoredMemoryNetwork(sizes, 9, code_dim=16, sub_keys=6, top_k=top_k, value_dtype=dtype)
     with torch.no_grad():
         network.memory.values.normal_()
     users = torch.tensor([2, 8, 3, 5])
@@ -134,7 +130,7 @@ def test_projections_are_those_that_the_tower_is_told(top_k: int, dtype: torch.d
 
 
 def test_many_pairs_are_projected_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = FactoredMemoryNetwork([CategoricalFeature("item", 7)], CategoricalFeature("user", 9), sub_keys=6)
+    network = FactoredMemoryNetwork([7], 9, sub_keys=6)
     with torch.no_grad():
         network.memory.values.normal_()
     categories, users = torch.arange(7), torch.arange(9)

@@ -39,7 +39,9 @@ USER = CategoricalFeature("user", 11)
 
 
 def make(**sizes: Any) -> FactoredMemoryNetwork:
-    return FactoredMemoryNetwork(ITEM, USER, **{"code_dim": 16, "sub_keys": 12, "marginals": False, **sizes})
+    return FactoredMemoryNetwork(
+        [each.size for each in ITEM], USER.size, **{"code_dim": 16, "sub_keys": 12, "marginals": False, **sizes}
+    )
 
 
 def draw(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,10 +143,8 @@ def test_a_model_on_events_knows_no_unseen_and_one_on_rows_has_none() -> None:
 
 def test_marginals_are_the_pairs_with_any_user_and_any_item() -> None:
     network = make(marginals=True)
-    any_item = CategoricalFeature("any", 1)
-    explicit = FactoredMemoryNetwork(
-        (*ITEM, any_item), CategoricalFeature("user", USER.size + 1), code_dim=16, sub_keys=12, marginals=False
-    )
+    sizes = [*(each.size for each in ITEM), 1]
+    explicit = FactoredMemoryNetwork(sizes, USER.size + 1, code_dim=16, sub_keys=12, marginals=False)
     explicit.load_state_dict(network.state_dict())
     torch.nn.init.normal_(network.memory.values)
     explicit.memory.values.data.copy_(network.memory.values.data)
@@ -163,9 +163,7 @@ def test_marginals_are_the_pairs_with_any_user_and_any_item() -> None:
 
 
 def test_crowded_cells_still_tell_which_pairs_were_written() -> None:
-    network = FactoredMemoryNetwork(
-        (CategoricalFeature("item", 400),), CategoricalFeature("user", 100), code_dim=64, sub_keys=16, marginals=False
-    )
+    network = FactoredMemoryNetwork([400], 100, code_dim=64, sub_keys=16, marginals=False)
     pairs = torch.randperm(400 * 100)[:4000]
     written, other = pairs[:2000], pairs[2000:]  # 8 written pairs a cell
     optimizer = RowAdagrad([network.memory.values], lr=0.05)

@@ -34,7 +34,9 @@ D = 16
 
 
 def make(**options: Any) -> FactoredMemoryNetwork:
-    return FactoredMemoryNetwork(ITEM, USER, **{"code_dim": D, "sub_keys": 12, "marginals": False, **options})
+    return FactoredMemoryNetwork(
+        [each.size for each in ITEM], USER.size, **{"code_dim": D, "sub_keys": 12, "marginals": False, **options}
+    )
 
 
 def draw(rows: int) -> tuple[Tensor, Tensor]:
@@ -74,7 +76,7 @@ def test_an_address_of_one_side_alone(address: str, top_k: int) -> None:
 @pytest.mark.parametrize("top_k", [1, 3])
 @pytest.mark.parametrize("metric", METRICS)
 def test_flat_keys_are_searched_one_by_one(top_k: int, metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmn_model.factored_memory._SCORES", 7 * 144)  # several chunks, the last not full
+    monkeypatch.setattr("lmn_model.stored_lists._SCORES", 7 * 144)  # several chunks, the last not full
     network = make(keys="flat", top_k=top_k, code_metric=metric)
     assert network.flat_keys.shape == (144, D)
     item, user = draw(30)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmn_model.cli import main
 from lmn_model.setting_types import declared_settings
@@ -50,9 +51,29 @@ def demo_table() -> str:
     return "\n".join(lines)
 
 
+def run_block(place: int, **names: object) -> dict[str, object]:
+    """Names after a block of Python that knows ``names``."""
+    exec(compile(blocks("python")[place], "README.md", "exec"), names)
+    return names
+
+
 def test_the_first_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    run_block(0)
     assert "slots=1048576, value_dim=32" in capsys.readouterr().out
+
+
+def test_the_memory_of_the_second_example_knows_what_it_was_told(capsys: pytest.CaptureFixture[str]) -> None:
+    after = run_block(1)
+    assert after["told"].shape == (256, after["memory"].signals)  # type: ignore[attr-defined]
+    before_and_after = re.findall(r"tensor\(([\d.]+)\)", capsys.readouterr().out)
+    assert float(before_and_after[0]) == 0 < float(before_and_after[1])
+
+
+def test_the_ops_run_as_in_the_third_example() -> None:
+    given = {"queries": torch.randn(5, 1, 2, 4), "keys": torch.randn(1, 2, 6, 4), "values": torch.randn(36, 3), "k": 2}
+    after = run_block(2, weights=torch.rand(5, 2), **given)
+    shapes = {name: tuple(after[name].shape) for name in ("scores", "slots", "output", "weights")}  # type: ignore[attr-defined]
+    assert shapes == {"scores": (5, 1, 2), "slots": (5, 1, 2), "output": (5, 3), "weights": (5, 1, 2)}
 
 
 def test_the_table_of_numbers_is_that_of_the_results() -> None:

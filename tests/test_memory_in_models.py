@@ -1,4 +1,4 @@
-"""The memory layer inside what models are trained and shipped with: DDP, activation checkpointing, export."""
+"""Memories inside what models are trained and shipped with: DDP, activation checkpointing, compile and export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from lmn_model import MemoryLayer
+from lmn_model import FactoredMemoryNetwork, MemoryLayer
 
 SMALL = {"sub_keys": 6, "top_k": 3, "key_dim": 4, "value_std": 1.0}
 
@@ -58,3 +58,52 @@ def test_export_keeps_the_op_whole_and_the_batch_dynamic() -> None:
     assert any(name.startswith("lmn_kernels.memory_lookup") for name in names)
     x = torch.randn(33, 5)
     torch.testing.assert_close(exported.module()(x), layer(x))
+
+
+def cells_memory() -> tuple[FactoredMemoryNetwork, tuple[torch.Tensor, torch.Tensor]]:
+    network = FactoredMemoryNetwork([30, 6], 11, code_dim=8, sub_keys=8, top_k=2)
+    nn.init.normal_(network.memory.values)
+    item = torch.stack((torch.randint(30, (5,)), torch.randint(6, (5,))), dim=1)
+    return network, (item, torch.randint(11, (5,)))
+
+
+def test_a_memory_of_cells_compiled_follows_its_sub_keys() -> None:
+    torch._dynamo.reset()
+    network, ids = cells_memory()
+    compiled = torch.compile(network)
+    for change in (
+        lambda: None,
+        lambda: network.memory.keys.normal_(),
+        lambda: network.memory.asleep[0, 0, :3].fill_(1),
+    ):
+        with torch.no_grad():
+            change()
+        torch.testing.assert_close(compiled(*ids), network(*ids))
+
+
+def test_a_memory_of_cells_exported_reads_by_its_lists() -> None:
+    network, (item, user) = cells_memory()
+    batch = {0: torch.export.Dim("batch", min=2, max=4096)}
+
+    def export() -> torch.export.ExportedProgram:
+        return torch.export.export(network.eval(), (item, user), dynamic_shapes=(batch, batch))
+
+    with pytest.raises(RuntimeError, match="call the network once before"):
+        export()
+    network(item, user)
+    exported = export()
+    operators = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    assert not any("mm" in name or "normalize" in name for name in operators), "no search of keys"
+    rows = torch.randint(5, (33,))
+    torch.testing.assert_close(exported.module()(item[rows], user[rows]), network(item[rows], user[rows]))
+    for assign in (False, True):
+        other, _ = cells_memory()
+        network(item, user)
+        network.load_state_dict(other.state_dict(), assign=assign)
+        with pytest.raises(RuntimeError, match="call the network once before"):
+            export()
+    with torch.no_grad():
+        network(item, user)
+        network.memory.keys.normal_()
+    with pytest.raises(RuntimeError, match="call the network once before"):
+        export()

@@ -1,0 +1,51 @@
+"""Inputs that a memory of cells refuses, each by name and value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmn_model import FactoredMemoryNetwork
+
+
+def ids(*rows: Any) -> Tensor:
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("marginals", [False, True])
+@pytest.mark.parametrize(
+    ("item", "user", "error", "message"),
+    [
+        (torch.zeros(3, 2), ids(0, 0, 0), TypeError, "item must be int64, got torch.float32"),
+        (ids([0, 0], [0, 0]), torch.zeros(2, dtype=torch.int32), TypeError, "user must be int64, got torch.int32"),
+        (ids([0], [0], [0]), ids(0, 0, 0), ValueError, r"item must be \[B, F = 2\], got \[3, 1\]"),
+        (ids(0, 0), ids(0, 0), ValueError, r"item must be \[B, F = 2\], got \[2\]"),
+        (ids([0, 0], [0, 0]), ids(0), ValueError, r"user must be \[B = 2\], got \[1\]"),
+        (ids([29, 5], [3, 6]), ids(1, 1), ValueError, r"item must hold ids in \[0, 6\) of feature 1, got 6"),
+        (ids([29, 5], [-1, 5]), ids(1, 1), ValueError, r"item must hold ids in \[0, 30\) of feature 0, got -1"),
+        (ids([29, 5], [0, 5]), ids(1, 11), ValueError, r"user must hold ids in \[0, 11\), got 11"),
+    ],
+)
+def test_ids(item: Tensor, user: Tensor, error: type[Exception], message: str, marginals: bool) -> None:
+    network = FactoredMemoryNetwork([30, 6], 11, sub_keys=8, marginals=marginals)
+    with pytest.raises(error, match=message):
+        network(item, user)
+    with pytest.raises(error, match=message):
+        network.losses(item, user)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"item_sizes": []}, r"item_sizes must hold .* got \[\]"),
+        ({"item_sizes": [4, 0]}, r"item_sizes must hold .* got \[4, 0\]"),
+        ({"user_size": 0}, "user_size must be at least 1, got 0"),
+        ({"code_dim": 0}, "code_dim must be at least 1, got 0"),
+    ],
+)
+def test_sizes(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FactoredMemoryNetwork(**{"item_sizes": [4, 3], "user_size": 5, "sub_keys": 8, **changed})
