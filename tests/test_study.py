@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from rows_factory import write_rows
 
 from lmn_model.cli import main
 from lmn_model.run_folder import RunFolder, RunFolderError
-from lmn_model.study.figures import draw_curves
+from lmn_model.study.figures import Dot, draw_curves, draw_dots
 from lmn_model.study.report import MISSING
 from lmn_model.study.statistics import estimate, paired_difference, student_t_quantile
 from lmn_model.study.study_file import load_study
@@ -305,3 +306,14 @@ def test_a_curve_may_begin_at_zero(tmp_path: Path) -> None:
     run = {"test": {"auc": 0.6, "log_loss": 0.6}, "train_seconds": 3.0}
     draw_curves([("DIN", place, [run, run]) for place in (0.0, 0.5)], "dropout", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_differences_to_a_reference_are_a_panel_of_their_own(tmp_path: Path) -> None:
+    value, less = estimate([0.7, 0.71]), estimate([-0.3, -0.29])
+    dots = [Dot("LMN", value), Dot("no loss", value, less), Dot("no difference", value), Dot("not run", None)]
+    sizes = []
+    for reference in (None, "LMN"):
+        draw_dots(dots, "study", tmp_path / "dots.png", reference=reference)
+        sizes.append(struct.unpack(">II", (tmp_path / "dots.png").read_bytes()[16:24]))
+    assert sizes[1][0] > sizes[0][0]
+    assert sizes[1][1] == sizes[0][1]

@@ -5,50 +5,77 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
 from lmn_model.files import replacing
 from lmn_model.plots import COLOURS, MARKERS
 from lmn_model.study.statistics import Estimate, estimate
 
+_LINEAR = 0.01
+"""Differences of AUC up to it are drawn on a linear scale, larger ones on a logarithmic."""
+_TICKS = (0, _LINEAR / 2, _LINEAR, 10 * _LINEAR)
 
-def draw_dots(rows: Sequence[tuple[str, Estimate | None]], title: str, path: Path) -> None:
+
+class Dot(NamedTuple):
+    """A row of :func:`draw_dots`: a model, its test AUC and how much that is above a reference's; None if not known."""
+
+    name: str
+    auc: Estimate | None
+    difference: Estimate | None = None
+
+
+def draw_dots(rows: Sequence[Dot], title: str, path: Path, *, reference: str | None = None) -> None:
     """A dot a model with its 95 % interval, in the order of ``rows`` from the top.
 
     Args:
-        rows: name and test AUC; a model without one is left out.
+        rows: a model without an AUC is left out.
         title: of the figure.
         path: PNG to write, replaced as a whole.
+        reference: the model that the differences are to; they get a second panel. None for none.
 
     Raises:
         OSError: the file cannot be written.
     """
-    shown = [(name, value) for name, value in rows if value is not None]
-    names = 0.075 * max((len(name) for name, _ in shown), default=0)  # inches
-    figure = Figure(figsize=(max(8.5, 5.5 + names), 0.9 + 0.34 * len(shown)), dpi=150, layout="constrained")
+    shown = [row for row in rows if row.auc is not None]
+    names = 0.075 * max((len(row.name) for row in shown), default=0)  # inches
+    width = max(8.5, 5.5 + names) + (4.0 if reference else 0.0)
+    figure = Figure(figsize=(width, 0.9 + 0.34 * len(shown)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for place, (name, value) in enumerate(shown):
-        memory = "LMN" in name
-        axes.errorbar(
-            value.mean, place, xerr=value.half or 0.0, fmt=MARKERS[0] if memory else MARKERS[1],
-            color=COLOURS[1] if memory else COLOURS[0], markersize=6, capsize=3,
-        )  # fmt: skip
-        axes.annotate(f"{value.mean:.4f}", (value.mean, place), xytext=(0, 6), textcoords="offset points", fontsize=8,
-                      ha="center")  # fmt: skip
-    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
-    axes.set_ylim(len(shown) - 0.4, -0.8)
-    axes.margins(x=0.08)
-    axes.set_xlabel("test AUC, mean over seeds and 95 % interval")
-    axes.set_title(title, fontsize=12, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
-    axes.set_axisbelow(True)
+    panels = figure.subplots(1, 2 if reference else 1, sharey=True, squeeze=False)[0]
+    for place, row in enumerate(shown):
+        for axes, value, form in zip(panels, (row.auc, row.difference), ("{:.4f}", "{:+.4f}"), strict=False):
+            if value is not None:
+                _draw_dot(axes, place, value, form.format(value.mean), memory="LMN" in row.name)
+    panels[0].set_yticks(range(len(shown)), [row.name for row in shown])
+    panels[0].set_ylim(len(shown) - 0.4, -0.8)
+    panels[0].set_xlabel("test AUC, mean over seeds and 95 % interval")
+    panels[0].set_title(title, fontsize=12, loc="left")
+    if reference:
+        panels[1].set_xscale("symlog", linthresh=_LINEAR, linscale=2)
+        panels[1].axvline(0, color="#808080", linewidth=1)
+        panels[1].set_xlabel(f"AUC less that of {reference}, paired by seed; linear up to {_LINEAR:g}")
+        panels[1].xaxis.set_major_locator(FixedLocator([sign * tick for tick in _TICKS for sign in (-1, 1)]))
+        panels[1].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        panels[1].tick_params(axis="y", left=False)
+    for axes in panels:
+        axes.margins(x=0.08)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+        axes.set_axisbelow(True)
     _save(figure, path)
+
+
+def _draw_dot(axes: Axes, place: int, value: Estimate, text: str, *, memory: bool) -> None:
+    axes.errorbar(
+        value.mean, place, xerr=value.half or 0.0, fmt=MARKERS[0] if memory else MARKERS[1],
+        color=COLOURS[1] if memory else COLOURS[0], markersize=6, capsize=3,
+    )  # fmt: skip
+    axes.annotate(text, (value.mean, place), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
 
 
 def draw_curves(rows: Sequence[tuple[str, float, Sequence[Mapping[str, Any]]]], label: str, path: Path) -> None:

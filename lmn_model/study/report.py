@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lmn_model.files import replacing
-from lmn_model.study.figures import draw_curves, draw_dots
+from lmn_model.study.figures import Dot, draw_curves, draw_dots
 from lmn_model.study.heuristics import parse_heuristic
 from lmn_model.study.jobs import Places, differing
 from lmn_model.study.plan import study_jobs, tuning_stages
@@ -60,7 +60,11 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
             placed = [(each.line, _place(each, axis), found[each.name]) for each in variants]
             draw_curves([(line, place, runs) for line, place, runs in placed if place is not None], axis, picture)
         else:
-            draw_dots([(each.name, _estimate(found[each.name], "auc")) for each in variants], study.title, picture)
+            own = study.references.get(question)  # differences to the study's reference are in the table
+            dots = [
+                Dot(each.name, _estimate(found[each.name], "auc"), _difference(own, each, found)) for each in variants
+            ]
+            draw_dots(dots, study.title, picture, reference=own)
         written.append(picture)
         blocks[question].append(f"![{study.title}: {question}]({_relative(picture, page)})")
     if tuning := _tuning_table(study, results):
@@ -115,14 +119,14 @@ def _estimate(found: Sequence[Result], metric: str) -> Estimate | None:
     return estimate(values) if values and None not in values else None
 
 
-def _difference(reference: str | None, variant: Variant, found: dict[str, list[Result]]) -> str:
+def _difference(reference: str | None, variant: Variant, found: dict[str, list[Result]]) -> Estimate | None:
     if reference is None or reference == variant.name or not found.get(reference):
-        return ""
+        return None
     ours, theirs = (
         {None if each["counting"] else each["seed"]: each["test"]["auc"] for each in found[name]}
         for name in (variant.name, reference)
     )
-    return _in_words(paired_difference(ours, theirs), "+.4f")
+    return paired_difference(ours, theirs)
 
 
 def _table(study: Study, question: str, variants: Sequence[Variant], found: dict[str, list[Result]]) -> str:
@@ -137,7 +141,8 @@ def _table(study: Study, question: str, variants: Sequence[Variant], found: dict
         row = [variant.name, *([_number(_place(variant, axis))] if axis else [])]
         row += [str(len(own)) if learnt else "-", _in_words(_estimate(own, "auc"))]
         if reference:
-            row.append(_difference(reference, variant, found))
+            less = _in_words(_difference(reference, variant, found), "+.4f")
+            row.append("" if variant.name == reference else less)
         row += [_in_words(_estimate(own, "gauc")), _in_words(_estimate(own, "log_loss"))]
         row += [_mean(own, "samples_per_second"), _mean(own, "train_seconds") if learnt else "-"]
         row.append(f"{max(each['peak_memory_mib']['resident'] for each in own):,.0f}")
