@@ -4,7 +4,7 @@ The modules need torch alone; data and training need the ``train`` extra.
 """
 
 from .factored_memory import FactoredMemoryNetwork
-from .large_memory_network import LargeMemoryNetwork, MemoryReadOut
+from .large_memory_network import LargeMemoryNetwork, MemoryLosses, MemoryReadOut
 from .memory_layer import MemoryLayer
 
-__all__ = ["FactoredMemoryNetwork", "LargeMemoryNetwork", "MemoryLayer", "MemoryReadOut"]
+__all__ = ["FactoredMemoryNetwork", "LargeMemoryNetwork", "MemoryLayer", "MemoryLosses", "MemoryReadOut"]

@@ -17,6 +17,7 @@ is also written as (product, any user) and (any item, user), and a read tells th
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +31,8 @@ from lmn_kernels.product_key_topk.metric import METRICS
 
 from .large_memory_network import LOSSES, MemoryLosses
 from .memory_layer import MemoryLayer
-from .stored_lists import StoredLists, best_keys
+from .pair_ids import checked_ids
+from .stored_lists import ListStore, StoredLists, best_keys
 
 _HALVES = {"pair": ("item", "user"), "item": ("item", "item"), "user": ("user", "user")}
 TARGETS = ("bound", "pair")
@@ -57,27 +59,18 @@ class Cells(NamedTuple):
     weights: Tensor
 
 
-class _Stored(NamedTuple):
-    """Lists, the keys and sleepers that they are of, and the state in which those were."""
-
-    of: tuple[Tensor, Tensor]
-    state: object
-    lists: tuple[StoredLists, StoredLists]
-
-
-def _state(keys: Tensor, asleep: Tensor) -> object:
-    return keys.data_ptr(), keys.shape, keys._version, asleep._version
-
-
 class FactoredMemoryNetwork(nn.Module):
-    """Memory with a factored query, fixed codes and bound targets.
+    """Memory with a factored query, fixed codes and bound targets. How to train a model with it: docs/own_model.md.
+
+    Ids run from 0 to a size - 1 and are fixed for good, so leave room for those that are to come. On a GPU, and in
+    ``torch.compile`` and ``torch.export``, an id out of range is not looked for: it reads and writes another's cell.
 
     Args:
         item_sizes: how many ids each of the F features of an item has, the item's own id among them; each feature is
             read and written for itself.
         user_size: how many ids users have.
         code_dim: width of a code, D = C.
-        sub_keys: N.
+        sub_keys: N. The more pairs share one of the N * N cells, the more noise: sqrt(others / D) of one write.
         marginals: write and read the pairs with any user and any item too.
         address: where the two halves come from: ``"pair"``, item and user; ``"item"`` or ``"user"``, that one alone.
         target: what is written: ``"bound"``, item * user; or ``"pair"``, [item ; user], of each half a code.
@@ -90,11 +83,14 @@ class FactoredMemoryNetwork(nn.Module):
         loss: the memory loss: ``"smooth_l1"`` or ``"mse"``.
         unseen: the id that all values share which training had no id for, of users and of item features; None if there
             is none. It is nobody's history: a pair with it is not written, and its read tells zeros.
+        sparse_grad: give the values a sparse gradient, of the rows that were written; see :meth:`values_parameters`.
         top_k: K, slots of a read. One is best where nothing is learnt but the values: a pair has one place then.
-        value_dtype: type of the value table.
+        value_dtype: type of the value table. To cast the whole module, by ``.bfloat16()``, moves a few per cent of the
+            addresses, and what was written there is lost.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
 
     Raises:
+        TypeError: ``item_sizes`` is no sequence of integers.
         ValueError: a size is out of range, an option is unknown, ``code_dim`` is odd for ``target="pair"``, or with
             ``keys="flat"`` ``sub_keys`` is above 256 or ``address`` is not ``"pair"``.
 
@@ -120,12 +116,19 @@ class FactoredMemoryNetwork(nn.Module):
         activation: str = "softmax",
         loss: str = "smooth_l1",
         unseen: int | None = None,
+        sparse_grad: bool = True,
         sub_keys: int = 1024,
         top_k: int = 1,
         value_dtype: torch.dtype | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        try:
+            item_sizes = tuple(operator.index(size) for size in item_sizes)
+        except TypeError:
+            raise TypeError(
+                f"FactoredMemoryNetwork: item_sizes must be a list of integers, got {item_sizes!r}"
+            ) from None
         for name, size in (("code_dim", code_dim), ("user_size", user_size)):
             if size < 1:
                 raise ValueError(f"FactoredMemoryNetwork: {name} must be at least 1, got {size}")
@@ -133,6 +136,8 @@ class FactoredMemoryNetwork(nn.Module):
             raise ValueError(
                 f"FactoredMemoryNetwork: item_sizes must hold a size of at least 1 for each feature, got {item_sizes}"
             )
+        if unseen is not None and unseen < 0:
+            raise ValueError(f"FactoredMemoryNetwork: unseen must be None or at least 0, got {unseen}")
         for name, value, known in (
             ("address", address, _HALVES), ("target", target, TARGETS), ("read_out", read_out, READ_OUTS),
             ("keys", keys, KEYS), ("code_metric", code_metric, METRICS), ("activation", activation, ACTIVATIONS),
@@ -152,36 +157,39 @@ class FactoredMemoryNetwork(nn.Module):
             metric=code_metric,
             activation=activation,
             value_dtype=value_dtype,
+            sparse_grad=sparse_grad,
             backend=backend,
         )
         self.memory.keys.requires_grad_(False)
-        # Any item is one more feature, with one id; any user is one more id.
-        sizes = [*item_sizes, *([1] if marginals else [])]
-        self.marginals, self.any_user = marginals, user_size
+        self.item_sizes, self.user_size, self.marginals = item_sizes, user_size, marginals
         self.item_codes: Tensor
         self.user_codes: Tensor
-        self.item_sizes: Tensor
         self.offsets: Tensor
-        self.register_buffer("item_codes", _codes(sum(sizes), code_dim))  # one feature's ids after another's
+        # One feature's ids after another's; any item is one more feature, of one id, and any user one more id.
+        self.register_buffer("item_codes", _codes(sum(item_sizes) + marginals, code_dim))
         self.register_buffer("user_codes", _codes(user_size + marginals, code_dim))
-        self.register_buffer("item_sizes", torch.tensor(list(item_sizes)), persistent=False)
-        self.register_buffer("offsets", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
+        self.register_buffer("offsets", _offsets(item_sizes, marginals), persistent=False)
         flat = torch.randn(sub_keys**2, code_dim) * code_dim**-0.5 if keys == "flat" else None  # as sub-keys are drawn
         self.flat_keys: Tensor | None
         self.register_buffer("flat_keys", flat)  # [M, D]
-        self._stored: _Stored | None = None
+        self._stored = ListStore()
 
     def forward(self, item: Tensor, user: Tensor) -> Tensor:
-        """How familiar the memory is with items ``[B, F]`` and users ``[B]``, both ids; ``[B, signals]``, no gradient.
+        """How familiar the memory is with items ``[B, F]`` and users ``[B]``, both ids.
 
-        For each read, all of order 1: the projection on what is written of the pair, which grows with how often the
-        pair was written; its logarithm; the cosine, which tells the pair's share of its cell; and the answer's length.
+        Returns:
+            ``[B, signals]`` without a gradient. Told of each pair are four numbers of order 1, all 0 where nothing was
+            written: 2 p, of the projection p on what is written of the pair, which grows with the steps that wrote it;
+            log(1 + 10 p); three times the cosine, which tells the pair's share of its cell; twice the answer's length.
+            As ``view(B, 2, F + 1, 4)`` the pairs are: with the user, then with any user; the features, then any item.
+            Without ``marginals`` it is ``view(B, F, 4)``. For ``read_out="answer"`` each has the answer, ``[D]``,
+            in place of the four, for ``"both"`` after them.
 
         Raises:
-            TypeError, ValueError: ids are not int64, not of these shapes, or, which only a CPU looks at, outside their
-                feature.
+            TypeError: ids are neither int64 nor int32.
+            ValueError: ids are not of these shapes, or, on a CPU, out of range.
         """
-        self._check_ids(item, user)
+        item, user = checked_ids(item, user, self.item_sizes, self.user_size)
         rows = item.shape[0]  # len() would fix it in an export
         if self.marginals:
             item, user = self._with_any(item, user)
@@ -201,6 +209,14 @@ class FactoredMemoryNetwork(nn.Module):
                 told = torch.cat((told, answer), dim=-1)
             return told.reshape(rows, self.signals)
 
+    def values_parameters(self) -> list[nn.Parameter]:
+        """What takes a sparse gradient, for an optimiser of ``lmn_kernels.optim``; nothing else here learns."""
+        return self.memory.values_parameters()
+
+    def reset_values(self) -> None:
+        """Empty the memory, as before another pass over the same events; what an optimiser knows of it is then void."""
+        self.memory.reset_values()
+
     @property
     def signals(self) -> int:
         """Numbers that a read gives the tower."""
@@ -211,6 +227,10 @@ class FactoredMemoryNetwork(nn.Module):
     def losses(self, item: Tensor, user: Tensor) -> MemoryLosses:
         """What events teach the memory: the loss of the answer against the target, 0 without events.
 
+        To write them is to go down its gradient, in evaluation mode too. RowAdagrad moves a slot by its learning rate
+        in the first step and by less in each later one, whatever the size of the gradient; so events of one pair count
+        once for each step, and a batch of events writes common pairs less than many small ones do.
+
         Args:
             item: ``[P, F]`` ids of the items.
             user: ``[P]`` ids of the users.
@@ -218,18 +238,16 @@ class FactoredMemoryNetwork(nn.Module):
         Raises:
             TypeError, ValueError: as :meth:`forward`.
         """
-        self._check_ids(item, user)
+        item, user = checked_ids(item, user, self.item_sizes, self.user_size)
         if self.marginals:
             item, user = self._with_any(item, user)
         target = self._target(item, user)
-        if len(item) == 0:
-            return MemoryLosses(target.sum(), None)
         answer = self._read(item, user, counted=True).to(target.dtype)
         if self.unseen is not None:
             known = self._is_known(item, user)
             answer, target = answer[known], target[known]
-            if len(target) == 0:
-                return MemoryLosses(answer.sum(), None)
+        if target.shape[0] == 0:
+            return MemoryLosses(answer.sum(), None)
         return MemoryLosses(LOSSES[self.loss](answer, target), None)
 
     def cells(self, item: Tensor, user: Tensor) -> Cells:
@@ -269,31 +287,10 @@ class FactoredMemoryNetwork(nn.Module):
             found.keys.unflatten(0, item.shape), activate(found.scores, self.activation).unflatten(0, item.shape)
         )
 
-    def _check_ids(self, item: Tensor, user: Tensor) -> None:
-        for name, ids in (("item", item), ("user", user)):
-            if ids.dtype != torch.int64:
-                raise TypeError(f"FactoredMemoryNetwork: {name} must be int64, got {ids.dtype}")
-        features = len(self.item_sizes)
-        if item.ndim != 2 or item.shape[1] != features:
-            raise ValueError(f"FactoredMemoryNetwork: item must be [B, F = {features}], got {list(item.shape)}")
-        if user.ndim != 1 or user.shape[0] != item.shape[0]:
-            raise ValueError(f"FactoredMemoryNetwork: user must be [B = {len(item)}], got {list(user.shape)}")
-        if item.device.type != "cpu" or torch.compiler.is_compiling():
-            return  # to look would be to wait for the device
-        for name, ids, size in (("item", item, self.item_sizes), ("user", user, self.any_user)):
-            if not torch.equal(ids % size, ids):
-                wrong = (ids % size != ids).nonzero()[0]
-                feature = f" of feature {int(wrong[1])}" if name == "item" else ""
-                most = self.item_sizes[wrong[1]] if name == "item" else size
-                raise ValueError(
-                    f"FactoredMemoryNetwork: {name} must hold ids in [0, {int(most)}){feature}, "
-                    f"got {int(ids[tuple(wrong)])}"
-                )
-
     def _with_any(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """Pairs ``[2 R, F + 1]`` and ``[2 R]``: of each row those with the user, then those with any user."""
         item = F.pad(item, (0, 1)).repeat_interleave(2, dim=0)
-        return item, torch.stack((user, torch.full_like(user, self.any_user)), dim=1).flatten()
+        return item, torch.stack((user, torch.full_like(user, self.user_size)), dim=1).flatten()
 
     def _is_known(self, item: Tensor, user: Tensor) -> Tensor:
         """Bool ``[R, F]``: neither half of a pair is the id of the unseen. Any item and any user are known."""
@@ -341,32 +338,37 @@ class FactoredMemoryNetwork(nn.Module):
         codes = self._codes_of(item, user)
         return torch.stack([codes[of] for of in _HALVES[self.address]], dim=2).flatten(0, 1).unsqueeze(1)
 
-    def _lists(self) -> tuple[StoredLists, StoredLists]:
+    @torch.compiler.disable(reason="whether the stored lists are those of the sub-keys is seen from outside a graph")
+    def _lists(self) -> tuple[StoredLists, ...]:
         """The stored lists of the ids that each half comes from, made anew when the sub-keys have changed.
 
         Raises:
             RuntimeError: in ``torch.export``, which would have to make them at each call, if they are not made yet.
         """
-        of = (self.memory.keys, self.memory.asleep)
-        if torch.compiler.is_exporting():  # what stands for the parameters has no state
-            if self._stored is None or self._stored.state != _state(*self._stored.of):
-                raise RuntimeError(
-                    "FactoredMemoryNetwork: call the network once before torch.export, to make its lists"
-                )
-            return self._stored.lists
-        state = _state(*of)
-        if self._stored is None or self._stored.state != state:
-            codes = {"item": self.item_codes, "user": self.user_codes}
-            first, second = (
-                best_keys(codes[half], keys, self.memory.top_k, self.metric, asleep=asleep)
-                for half, keys, asleep in zip(_HALVES[self.address], *(each[0] for each in of), strict=True)
-            )
-            self._stored = _Stored(of, state, (first, second))
-        return self._stored.lists
+        keys, asleep = self.memory.keys, self.memory.asleep
+        codes = {"item": self.item_codes, "user": self.user_codes}
+        return self._stored.get(
+            (keys, asleep, *codes.values()),
+            self.memory.top_k,
+            lambda: [
+                best_keys(codes[half], keys[0, axis], self.memory.top_k, self.metric, asleep=asleep[0, axis])
+                for axis, half in enumerate(_HALVES[self.address])
+            ],
+        )
+
+    def extra_repr(self) -> str:
+        return f"item_sizes={list(self.item_sizes)}, user_size={self.user_size}, signals={self.signals}"
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._stored = None  # codes may be others, and with assign=True all tensors
+        self.offsets = _offsets(self.item_sizes, self.marginals).to(self.item_codes.device)  # it may be built on "meta"
+        self._stored.clear()
+
+
+def _offsets(item_sizes: Sequence[int], marginals: bool) -> Tensor:
+    """Where each feature's ids begin; any item is one more feature."""
+    sizes = (0, *item_sizes) if marginals else (0, *item_sizes[:-1])
+    return torch.tensor(sizes).cumsum(0)
 
 
 def _codes(ids: int, width: int) -> Tensor:

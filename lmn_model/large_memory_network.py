@@ -38,7 +38,8 @@ class MemoryLosses(NamedTuple):
     """What the memory learns from, two scalars that are not yet weighed.
 
     Attributes:
-        answer: the memory loss: mean over the real positions of loss(answer to (item_t, user), [item_t ; user]).
+        answer: the memory loss: mean over the real positions of loss(answer to (item_t, user), [item_t ; user]); of a
+            factored query, over the events and features, of loss(answer, item * user).
         balance: see :func:`lmn_model.reseeding.balance_loss`; None unless it was asked for.
     """
 

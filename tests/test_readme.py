@@ -69,6 +69,13 @@ def test_the_memory_of_the_second_example_knows_what_it_was_told(capsys: pytest.
     assert float(before_and_after[0]) == 0 < float(before_and_after[1])
 
 
+def test_the_model_with_a_memory_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(code, "own_model.md", "exec"), {})
+    assert float(capsys.readouterr().out.rpartition(" ")[2]) > 0.9
+
+
 def test_the_ops_run_as_in_the_third_example() -> None:
     given = {"queries": torch.randn(5, 1, 2, 4), "keys": torch.randn(1, 2, 6, 4), "values": torch.randn(36, 3), "k": 2}
     after = run_block(2, weights=torch.rand(5, 2), **given)
