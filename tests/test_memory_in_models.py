@@ -212,3 +212,5 @@ def test_events_of_one_step_write_a_pair_once() -> None:
     assert told[0] == pytest.approx(0.1, rel=1e-3)  # 2 p after a step of 0.05
     assert told[1] == pytest.approx(told[0], rel=1e-3)
     assert 2 * told[0] < told[2] < 4 * told[0]
+    network.reset_values()
+    assert network(torch.tensor([[3]]), torch.tensor([7])).count_nonzero() == 0

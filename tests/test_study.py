@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import scipy.stats
 import tomli_w
+from matplotlib.figure import Figure
 from rows_factory import write_rows
 
 from lmn_model.cli import main
@@ -308,12 +308,23 @@ def test_a_curve_may_begin_at_zero(tmp_path: Path) -> None:
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_differences_to_a_reference_are_a_panel_of_their_own(tmp_path: Path) -> None:
+def test_differences_to_a_reference_are_a_panel_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("lmn_model.study.figures._save", lambda figure, path: drawn.append(figure))
     value, less = estimate([0.7, 0.71]), estimate([-0.3, -0.29])
-    dots = [Dot("LMN", value), Dot("no loss", value, less), Dot("no difference", value), Dot("not run", None)]
-    sizes = []
-    for reference in (None, "LMN"):
-        draw_dots(dots, "study", tmp_path / "dots.png", reference=reference)
-        sizes.append(struct.unpack(">II", (tmp_path / "dots.png").read_bytes()[16:24]))
-    assert sizes[1][0] > sizes[0][0]
-    assert sizes[1][1] == sizes[0][1]
+    dots = [
+        Dot("LMN", value, True),
+        Dot("DIN", value, False, less),
+        Dot("unpaired", value, True),
+        Dot("no", None, True),
+    ]
+    draw_dots(dots, "study", tmp_path / "dots.png")
+    draw_dots(dots, "study", tmp_path / "dots.png", reference="LMN")
+    draw_dots([dots[0], dots[2]], "study", tmp_path / "dots.png", reference="LMN")
+    assert [len(figure.axes) for figure in drawn] == [1, 2, 1]
+    aucs, differences = drawn[1].axes
+    assert [text.get_text() for text in aucs.texts] == ["0.7050"] * 3
+    (text,) = differences.texts
+    assert (text.get_text(), text.xy) == ("-0.2950", (less.mean, 1))
+    assert [text.get_text() for text in drawn[1].legends[0].texts] == ["with a memory", "no memory"]
+    assert not drawn[2].legends

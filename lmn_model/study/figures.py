@@ -22,10 +22,18 @@ _TICKS = (0, _LINEAR / 2, _LINEAR, 10 * _LINEAR)
 
 
 class Dot(NamedTuple):
-    """A row of :func:`draw_dots`: a model, its test AUC and how much that is above a reference's; None if not known."""
+    """A row of :func:`draw_dots`.
+
+    Attributes:
+        name: of the model.
+        auc: of its test part; None if not known.
+        memory: whether the model has one.
+        difference: how much the AUC is above a reference's; None if not known, or for the reference itself.
+    """
 
     name: str
     auc: Estimate | None
+    memory: bool
     difference: Estimate | None = None
 
 
@@ -36,12 +44,14 @@ def draw_dots(rows: Sequence[Dot], title: str, path: Path, *, reference: str | N
         rows: a model without an AUC is left out.
         title: of the figure.
         path: PNG to write, replaced as a whole.
-        reference: the model that the differences are to; they get a second panel. None for none.
+        reference: the model that the differences are to, which get a second panel if there are any; None for none.
 
     Raises:
         OSError: the file cannot be written.
     """
     shown = [row for row in rows if row.auc is not None]
+    if all(row.difference is None for row in shown):
+        reference = None
     names = 0.075 * max((len(row.name) for row in shown), default=0)  # inches
     width = max(8.5, 5.5 + names) + (4.0 if reference else 0.0)
     figure = Figure(figsize=(width, 0.9 + 0.34 * len(shown)), dpi=150, layout="constrained")
@@ -50,7 +60,7 @@ def draw_dots(rows: Sequence[Dot], title: str, path: Path, *, reference: str | N
     for place, row in enumerate(shown):
         for axes, value, form in zip(panels, (row.auc, row.difference), ("{:.4f}", "{:+.4f}"), strict=False):
             if value is not None:
-                _draw_dot(axes, place, value, form.format(value.mean), memory="LMN" in row.name)
+                _draw_dot(axes, place, value, form.format(value.mean), memory=row.memory)
     panels[0].set_yticks(range(len(shown)), [row.name for row in shown])
     panels[0].set_ylim(len(shown) - 0.4, -0.8)
     panels[0].set_xlabel("test AUC, mean over seeds and 95 % interval")
@@ -58,7 +68,7 @@ def draw_dots(rows: Sequence[Dot], title: str, path: Path, *, reference: str | N
     if reference:
         panels[1].set_xscale("symlog", linthresh=_LINEAR, linscale=2)
         panels[1].axvline(0, color="#808080", linewidth=1)
-        panels[1].set_xlabel(f"AUC less that of {reference}, paired by seed; linear up to {_LINEAR:g}")
+        panels[1].set_xlabel(f"AUC less that of {reference}\npaired by seed, scale linear up to {_LINEAR:g}")
         panels[1].xaxis.set_major_locator(FixedLocator([sign * tick for tick in _TICKS for sign in (-1, 1)]))
         panels[1].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         panels[1].tick_params(axis="y", left=False)
@@ -67,6 +77,10 @@ def draw_dots(rows: Sequence[Dot], title: str, path: Path, *, reference: str | N
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
         axes.set_axisbelow(True)
+    handles, labels = panels[0].get_legend_handles_labels()
+    kinds = dict(zip(labels, handles, strict=True))
+    if len(kinds) > 1:
+        figure.legend(kinds.values(), kinds, loc="outside lower center", ncols=2, frameon=False)
     _save(figure, path)
 
 
@@ -74,6 +88,7 @@ def _draw_dot(axes: Axes, place: int, value: Estimate, text: str, *, memory: boo
     axes.errorbar(
         value.mean, place, xerr=value.half or 0.0, fmt=MARKERS[0] if memory else MARKERS[1],
         color=COLOURS[1] if memory else COLOURS[0], markersize=6, capsize=3,
+        label="with a memory" if memory else "no memory",
     )  # fmt: skip
     axes.annotate(text, (value.mean, place), xytext=(0, 6), textcoords="offset points", fontsize=8, ha="center")
 

@@ -61,9 +61,7 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
             draw_curves([(line, place, runs) for line, place, runs in placed if place is not None], axis, picture)
         else:
             own = study.references.get(question)  # differences to the study's reference are in the table
-            dots = [
-                Dot(each.name, _estimate(found[each.name], "auc"), _difference(own, each, found)) for each in variants
-            ]
+            dots = [_dot(each, own, found) for each in variants]
             draw_dots(dots, study.title, picture, reference=own)
         written.append(picture)
         blocks[question].append(f"![{study.title}: {question}]({_relative(picture, page)})")
@@ -127,6 +125,15 @@ def _difference(reference: str | None, variant: Variant, found: dict[str, list[R
         for name in (variant.name, reference)
     )
     return paired_difference(ours, theirs)
+
+
+def _dot(variant: Variant, reference: str | None, found: dict[str, list[Result]]) -> Dot:
+    return Dot(
+        variant.name,
+        _estimate(found[variant.name], "auc"),
+        memory=variant.counting is None and variant.settings.model.has_memory,
+        difference=_difference(reference, variant, found),
+    )
 
 
 def _table(study: Study, question: str, variants: Sequence[Variant], found: dict[str, list[Result]]) -> str:
