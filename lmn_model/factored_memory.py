@@ -338,8 +338,11 @@ class FactoredMemoryNetwork(nn.Module):
         codes = self._codes_of(item, user)
         return torch.stack([codes[of] for of in _HALVES[self.address]], dim=2).flatten(0, 1).unsqueeze(1)
 
-    @torch.compiler.disable(reason="whether the stored lists are those of the sub-keys is seen from outside a graph")
     def _lists(self) -> tuple[StoredLists, ...]:
+        # Only the compiler goes through a function that it must leave alone, for each call of one costs time.
+        return _lists_outside(self) if torch.compiler.is_dynamo_compiling() else self._current_lists()
+
+    def _current_lists(self) -> tuple[StoredLists, ...]:
         """The stored lists of the ids that each half comes from, made anew when the sub-keys have changed.
 
         Raises:
@@ -363,6 +366,11 @@ class FactoredMemoryNetwork(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
         self.offsets = _offsets(self.item_sizes, self.marginals).to(self.item_codes.device)  # it may be built on "meta"
         self._stored.clear()
+
+
+@torch.compiler.disable(reason="whether the stored lists are those of the sub-keys is seen from outside a graph")
+def _lists_outside(network: FactoredMemoryNetwork) -> tuple[StoredLists, ...]:
+    return network._current_lists()
 
 
 def _offsets(item_sizes: Sequence[int], marginals: bool) -> Tensor:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+
+@lru_cache(maxsize=64)
+def _tensor(sizes: tuple[int, ...]) -> Tensor:
+    return torch.tensor(sizes, device="cpu")
 
 
 def checked_ids(item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size: int) -> tuple[Tensor, Tensor]:
@@ -30,7 +36,7 @@ def checked_ids(item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size
         raise ValueError(f"FactoredMemoryNetwork: user must be [B = {item.shape[0]}], got {list(user.shape)}")
     item, user = item.long(), user.long()
     if item.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere to look would be to wait
-        sizes = torch.tensor(item_sizes)
+        sizes = _tensor(tuple(item_sizes))
         if not torch.equal(item % sizes, item):
             row, feature = (item % sizes != item).nonzero()[0].tolist()
             raise ValueError(

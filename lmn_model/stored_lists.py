@@ -53,7 +53,7 @@ def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, asleep: Tenso
 class ListStore:
     """Keeps lists for as long as the tensors that they were made of do not change. A copy starts empty.
 
-    A change is seen by a tensor's place, version, shape and type, so not where its ``.data`` is written in place.
+    A change is seen by a tensor's place and version, so not where its ``.data`` is written in place.
     """
 
     def __init__(self) -> None:
@@ -85,5 +85,4 @@ class ListStore:
 
 
 def _state(of: Sequence[Tensor], k: int) -> object:
-    versions = [None if tensor.is_inference() else tensor._version for tensor in of]
-    return k, versions, [(tensor.data_ptr(), tensor.shape, tensor.dtype) for tensor in of]
+    return k, [(tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in of]
