@@ -63,7 +63,8 @@ class FactoredMemoryNetwork(nn.Module):
     """Memory with a factored query, fixed codes and bound targets. How to train a model with it: docs/own_model.md.
 
     Ids run from 0 to a size - 1 and are fixed for good, so leave room for those that are to come. On a GPU, and in
-    ``torch.compile`` and ``torch.export``, an id out of range is not looked for: it reads and writes another's cell.
+    ``torch.compile`` and ``torch.export``, an id out of range is not looked for: it reads and writes another's cell, or
+    fails in the indexing.
 
     Args:
         item_sizes: how many ids each of the F features of an item has, the item's own id among them; each feature is
@@ -227,9 +228,10 @@ class FactoredMemoryNetwork(nn.Module):
     def losses(self, item: Tensor, user: Tensor) -> MemoryLosses:
         """What events teach the memory: the loss of the answer against the target, 0 without events.
 
-        To write them is to go down its gradient, in evaluation mode too. RowAdagrad moves a slot by its learning rate
-        in the first step and by less in each later one, whatever the size of the gradient; so events of one pair count
-        once for each step, and a batch of events writes common pairs less than many small ones do.
+        To write them is to go down its gradient, in evaluation mode too. The first step of RowAdagrad moves a slot by
+        the learning rate, whatever the size of its gradient, later ones by their gradient's share in all that came. So
+        events of one pair in a step count hardly more than one, and as the loss is a mean, steps should have about
+        equally many events.
 
         Args:
             item: ``[P, F]`` ids of the items.
