@@ -367,7 +367,7 @@ class FactoredMemoryNetwork(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.offsets = _offsets(self.item_sizes, self.marginals).to(self.item_codes.device)  # it may be built on "meta"
-        self._stored.clear()
+        self._stored = ListStore()
 
 
 @torch.compiler.disable(reason="whether the stored lists are those of the sub-keys is seen from outside a graph")

@@ -64,10 +64,6 @@ class ListStore:
     def __reduce__(self) -> tuple[type[ListStore], tuple[()]]:
         return ListStore, ()
 
-    def clear(self) -> None:
-        """Forget the lists."""
-        self.__init__()  # type: ignore[misc]
-
     def get(self, of: Sequence[Tensor], k: int, make: Callable[[], Sequence[StoredLists]]) -> tuple[StoredLists, ...]:
         """The lists of ``k`` entries that ``make`` made of tensors, made anew if need be.
 
