@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -19,8 +20,15 @@ from lmn_model.run_state import load_rows_state
 from lmn_model.settings import TrainingSettings
 
 
-def catch_up(best: Path, model: CTRModel, settings: TrainingSettings, dataset: Dataset, device: torch.device) -> int:
-    """Write the events between the step of the best model and the end of the validation part, each once, in order.
+def catch_up(
+    best: Path,
+    model: CTRModel,
+    settings: TrainingSettings,
+    dataset: Dataset,
+    device: torch.device,
+    through: Literal["valid", "test"] = "valid",
+) -> int:
+    """Write the events between the step of the best model and the end of a split, each once, in order.
 
     Args:
         best: checkpoint of the best model of a run, with the state of its value rows.
@@ -28,6 +36,7 @@ def catch_up(best: Path, model: CTRModel, settings: TrainingSettings, dataset: D
         settings: of the run.
         dataset: the samples.
         device: where the model is.
+        through: the last split that is written.
 
     Returns:
         Number of events that were written.
@@ -45,8 +54,11 @@ def catch_up(best: Path, model: CTRModel, settings: TrainingSettings, dataset: D
     usage, layer.usage = layer.usage, None  # what is counted are reads of the training
     try:
         rest = BatchLoader(dataset.train, settings.batch_size, start=done, new_events=True)
-        later = BatchLoader(dataset.valid.following(dataset.train), settings.batch_size, new_events=True)
-        return sum(_write(model, optimizers, loader, device) for loader in (rest, later))
+        splits = [dataset.valid.following(dataset.train)]
+        if through == "test":
+            splits.append(dataset.test.following(splits[0]))
+        later = (BatchLoader(split, settings.batch_size, new_events=True) for split in splits)
+        return sum(_write(model, optimizers, loader, device) for loader in (rest, *later))
     finally:
         layer.usage = usage
 

@@ -23,10 +23,10 @@ from lmn_model.checkpoint import CheckpointError
 from lmn_model.contents.command import add_contents_arguments, run_contents
 from lmn_model.data import DataError
 from lmn_model.demo import DEMO, format_table, run_demo
-from lmn_model.evaluation import evaluate_run
 from lmn_model.metrics import MetricError
 from lmn_model.prediction import PredictionError, predict_pairs
 from lmn_model.preparation import add_prepare_arguments, run_prepare
+from lmn_model.run_evaluation import evaluate_run
 from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.run_growth import grow_run
 from lmn_model.setting_types import Declared, declared_settings, describe, did_you_mean, parse
@@ -170,9 +170,13 @@ def _build_parser() -> tuple[_Parser, dict[str, _Parser]]:
 
     evaluate = command("evaluate", _evaluate, "Metrics of a run's best model.")
     _add_run(evaluate)
-    evaluate.add_argument("--split", choices=("valid", "test"), default="test", help="part of the data (default: test)")
     evaluate.add_argument(
-        "--path", metavar="FILE", help="other events, cut into parts as the run's were, or a folder of other rows"
+        "--split",
+        choices=("valid", "test", "all"),
+        help="which samples to score (default: test; all samples of another table of events)",
+    )
+    evaluate.add_argument(
+        "--path", metavar="FILE", help="a table of other events, such as the next week's, or a folder of other rows"
     )
 
     predict = command("predict", _predict, "Probabilities for pairs of user and item.")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import zlib
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from lmn_kernels.backend import use_triton
-from lmn_model.catch_up import catch_up
 from lmn_model.ctr_model import CTRModel, ModelSettings
 from lmn_model.data import (
     BatchLoader,
@@ -30,7 +28,6 @@ from lmn_model.data import (
     load_vocabularies,
 )
 from lmn_model.metrics import click_metrics
-from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder
 from lmn_model.run_state import load_model
 from lmn_model.settings import COLUMN_SETTINGS, DataSettings, Settings, SettingsError
@@ -186,40 +183,3 @@ def load_run(root: Path | str, device: str | None = None) -> LoadedRun:
     model = build_model(vocabularies.features, settings.model)
     trained = load_model(folder.best, model, {"settings": settings.decisive()})
     return LoadedRun(settings, model.to(target), vocabularies, target, trained["data"])
-
-
-def evaluate_run(
-    root: Path | str, part: Literal["valid", "test"] = "test", *, path: str | None = None, device: str | None = None
-) -> dict[str, Any]:
-    """Metrics of a run's best model on a part of its data, or of other events cut into parts in the same way.
-
-    Before its own test part the memory is written with what came between, see :func:`lmn_model.catch_up.catch_up`. Of
-    other data nobody can say which events it knows already, so there it stays as training left it, and a warning says
-    so.
-
-    Args:
-        root: the run folder.
-        part: which part.
-        path: other events or rows with the columns of the run's; None reads the run's own.
-        device: as the setting; None takes the run's own.
-
-    Returns:
-        ``{"split", "rows", "auc", "gauc", "log_loss"}``.
-
-    Raises:
-        MetricError: the part has one class only.
-        DataError: the events cannot be read or used.
-        RunFolderError, CheckpointError, SettingsError: as in :func:`load_run`.
-    """
-    settings, model, vocabularies, on, trained = load_run(root, device)
-    data = settings.data if path is None else replace(settings.data, path=path)
-    with reproducible(settings.training.seed, settings.training.threads, on):
-        dataset = open_dataset(data, vocabularies)
-        split: Split = getattr(dataset, part)
-        if part == "test" and settings.model.writes_new_events:
-            if data_fingerprint(dataset) == trained:
-                catch_up(RunFolder(root).best, model, settings.training, dataset, on)
-            else:
-                logger.warning("%s: not the data of the run: the memory knows what training wrote, nothing later", path)
-        metrics = evaluate_split(model, split, settings.training.batch_size, on)
-    return {"split": part, "rows": len(split), **metrics}

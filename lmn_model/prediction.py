@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from lmn_model.data import RowFeatures, Split, load_source, prepare_pairs, read_table
+from lmn_model.data import RowFeatures, Split, Table, load_source, prepare_pairs, read_table
+from lmn_model.data.text_files import append_column, separator_of
 from lmn_model.evaluation import load_run, predict_logits
 from lmn_model.files import replacing
 from lmn_model.metrics import probabilities
 from lmn_model.reproducible import reproducible
+from lmn_model.wording import reason_of
 
 logger = logging.getLogger("lmn")
 
 PROBABILITY = "probability"
-WRITERS = {".csv": pl.DataFrame.write_csv, ".parquet": pl.DataFrame.write_parquet}
+SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
 class PredictionError(ValueError):
@@ -38,9 +42,10 @@ def predict_pairs(
 
     Args:
         run: the run folder.
-        pairs: CSV or parquet with the user and item columns of the run, its context features, and a time if known.
-        out: ``.csv`` or ``.parquet`` to write, replaced as a whole; the rows keep their order, and the new column is
-            ``probability``, float64.
+        pairs: CSV, TSV or parquet with the user and item columns of the run, its context features, and if known a time
+            and features of users and items that the run has no events of.
+        out: ``.csv``, ``.tsv`` or ``.parquet`` to write, replaced as a whole. The rows keep their order and all their
+            columns, byte for byte from one text file to another; the new column is ``probability``, float64.
         path: events for the histories, if others than those of the training.
         force: replace ``out`` if it exists.
         device: as the setting; None takes the run's own.
@@ -61,8 +66,12 @@ def predict_pairs(
             f"{run}: the run was trained on prepared rows, which have ids only; predict needs a run on events"
         )
     schema = vocabularies.schema
-    table = read_table(pairs, text_columns=(schema.user, schema.item))
-    if PROBABILITY in table.columns:
+    table = read_table(
+        pairs,
+        (schema.user, schema.item, *schema.context_features),
+        optional=(schema.timestamp, *schema.user_features, *schema.item_features),
+    )
+    if PROBABILITY in (table.header or ()):
         raise PredictionError(f"{pairs}: has a column {PROBABILITY!r} already; rename it first")
     data = settings.data if path is None else replace(settings.data, path=path)
     events, _ = load_source(data.dataset, data.path, **data.columns())
@@ -83,13 +92,26 @@ def predict_pairs(
         raise PredictionError(
             f"{pairs}: {count} of {len(chances)} pairs have no finite probability; nothing is written"
         )
-    scored = table.with_columns(pl.Series(PROBABILITY, chances))
     try:
-        with replacing(target) as temporary:
-            WRITERS[target.suffix](scored, temporary)
+        with replacing(target) as temporary, temporary.open("wb") as file:
+            _write(file, target.suffix, table, pairs, chances)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise PredictionError(f"{target}: cannot be written: {str(error).splitlines()[0]}") from error
-    return scored.height
+        raise PredictionError(f"{target}: cannot be written: {reason_of(error)}") from error
+    return len(chances)
+
+
+def _write(file: BinaryIO, suffix: str, table: Table, pairs: Path | str, chances: NDArray[np.float64]) -> None:
+    """Write the whole table of the pairs and their probabilities."""
+    separator = "\t" if suffix == ".tsv" else ","
+    source = table.text_file
+    if suffix != ".parquet" and source is not None and separator_of(source) == separator:
+        append_column(file, source, PROBABILITY, [repr(chance) for chance in chances.tolist()])
+        return
+    scored = read_table(pairs).frame.with_columns(pl.Series(PROBABILITY, chances))
+    if suffix == ".parquet":
+        scored.write_parquet(file)
+    else:
+        scored.write_csv(file, separator=separator)
 
 
 def _log_unseen(split: Split) -> None:
@@ -100,8 +122,8 @@ def _log_unseen(split: Split) -> None:
 
 
 def _check_target(target: Path, force: bool) -> None:
-    if target.suffix not in WRITERS:
-        raise PredictionError(f"{target}: the suffix must be one of {', '.join(WRITERS)}")
+    if target.suffix not in SUFFIXES:
+        raise PredictionError(f"{target}: the suffix must be one of {', '.join(SUFFIXES)}")
     if not target.parent.is_dir():
         raise PredictionError(f"{target}: there is no folder {target.parent}")
     if target.exists() and not force:

@@ -53,6 +53,9 @@ COLUMN_SETTINGS = (
     "user_features",
     "item_features",
     "context_features",
+    "numeric",
+    "categorical",
+    "time_format",
 )
 """Settings of ``[data]`` that name the columns of an event table."""
 MOST_THREADS = 4096
@@ -77,6 +80,15 @@ class DataSettings:
     user_features: tuple[str, ...] | None = setting(None, "columns that belong to the user")
     item_features: tuple[str, ...] | None = setting(None, "columns that belong to the item")
     context_features: tuple[str, ...] | None = setting(None, "columns that belong to the event")
+    numeric: tuple[str, ...] | None = setting(
+        None, "feature columns that are measures, whatever their values look like"
+    )
+    categorical: tuple[str, ...] | None = setting(None, "feature columns whose values are names, numbers included")
+    time_format: str | None = setting(None, "format of the times, such as '%d/%m/%Y %H:%M', if they are not ISO 8601")
+    missing_numbers: Literal["refuse", "indicator"] = setting(
+        "refuse",
+        "numeric features without a value; 'indicator' reads the mean and adds a feature that says it is missing",
+    )
     window: int = setting(50, "newest events of the history that the model sees")
     valid_fraction: float = setting(0.1, "share of the events, by time, for validation")
     test_fraction: float = setting(0.1, "share of the events, the latest, for the test")
@@ -104,7 +116,7 @@ class DataSettings:
         self.options()
 
     def columns(self) -> dict[str, str | tuple[str, ...] | None]:
-        """The fields of ``Schema`` that these settings name; None leaves the dataset's own."""
+        """The fields of ``Schema`` that these settings give; None leaves the dataset's own."""
         return {
             "user": self.user_col,
             "item": self.item_col,
@@ -113,6 +125,10 @@ class DataSettings:
             "user_features": self.user_features,
             "item_features": self.item_features,
             "context_features": self.context_features,
+            "numeric": self.numeric,
+            "categorical": self.categorical,
+            "time_format": self.time_format,
+            "missing_numbers": self.missing_numbers,
         }
 
     def options(self) -> DataOptions:

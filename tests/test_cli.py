@@ -131,7 +131,7 @@ def test_settings_come_from_file_and_flags(events: Path, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("changes", "flags", "message"),
     [
-        ({}, ["--item-col=item"], "no column 'item'; the columns are who, what, when, bought, cat, weight"),
+        ({}, ["--item-col=item"], "no column 'item'; the columns are 'who', 'what', 'when', 'bought', 'cat', 'weight'"),
         ({"when": [None] * 120}, [], "'when'"),
         ({"when": ["soon"] * 120}, [], "'when'"),
         ({"bought": [2] * 120}, ["--label-col=bought"], "'bought'"),
@@ -177,7 +177,10 @@ def test_files_that_are_not_tables(tmp_path: Path, capsys: pytest.CaptureFixture
         (["train", "--device=tpu9"], "device must be auto, cpu, cuda or cuda:N, got 'tpu9'"),
         (["evaluate"], "the following arguments are required: --run"),
         (["evaluate", "--run=none"], "none: there is no run here"),
-        (["predict", "--run=none", "--pairs=p.csv", "--out=o.txt"], "o.txt: the suffix must be one of .csv, .parquet"),
+        (
+            ["predict", "--run=none", "--pairs=p.csv", "--out=o.txt"],
+            "o.txt: the suffix must be one of .csv, .tsv, .parquet",
+        ),
         (["predict", "--run=none", "--pairs=p.csv", "--out=no/o.csv"], "no/o.csv: there is no folder no"),
         (["sell"], "invalid choice: 'sell'"),
         ([], "the following arguments are required: COMMAND"),

@@ -229,14 +229,17 @@ def test_labels_may_be_of_any_type(kind: pl.DataType) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (pl.col("label") * 2, "column 'label': labels must be 0 or 1, got 2"),
-        (pl.lit(float("nan")).alias("label"), "column 'label': labels must be 0 or 1, got nan"),
-        (pl.lit("yes").alias("label"), "column 'label': labels must be 0 or 1, got String"),
+        (pl.col("label") * 2, "column 'label': labels must be 0 or 1, .* got 2 in"),
+        (pl.lit(float("nan")).alias("label"), "column 'label': labels must be 0 or 1, .* got nan in"),
+        (
+            pl.lit("yes").alias("label"),
+            "column 'label': labels must be 0 or 1, .* got 'yes' in 300 rows, the first in row 1",
+        ),
         (pl.lit(None).alias("label"), "column 'label': every label is null"),
-        (pl.lit(1).alias("label"), r"train part: all \d+ labels are 1"),
+        (pl.lit(1).alias("label"), r"train split: all \d+ labels are 1"),
         (
             pl.when(pl.int_range(pl.len()) < 230).then("label").otherwise(0).alias("label"),
-            r"valid part: all \d+ labels are 0",
+            r"valid split: all \d+ labels are 0",
         ),
     ],
 )
@@ -263,8 +266,11 @@ def test_a_single_item_leaves_no_negatives() -> None:
         ({"history": "none"}, "history must be 'positive' or 'all', got 'none'"),
         ({"valid_from": 17, "test_from": 18}, "valid_from: the timestamps are datetimes, .* got 17"),
         ({"valid_from": "soon", "test_from": "2024-01-02"}, "valid_from: .* got 'soon'"),
-        ({"valid_from": "2030-01-01", "test_from": "2031-01-01"}, "parts: each needs a sample, got train 500, valid 0"),
-        ({"valid_from": "2024-01-03", "test_from": "2024-01-02"}, "parts: each needs a sample"),
+        (
+            {"valid_from": "2030-01-01", "test_from": "2031-01-01"},
+            "splits: each needs a sample, got train 500, valid 0",
+        ),
+        ({"valid_from": "2024-01-03", "test_from": "2024-01-02"}, "valid_from must be before test_from, got"),
         ({"min_item_count": 400}, "min_item_count: no item has 400 events in the training part"),
     ],
 )

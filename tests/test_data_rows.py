@@ -183,9 +183,9 @@ def test_the_fingerprint_covers_every_table(
 
 
 SAMPLES = [
-    ("label", 2, "labels must be 0 or 1, got 2"),
+    ("label", 2, "labels must be 0 or 1, .* got 2"),
     ("label", None, "labels must be 0 or 1, got null in 1 rows"),
-    ("label", "yes", "labels must be 0 or 1, got String"),
+    ("label", "yes", "labels must be 0 or 1, .* got"),
     ("user_index", 12, r"it must be below 12, the rows of user_info\.parquet, got 12 \(the first at 4\)"),
     ("user_index", -1, r"it must be at least 0, got -1 \(the first at 4\)"),
     ("user_index", 1.5, "it must be integers, got Float64"),
@@ -228,7 +228,7 @@ LISTS = pl.col("full_item_seq")
     [
         (lambda tables: {**tables, "valid": tables["valid"].head(0)}, r"valid\.parquet: the table is empty"),
         (lambda tables: {**tables, "item_info": tables["item_info"].head(1)}, "there is no item besides the padding"),
-        (replaced("test", label=1), r"test\.parquet: column 'label': all 150 labels are 1; a part needs both classes"),
+        (replaced("test", label=1), r"test\.parquet: column 'label': all 150 labels are 1; a split needs both classes"),
         (
             replaced("item_info", item_index=pl.col("item_index") + 1),
             "column 'item_index': it must be the number of its",

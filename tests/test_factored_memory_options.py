@@ -17,10 +17,10 @@ from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_kernels.product_key_topk.metric import METRICS
 from lmn_model.ctr_model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
-from lmn_model.evaluation import evaluate_run
 from lmn_model.factored_memory import FactoredMemoryNetwork
 from lmn_model.growth import grow
 from lmn_model.large_memory_network import LargeMemoryNetwork
+from lmn_model.run_evaluation import evaluate_run
 from lmn_model.run_state import load_model, save_model
 from lmn_model.settings import Settings, SettingsError
 from lmn_model.study.result_files import same_settings

@@ -11,7 +11,7 @@ import torch
 from runs_factory import tiny_settings, write_events
 
 from lmn_model.checkpoint import CheckpointError, load_checkpoint
-from lmn_model.evaluation import evaluate_run
+from lmn_model.run_evaluation import evaluate_run
 from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.run_growth import grow_run
 from lmn_model.settings import Settings, SettingsError

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lmn_model.ctr_model import CTRModel
 from lmn_model.data.features import UNSEEN
-from lmn_model.evaluation import evaluate_run
 from lmn_model.interest import WindowMatches
+from lmn_model.run_evaluation import evaluate_run
 from lmn_model.run_growth import grow_run
 from lmn_model.training import train
 

@@ -6,14 +6,15 @@ timestamp; ids, scales and popularity come from the training part alone; and his
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lmn_model.data.description import describe, summarise, warn_of
 from lmn_model.data.entities import Entities
-from lmn_model.data.events import Clock, Events, check_events, format_time, parse_time
+from lmn_model.data.events import Events, check_events
 from lmn_model.data.features import FeatureSpec
 from lmn_model.data.histories import Histories
 from lmn_model.data.negatives import NegativeSampler
@@ -22,7 +23,10 @@ from lmn_model.data.row_features import RowFeatures
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.search import HardSearch
 from lmn_model.data.splits import FeatureTable, SampleTables, Split
+from lmn_model.data.tables import Table, as_table
+from lmn_model.data.times import Clock, format_time, parse_time
 from lmn_model.data.vocabularies import Vocabularies
+from lmn_model.wording import shown
 
 PARTS = ("train", "valid", "test")
 
@@ -50,24 +54,30 @@ class Dataset:
         """What a model must know to be built."""
         return self.vocabularies.features
 
-    def describe(self) -> dict[str, object]:
-        """Counts for a log: users, items, events, and for each part rows, positives, users, moments, unseen items.
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
+        return {name: getattr(self, name) for name in PARTS}
 
-        ``unseen_items`` is the share of the positives, and of the negatives, whose item has no id from training.
-        Prepared rows know neither moments nor which ids training has seen.
-        """
-        tables = self.train.tables
-        clock = self.vocabularies.clock if isinstance(self.vocabularies, Vocabularies) else None
-        return {
-            "users": len(tables.users.ids),
-            "items": len(tables.items.ids) - 1,
-            "events": self.event_count,
-            **{part: _describe(getattr(self, part), clock) for part in PARTS},
-        }
+    def describe(self) -> dict[str, object]:
+        """Counts for ``metrics.json``; see :func:`lmn_model.data.description.describe`."""
+        return describe(self.splits, self.event_count, self._clock)
+
+    def summary(self) -> str:
+        """What the splits hold, in one line for a log."""
+        return summarise(self.splits, self._clock)
+
+    def warnings(self) -> list[str]:
+        """What a reader of the metrics must know of these data, a sentence each; none is known of prepared rows."""
+        return warn_of(self.splits, self.vocabularies) if isinstance(self.vocabularies, Vocabularies) else []
+
+    @property
+    def _clock(self) -> Clock | None:
+        return self.vocabularies.clock if isinstance(self.vocabularies, Vocabularies) else None
 
 
 def load_dataset(
-    frame: pl.DataFrame,
+    table: Table | pl.DataFrame,
     schema: Schema,
     options: DataOptions | None = None,
     *,
@@ -79,7 +89,7 @@ def load_dataset(
     have its user, time, context and history.
 
     Args:
-        frame: the event table, in any order.
+        table: the events, in any order.
         schema: names of its columns.
         options: how samples are made; None for the defaults.
         vocabularies: ids of an earlier run, to score other events under them; None learns them from the training part.
@@ -93,53 +103,122 @@ def load_dataset(
     """
     options = options or DataOptions()
     if vocabularies is None:
-        events = check_events(frame, schema)
+        events = check_events(as_table(table), schema)
         sample_rows, cuts = _parts(events, schema, options)
         vocabularies = Vocabularies.fit(events, schema, int(cuts[1]), options.min_item_count)
     else:
-        vocabularies.check_schema(schema)
-        events = check_events(frame, schema, vocabularies.kinds)
-        vocabularies.check_clock(events.clock)
+        events = events_of_run(table, schema, vocabularies)
         sample_rows, cuts = _parts(events, schema, options)
         vocabularies = vocabularies.extended(events.frame)
-    tables = sample_tables(
-        events,
-        events.frame,
-        vocabularies,
-        window=options.window,
-        history=options.history,
-        search_by=options.search_by,
-        search_window=options.search_window,
-    )
-    users = vocabularies.users.rows(events.frame[schema.user])
-    items = vocabularies.items.rows(events.frame[schema.item])
-    times = events.times(schema)
-    ends = tables.histories.ends(users, times)
-    known_labels = None if schema.label is None else events.frame[schema.label].to_numpy()
+    samples = _Samples(events, vocabularies, options, popular_rows=int(cuts[1]))
     splits: dict[str, Split] = {}
     for part, name in enumerate(PARTS):
         rows = sample_rows[slice(*np.searchsorted(sample_rows, cuts[part : part + 2]))]
         rows = capped(rows, options.max_train_rows if name == "train" else options.max_eval_rows, options.seed, part)
-        if known_labels is not None:
-            candidates, labels = items[rows], known_labels[rows]
+        splits[name] = samples.split(rows, part, f"{name} split")
+    return Dataset(vocabularies, **splits, event_count=events.frame.height)
+
+
+def load_samples(
+    table: Table | pl.DataFrame,
+    schema: Schema,
+    options: DataOptions,
+    vocabularies: Vocabularies,
+    *,
+    earlier: Table | pl.DataFrame | None = None,
+) -> Split:
+    """All samples of an event table as one split, under the ids of an earlier run.
+
+    Args:
+        table: the events, in any order.
+        schema: names of its columns.
+        options: how samples are made; the fractions and moments of the splits do not apply.
+        vocabularies: of the run.
+        earlier: events that come before, which enter histories and are no samples.
+
+    Raises:
+        DataError: if a table fails a check, is not like that of ``vocabularies``, or holds no sample or one class only.
+    """
+    events = events_of_run(table, schema, vocabularies)
+    rows = np.flatnonzero(events.samples(schema))
+    if not len(rows):
+        raise DataError(f"column {shown(schema.label)}: every label is null, so there is no sample")
+    if earlier is not None:
+        before = events_of_run(earlier, schema, vocabularies)
+        rows += before.frame.height
+        events = replace(events, frame=pl.concat([before.frame, events.frame]))
+    known = vocabularies.extended(events.frame)
+    samples = _Samples(events, known, options, popular_rows=events.frame.height)
+    return samples.split(capped(rows, options.max_eval_rows, options.seed, len(PARTS)), len(PARTS), "the samples")
+
+
+def events_of_run(table: Table | pl.DataFrame, schema: Schema, vocabularies: Vocabularies) -> Events:
+    """A checked event table whose values are read as those of an earlier run were.
+
+    Raises:
+        DataError: if the table fails a check, or has other columns or another kind of timestamps than that of the run.
+    """
+    vocabularies.check_schema(schema)
+    table = as_table(table)
+    events = check_events(table, schema, vocabularies.kinds)
+    try:
+        vocabularies.check_clock(events.clock, events.frame[schema.timestamp])
+    except DataError as error:
+        raise DataError(f"{table.name}: {error}") from error
+    return events
+
+
+class _Samples:
+    """Makes splits of rows of an event table.
+
+    Args:
+        events: the events, in the order of time.
+        vocabularies: with every user and item of them.
+        options: how samples are made.
+        popular_rows: negatives are drawn by popularity among so many first events.
+    """
+
+    def __init__(self, events: Events, vocabularies: Vocabularies, options: DataOptions, *, popular_rows: int) -> None:
+        schema = vocabularies.schema
+        self._options = options
+        self._tables = sample_tables(
+            events,
+            events.frame,
+            vocabularies,
+            window=options.window,
+            history=options.history,
+            search_by=options.search_by,
+            search_window=options.search_window,
+        )
+        self._users = vocabularies.users.rows(events.frame[schema.user])
+        self._items = vocabularies.items.rows(events.frame[schema.item])
+        self._times = events.times(schema)
+        self._ends = self._tables.histories.ends(self._users, self._times)
+        self._labels = None if schema.label is None else events.frame[schema.label].to_numpy()
+        self._popular = self._items[:popular_rows]
+
+    def split(self, rows: NDArray[np.intp], part: int, name: str) -> Split:
+        """The samples of the events at ``rows``; draws are those of number ``part``, messages call them ``name``."""
+        options = self._options
+        if self._labels is not None:
+            candidates, labels = self._items[rows], self._labels[rows]
         else:
-            sampler = NegativeSampler(items[: cuts[1]], len(vocabularies.items))
+            sampler = NegativeSampler(self._popular, self._tables.histories.padding_item)
             rng = np.random.default_rng([options.seed, part, 1])
-            negatives = sampler.draw(items[rows], options.negatives, rng)
-            candidates = np.column_stack([items[rows], negatives]).ravel()
+            negatives = sampler.draw(self._items[rows], options.negatives, rng)
+            candidates = np.column_stack([self._items[rows], negatives]).ravel()
             labels = np.tile(np.eye(1, options.negatives + 1, dtype=np.float32)[0], len(rows))
             rows = np.repeat(rows, options.negatives + 1)
-        refuse_one_class(labels, f"{name} part")
-        splits[name] = Split(
-            tables,
-            users=users[rows],
+        refuse_one_class(labels, name)
+        return Split(
+            self._tables,
+            users=self._users[rows],
             items=candidates,
             events=rows.astype(np.int32),
-            history_ends=ends[rows],
+            history_ends=self._ends[rows],
             labels=labels,
-            timestamps=times[rows],
+            timestamps=self._times[rows],
         )
-    return Dataset(vocabularies, **splits, event_count=events.frame.height)
 
 
 def sample_tables(
@@ -151,6 +230,8 @@ def sample_tables(
     history: str,
     search_by: str | None = None,
     search_window: int = 50,
+    new_users: FeatureTable | None = None,
+    new_items: FeatureTable | None = None,
 ) -> SampleTables:
     """The tables that splits share.
 
@@ -162,24 +243,27 @@ def sample_tables(
         history: ``"positive"`` or ``"all"``, see ``DataOptions``.
         search_by: see ``DataOptions``.
         search_window: S.
+        new_users: users without events, whose rows come after those of ``vocabularies``.
+        new_items: items without events, whose rows come after those of ``vocabularies`` and the one of padding.
 
     Raises:
         DataError: if ``search_by`` is no item feature.
     """
     schema, users, items = vocabularies.schema, vocabularies.users, vocabularies.items
+    user_table = FeatureTable(users.ids, users.numbers).joined(new_users)
     frame = events.frame
     if schema.label is not None and history == "positive":
-        frame = frame.filter(pl.col(schema.label).is_null() | (pl.col(schema.label) == 1))
+        frame = frame.filter((frame[schema.label] == 1).fill_null(True))
     histories = Histories(
         users.rows(frame[schema.user]),
         items.rows(frame[schema.item]),
         frame[schema.timestamp].to_numpy(),
-        user_count=len(users),
+        user_count=len(user_table.ids),
         padding_item=len(items),
     )
-    item_table = _with_padding(items)
+    item_table = _with_padding(items).joined(new_items)
     return SampleTables(
-        users=FeatureTable(users.ids, users.numbers),
+        users=user_table,
         items=item_table,
         events=FeatureTable(*vocabularies.encoder.encode(contexts, schema.context_features)),
         histories=histories,
@@ -208,21 +292,25 @@ def _parts(events: Events, schema: Schema, options: DataOptions) -> tuple[NDArra
     """Rows of the events that are samples, and the four rows where the parts begin and end."""
     times, rows = events.times(schema), np.flatnonzero(events.samples(schema))
     if not len(rows):
-        raise DataError(f"column {schema.label!r}: every label is null, so there is no sample")
+        raise DataError(f"column {shown(schema.label)}: every label is null, so there is no sample")
     if options.valid_from is not None and options.test_from is not None:
         valid_from = parse_time(options.valid_from, events.clock, "valid_from")
         test_from = parse_time(options.test_from, events.clock, "test_from")
+        if valid_from >= test_from:
+            raise DataError(
+                f"valid_from must be before test_from, got {options.valid_from!r} and {options.test_from!r}"
+            )
     else:
         tail = (options.valid_fraction + options.test_fraction, options.test_fraction)
         valid_from, test_from = (int(times[rows[int(len(rows) * (1 - share))]]) for share in tail)
     # All events of one moment go to the later part: a cut through a basket would show one half of it to the other.
     cuts = np.array([0, *np.searchsorted(times, [valid_from, test_from]), len(times)])
     counts = np.diff(np.searchsorted(rows, cuts))
-    if valid_from > test_from or counts.min() == 0:
-        shown = ", ".join(f"{name} {count}" for name, count in zip(PARTS, counts, strict=True))
+    if counts.min() == 0:
+        found = ", ".join(f"{name} {count}" for name, count in zip(PARTS, counts, strict=True))
         raise DataError(
-            f"parts: each needs a sample, got {shown} with the validation part from "
-            f"{format_time(valid_from, events.clock)} and the test part from {format_time(test_from, events.clock)}"
+            f"splits: each needs a sample, got {found} with the validation split from "
+            f"{format_time(valid_from, events.clock)} and the test split from {format_time(test_from, events.clock)}"
         )
     return rows, cuts
 
@@ -239,30 +327,9 @@ def refuse_one_class(labels: NDArray[np.float32], where: str) -> None:
     positives = int(labels.sum())
     if positives in (0, len(labels)):
         only = int(positives > 0)
-        raise DataError(f"{where}: all {len(labels)} labels are {only}; a part needs both classes")
+        raise DataError(f"{where}: all {len(labels)} labels are {only}; a split needs both classes")
 
 
 def _with_padding(entities: Entities) -> FeatureTable:
     one_row = ((0, 1), (0, 0))
     return FeatureTable(np.pad(entities.ids, one_row), np.pad(entities.numbers, one_row))
-
-
-def _describe(split: Split, clock: Clock | None) -> dict[str, object]:
-    counts: dict[str, object] = {
-        "rows": len(split),
-        "positives": int(split.labels.sum(dtype=np.float64)),
-        "users": len(np.unique(split.users)),
-    }
-    if clock is None:
-        return counts
-    first, last = int(split.timestamps[0]), int(split.timestamps[-1])
-    _, unseen = split.unseen()
-    return {
-        **counts,
-        "unseen_items": {
-            "positives": round(float(unseen[split.labels == 1].mean()), 4),
-            "negatives": round(float(unseen[split.labels == 0].mean()), 4),
-        },
-        "first": format_time(first, clock),
-        "last": format_time(last, clock),
-    }

@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lmn_model.data.events import check_labels, read_table
+from lmn_model.data.events import check_labels
 from lmn_model.data.schema import DataError
+from lmn_model.data.tables import Table, check_columns, read_table
 
 LABEL, USER, ITEM, LENGTH, USER_ID, HISTORY = (
     "label",
@@ -129,7 +130,7 @@ def read_samples(
     if context_names is None:
         context_names = tuple(name for name in frame.columns if name not in (*_META, USER_ID))
     try:
-        labels = check_labels(frame[LABEL])
+        labels = check_labels(frame[LABEL], Table(frame).place)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     if count := labels.null_count():
@@ -168,10 +169,8 @@ def read_sizes(path: Path) -> Mapping[str, int]:
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    frame = read_table(path)
-    for name in columns:
-        if name not in frame.columns:
-            raise DataError(f"{path}: no column {name!r}; the columns are {', '.join(frame.columns)}")
+    frame = read_table(path).frame
+    check_columns(frame.columns, columns, str(path))
     if frame.is_empty():
         raise DataError(f"{path}: the table is empty")
     return frame

@@ -1,13 +1,17 @@
-"""Which column of an event table plays which part.
+"""Which column of an event table plays which part, and how its values are read.
 
 A table of events is all that training needs. A ``Schema`` names its columns, and every check of a table reports a
-``DataError`` that names the column, so that a mistake in a file is found by its owner and not in a stack trace.
+``DataError`` that names the column, so that a mistake in a file is found by its owner and not in a stack trace. The
+schema is saved with a run, so that a value means the same in every later file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+from lmn_model.wording import did_you_mean, shown
 
 
 class DataError(ValueError):
@@ -16,7 +20,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Schema:
-    """Names of the columns of an event table.
+    """Names of the columns of an event table, and what its values mean where their types do not say it.
 
     Args:
         user: column of user ids, text or integers.
@@ -27,11 +31,16 @@ class Schema:
         user_features: columns that describe the user. One value a user is kept: the last of the training part.
         item_features: columns that describe the item, kept in the same way.
         context_features: columns that describe the event itself, such as the hour or the device.
-
-    Feature columns of float or decimal type are numeric; every other type is categorical.
+        numeric: feature columns whose values are measures, whatever they look like.
+        categorical: feature columns whose values are names, whatever they look like. What neither names is decided
+            by :mod:`lmn_model.data.kinds` from the training file.
+        time_format: format of text times, as in ``datetime.strptime`` (``"%d/%m/%Y %H:%M"``); None reads ISO 8601 and
+            integers alone.
+        missing_numbers: ``"refuse"`` raises for a numeric feature without a value; ``"indicator"`` reads the mean and
+            adds a numeric feature that is 1 where the value is missing.
 
     Raises:
-        DataError: if a column plays two parts, or a name is empty.
+        DataError: if a column plays two parts, a name is empty, or ``numeric`` or ``categorical`` names no feature.
     """
 
     user: str = "user_id"
@@ -41,9 +50,13 @@ class Schema:
     user_features: tuple[str, ...] = ()
     item_features: tuple[str, ...] = ()
     context_features: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    time_format: str | None = None
+    missing_numbers: Literal["refuse", "indicator"] = "refuse"
 
     def __post_init__(self) -> None:
-        for name in ("user_features", "item_features", "context_features"):
+        for name in ("user_features", "item_features", "context_features", "numeric", "categorical"):
             value = getattr(self, name)
             if isinstance(value, str):
                 raise DataError(f"schema: {name} must be a list of column names, got the text {value!r}")
@@ -53,8 +66,17 @@ class Schema:
             if not isinstance(column, str) or not column:
                 raise DataError(f"schema: a column name must be a text that is not empty, got {column!r}")
             if column in seen:
-                raise DataError(f"schema: column {column!r} is named twice; a column plays one part")
+                raise DataError(f"schema: column {shown(column)} is named twice; a column plays one part")
             seen.add(column)
+        for name in ("numeric", "categorical"):
+            for column in getattr(self, name):
+                if column not in self.features:
+                    near = did_you_mean(str(column), self.features)
+                    raise DataError(f"{name}: must name feature columns, got {shown(column)}{near}")
+        if both := set(self.numeric) & set(self.categorical):
+            raise DataError(f"numeric and categorical: a column has one kind, but both name {shown(min(both))}")
+        if self.missing_numbers not in ("refuse", "indicator"):
+            raise DataError(f"missing_numbers must be 'refuse' or 'indicator', got {self.missing_numbers!r}")
 
     @property
     def columns(self) -> tuple[str, ...]:

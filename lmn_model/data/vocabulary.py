@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lmn_model.data.features import FIRST_KNOWN, UNSEEN
 from lmn_model.data.schema import DataError
+from lmn_model.wording import shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +45,22 @@ class Scale:
 
     @classmethod
     def fit(cls, column: pl.Series) -> Scale:
-        """Mean and standard deviation of float64 values that are finite."""
-        values = column.to_numpy()
+        """Mean and standard deviation of the float64 values that are not null.
+
+        Raises:
+            DataError: if there is none.
+        """
+        values = column.drop_nulls().to_numpy()
+        if not len(values):
+            raise DataError(
+                f"column {shown(column.name)}: a numeric feature must have numbers in the training split, got none"
+            )
         with np.errstate(over="ignore", invalid="ignore"):  # apply() refuses what a scale cannot hold
             mean, deviation = float(values.mean()), float(values.std())
         return cls(mean, deviation if deviation > 0 else 1.0)
 
     def apply(self, column: pl.Series) -> NDArray[np.float32]:
-        """The column in standard units, float32 [R]; null, which only a history-only event may hold, gives 0.
+        """The column in standard units, float32 [R]; null gives 0, the mean.
 
         Raises:
             DataError: if a finite number is so far from those of training that float32 cannot hold it.
@@ -60,7 +69,7 @@ class Scale:
         far = column.filter(column.is_finite() & ~scaled.is_finite())
         if len(far):
             raise DataError(
-                f"column {column.name!r}: {far[0]!r} in standard units, mean {self.mean:g} and deviation "
+                f"column {shown(column.name)}: {far[0]!r} in standard units, mean {self.mean:g} and deviation "
                 f"{self.deviation:g} in training, is no finite float32"
             )
         return scaled.fill_null(0.0).to_numpy()
@@ -68,10 +77,29 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """Vocabularies and scales of all feature columns, by column."""
+    """Vocabularies and scales of all feature columns, by column.
+
+    Args:
+        vocabularies: of the categorical columns.
+        scales: of the numeric columns.
+        indicators: whether each numeric column is followed by one that is 1 where its value is missing, else 0.
+    """
 
     vocabularies: Mapping[str, Vocabulary]
     scales: Mapping[str, Scale]
+    indicators: bool = False
+
+    def numbers_of(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the numbers that ``encode`` makes of ``columns``, in its order."""
+        numeric = [name for name in columns if name in self.scales]
+        return tuple(
+            each for name in numeric for each in ((name, f"{name} is missing") if self.indicators else (name,))
+        )
+
+    def unknown(self, columns: tuple[str, ...]) -> NDArray[np.float32]:
+        """Numbers of a user or an item that nothing is known of, float32 [X]: all average, all missing."""
+        numeric = sum(name in self.scales for name in columns)
+        return np.tile(np.array([0, 1] if self.indicators else [0], dtype=np.float32), numeric)
 
     def encode(self, frame: pl.DataFrame, columns: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids and numbers of checked columns, in the order of ``columns``.
@@ -80,11 +108,18 @@ class Encoder:
             int64 [R, F] of the categorical columns, float32 [R, X] of the numeric ones.
         """
         categorical = [name for name in columns if name in self.vocabularies]
-        numeric = [name for name in columns if name in self.scales]
         ids = np.empty((frame.height, len(categorical)), dtype=np.int64)
         for place, name in enumerate(categorical):
             ids[:, place] = self.vocabularies[name].encode(frame[name])
-        numbers = np.empty((frame.height, len(numeric)), dtype=np.float32)
-        for place, name in enumerate(numeric):
-            numbers[:, place] = self.scales[name].apply(frame[name])
-        return ids, numbers
+        numbers = [
+            column
+            for name in columns
+            if name in self.scales
+            for column in (
+                self.scales[name].apply(frame[name]),
+                *([frame[name].is_null().to_numpy()] if self.indicators else []),
+            )
+        ]
+        if not numbers:
+            return ids, np.empty((frame.height, 0), dtype=np.float32)
+        return ids, np.stack(numbers, axis=1).astype(np.float32, copy=False)

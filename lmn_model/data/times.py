@@ -1,0 +1,215 @@
+"""Times of a table as int64, without guessing: datetimes, ISO text, integers, or text of a format that is given.
+
+Day and month cannot be told apart by looking at ``05/11/2020``, so nothing but ISO 8601 is read without a format.
+Integers keep their unit, whatever it is; seconds, milliseconds and microseconds since 1970 are told apart by their
+size, so that a later file in another unit is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Literal
+
+import polars as pl
+
+from lmn_model.data.schema import DataError
+from lmn_model.wording import shown
+
+Clock = Literal["datetime", "integer"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_ISO_LOCAL = (
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M:%S%.f",
+    "%Y-%m-%d",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%dT%H:%M",
+)
+_ISO_ZONED = tuple(f"{time}%#z" for time in _ISO_LOCAL if "%H" in time)
+_FIRST_YEAR = datetime(1000, 1, 1)  # "12-11-20" is a two-digit year in some order, not the year 12
+_UNITS = ((10**17, "nanoseconds"), (10**14, "microseconds"), (10**11, "milliseconds"), (10**8, "seconds"))
+
+
+def check_times(
+    column: pl.Series, place: Callable[[int], str], time_format: str | None = None
+) -> tuple[Clock, pl.Series]:
+    """Times as int64 and what they were.
+
+    Args:
+        column: integers, dates, datetimes (without a zone in UTC), or text: ISO 8601, integers, or ``time_format``.
+        place: where a row stands, for messages.
+        time_format: see ``Schema``; it applies to text and integers.
+
+    Returns:
+        The clock, and int64: microseconds since 1970 in UTC of datetimes, the integers themselves otherwise.
+
+    Raises:
+        DataError: for null, types that are no time, text of another form, times with and without a zone in one column,
+            and integers in more than one unit.
+    """
+    if count := column.null_count():
+        row = column.is_null().arg_max() or 0
+        raise DataError(
+            f"column {shown(column.name)}: timestamps must not be null or empty, got {count} such rows, "
+            f"the first in {place(row)}"
+        )
+    if column.dtype in (pl.Categorical, pl.Enum) or (column.dtype.is_integer() and time_format is not None):
+        column = column.cast(pl.String)
+    if column.dtype == pl.String:
+        return _from_text(column, place, time_format)
+    if column.dtype.is_integer():
+        whole = column.cast(pl.Int64, strict=False)
+        if count := whole.null_count():
+            raise DataError(f"column {shown(column.name)}: timestamps must fit in 64 bits with a sign, {count} do not")
+        return "integer", _of_one_unit(whole, place)
+    if column.dtype == pl.Date:
+        return "datetime", column.cast(pl.Datetime("us")).to_physical()
+    if column.dtype == pl.Datetime:
+        return "datetime", column.dt.cast_time_unit("us").to_physical()
+    raise DataError(
+        f"column {shown(column.name)}: timestamps must be datetimes, dates, integers or ISO text, "
+        f"got {column.dtype} such as {shown(column[0])}"
+    )
+
+
+def _from_text(column: pl.Series, place: Callable[[int], str], time_format: str | None) -> tuple[Clock, pl.Series]:
+    if time_format is not None:
+        times = _parsed(column, time_format)
+        _refuse_unread(column, times, place, f"must have the format {time_format!r}")
+        return "datetime", times.to_physical()
+    whole = column.cast(pl.Int64, strict=False)
+    if not whole.null_count():
+        return "integer", _of_one_unit(whole, place)
+    local, zoned = _iso(column, _ISO_LOCAL), None
+    if local.null_count():
+        zoned = _iso(column.filter(local.is_null()), _ISO_ZONED)
+        unread = local.is_null()
+        if zoned.null_count() < len(zoned) < len(column):
+            row = unread.arg_max() or 0
+            raise DataError(
+                f"column {shown(column.name)}: {place(row)}: some timestamps name a zone and some do not; "
+                f"the first that does is {shown(column[row])}"
+            )
+        if len(zoned) == len(column):
+            local = zoned
+    _refuse_unread(column, local, place, "must be ISO 8601 (2024-01-31, 2024-01-31 12:30:00) or integers")
+    return "datetime", local.to_physical()
+
+
+def _iso(column: pl.Series, formats: tuple[str, ...]) -> pl.Series:
+    """Datetimes of a text column in any of the formats, null where none fits."""
+    times = _parsed(column, formats[0])
+    for each in formats[1:]:
+        rest = times.is_null()
+        if not rest.any():
+            break
+        # Most columns are of one form: what the first row fits is tried on all that are left at once.
+        times = times.scatter(rest.arg_true(), _parsed(column.filter(rest), each))
+    return times.scatter((times < _FIRST_YEAR).arg_true(), None)
+
+
+def _parsed(column: pl.Series, time_format: str) -> pl.Series:
+    """Datetimes in UTC, in microseconds, without a zone; null where the format does not fit."""
+    try:
+        times = column.str.to_datetime(time_format, strict=False, time_unit="us")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"time_format: must be a format as in datetime.strptime, got {time_format!r}: {str(error).splitlines()[0]}"
+        ) from error
+    return times.dt.replace_time_zone(None)
+
+
+def _refuse_unread(column: pl.Series, times: pl.Series, place: Callable[[int], str], wanted: str) -> None:
+    if not (count := times.null_count()):
+        return
+    row = times.is_null().arg_max() or 0
+    raise DataError(
+        f"column {shown(column.name)}: {place(row)}: timestamps {wanted}, got {shown(column[row])} "
+        f"({count} of {len(column)} rows); --time-format says what they are, such as '%d/%m/%Y %H:%M'"
+    )
+
+
+def unit_of(value: int) -> str | None:
+    """The unit of an integer time since 1970, by its size; None for a counter or a time before 1973."""
+    return next((unit for least, unit in _UNITS if abs(value) >= least), None)
+
+
+def _of_one_unit(whole: pl.Series, place: Callable[[int], str]) -> pl.Series:
+    if not len(whole):
+        return whole
+    units = []
+    for row in (whole.arg_min() or 0, whole.arg_max() or 0):
+        units.append((unit_of(whole[row]), row))
+    (least, early), (most, late) = units
+    if least is not None and most is not None and least != most:
+        raise DataError(
+            f"column {shown(whole.name)}: timestamps must have one unit, but {whole[early]} in {place(early)} looks "
+            f"like {least} and {whole[late]} in {place(late)} like {most}"
+        )
+    return whole
+
+
+def check_unit(times: pl.Series, known: tuple[int, int] | None) -> None:
+    """Raise DataError if integer times have another unit than those of the training split.
+
+    Args:
+        times: int64.
+        known: first and last time of the training split; None if the run did not keep them.
+    """
+    if known is None or not len(times):
+        return
+    run, here = unit_of(known[1]), unit_of(int(times.max()))  # type: ignore[arg-type]
+    if run != here:
+        names = {None: "small integers, such as a counter"}
+        raise DataError(
+            f"column {shown(times.name)}: timestamps must have the unit of the run's, {names.get(run, run)} such as "
+            f"{known[1]}, got {names.get(here, here)} such as {times.max()}"
+        )
+
+
+def parse_time(value: str | int, clock: Clock, name: str) -> int:
+    """A moment from the settings on the clock of the table.
+
+    Args:
+        value: ISO text such as ``"2022-05-01"`` or ``"2022-05-01T12:00:00"`` (UTC unless it names its zone) for a table
+            with datetimes; an integer, as a number or as text, for a table with integers.
+        clock: the clock of the table.
+        name: the setting, for the message.
+
+    Raises:
+        DataError: if the value does not fit the clock.
+    """
+    if clock == "integer":
+        try:
+            return int(value)
+        except ValueError:
+            raise DataError(f"{name}: the timestamps are integers, so it must be an integer, got {value!r}") from None
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError:
+        message = f"{name}: the timestamps are datetimes, so it must be ISO text such as 2022-05-01, got {value!r}"
+        raise DataError(message) from None
+    zoned = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+    return (zoned - _EPOCH) // timedelta(microseconds=1)
+
+
+def format_time(value: int, clock: Clock) -> str | int:
+    """A moment for people: ISO text, or the integer that it is."""
+    if clock == "integer":
+        return value
+    return (_EPOCH + timedelta(microseconds=value)).replace(tzinfo=None).isoformat()
+
+
+def time_in_words(value: int, clock: Clock) -> str:
+    """A moment for a log: ISO text; of an integer that looks like a time since 1970 both."""
+    unit = unit_of(value) if clock == "integer" else None
+    if unit is None:
+        return str(format_time(value, clock))
+    scale = {"seconds": 10**6, "milliseconds": 10**3, "microseconds": 1, "nanoseconds": 1e-3}[unit]
+    try:
+        return f"{value} ({format_time(int(value * scale), 'datetime')} if these are {unit})"
+    except OverflowError:
+        return str(value)
