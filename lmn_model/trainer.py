@@ -19,6 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lmn_model.baseline import baseline_metrics
 from lmn_model.catch_up import catch_up
 from lmn_model.checkpoint import CheckpointError
 from lmn_model.ctr_model import CTRModel
@@ -79,6 +80,7 @@ class Trainer:
         model = build_model(dataset.features, settings.model).to(device)
         self.state = RunState(model, Optimizers(model, settings.training), device, self._count_reads(model))
         self.steps_per_epoch = -(-len(dataset.train) // settings.training.batch_size)
+        self._baseline: dict[str, Any] = {"valid": baseline_metrics(dataset.train, [], dataset.valid), "test": None}
         self._environment = describe_environment(device)
         self._saved_at = time.monotonic()
         self._drawn_at = -math.inf
@@ -120,6 +122,12 @@ class Trainer:
             logger.info("%d events before the test part were written into the memory", events)
         found = evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
         logger.info("best at step %d: test %s", best["step"], _in_words(found))
+        baseline = baseline_metrics(self.dataset.train, [self.dataset.valid], self.dataset.test)
+        self._baseline["test"] = baseline
+        logger.info("the rates of item and user alone, without a model: test %s", _in_words(baseline))
+        for warning in self.dataset.warnings():
+            if warning.startswith("test split"):
+                logger.warning("warning: %s", warning)
         return self._write_metrics("finished", {"best": best, "test": found})
 
     def _run_epoch(self, stop: threading.Event) -> None:
@@ -327,6 +335,8 @@ class Trainer:
                 "stopped_early": progress.stopped,
                 "parameters": self.state.model.parameter_counts(),
                 "data": self.dataset.describe(),
+                "warnings": self.dataset.warnings(),
+                "baseline": self._baseline,
                 "evaluations": progress.evaluations,
                 "curve": progress.curve,
             },

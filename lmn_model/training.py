@@ -13,6 +13,7 @@ import torch
 
 from lmn_model.data import Dataset
 from lmn_model.evaluation import check_backend, choose_device, open_dataset
+from lmn_model.notices import columns_in_words, without_effect
 from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.settings import Settings
@@ -87,7 +88,15 @@ def _train(
                 trainer.restore()
             else:
                 dataset.vocabularies.save(folder.root)
+            _log_notices(settings, dataset)
             return trainer.run(test)
+
+
+def _log_notices(settings: Settings, dataset: Dataset) -> None:
+    if (columns := columns_in_words(dataset)) is not None:
+        logger.info("%s", columns)
+    for notice in (*without_effect(settings, dataset), *dataset.warnings()):
+        logger.warning("warning: %s", notice)
 
 
 def _is_whole(results: dict[str, Any], settings: Settings, test: bool) -> bool:

@@ -32,7 +32,8 @@ class Histories:
         padding_item: int,
     ) -> None:
         order = np.lexsort((timestamps, users))
-        self._times = np.unique(timestamps)
+        moments = np.sort(timestamps)  # np.unique hashes, which is slower where most are sorted already
+        self._times = moments[np.append(True, moments[1:] != moments[:-1])[: len(moments)]]
         self._keys = self._key(users[order], np.searchsorted(self._times, timestamps[order]))
         # One more element, the padding item, is what every position before a user's first event points at.
         self._items = np.append(items[order], padding_item).astype(np.int32)

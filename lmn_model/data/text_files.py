@@ -89,7 +89,6 @@ def read_text(path: Path, header: Sequence[str], columns: Sequence[str]) -> pl.D
     )
     parse = pa.csv.ParseOptions(delimiter=separator_of(path), newlines_in_values=True)
     read = pa.csv.ReadOptions(block_size=BLOCK_BYTES)
-    size = path.stat().st_size
     batches: list[pa.RecordBatch] = []
     logged = time.monotonic()
     try:
@@ -104,7 +103,7 @@ def read_text(path: Path, header: Sequence[str], columns: Sequence[str]) -> pl.D
                 rows += batch.num_rows
                 if time.monotonic() - logged >= PROGRESS_SECONDS:
                     logged = time.monotonic()
-                    logger.info("reading %s: %d %%, %s rows", path, 100 * raw.tell() // max(size, 1), f"{rows:,}")
+                    logger.info("reading %s: %s rows", path, f"{rows:,}")
     except pa.ArrowInvalid as error:
         raise DataError(_diagnosis(path, header, columns) or f"{path}: cannot be read: {_short(str(error))}") from error
     table = pa.Table.from_batches(batches, schema)
