@@ -13,7 +13,7 @@ import numpy as np
 from lmn_model.catch_up import catch_up
 from lmn_model.data import DataError, Dataset, Split, Table, Vocabularies, load_dataset, load_samples, load_source
 from lmn_model.data.times import check_times, time_in_words
-from lmn_model.evaluation import LoadedRun, data_fingerprint, evaluate_split, load_run, open_dataset
+from lmn_model.evaluation import LoadedRun, data_fingerprint, evaluate_split, load_run, open_dataset, same_data
 from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder
 from lmn_model.settings import DataSettings, SettingsError
@@ -83,7 +83,7 @@ def _own_split(root: Path | str, run: LoadedRun, part: Literal["valid", "test"],
 def _warn_of_change(run: LoadedRun, dataset: Dataset, path: str | None) -> bool:
     """Whether the data are not those that the run was trained on; a warning says what follows from it."""
     found = data_fingerprint(dataset)
-    if found == run.data:
+    if same_data(run.data, found):
         return False
     what = "the data of the run have changed since training" if path is None else f"{path}: not the data of the run"
     memory = (
@@ -103,7 +103,7 @@ def _difference(trained: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     sizes = [
         f"{'events' if name == 'tables' else f'{name} split'}: {trained[name][0]:,} rows in training, {count:,} here"
         for name, (count, _) in found.items()
-        if trained[name][0] != count
+        if name != "numbers" and trained[name][0] != count
     ]
     return "; ".join(sizes) or "as many rows, other values"
 
@@ -121,7 +121,7 @@ def _other_events(root: Path | str, run: LoadedRun, data: DataSettings) -> Split
     if not isinstance(vocabularies, Vocabularies):
         raise DataError("split 'all': the run was trained on prepared rows")
     table, schema = load_source(data.dataset, data.path, **data.columns())
-    times = check_times(table.frame[schema.timestamp], table.place, schema.time_format)[1].to_numpy()
+    times = check_times(table.column(schema.timestamp), schema.time_format)[1].to_numpy()
     if vocabularies.times is not None and (count := int((times <= vocabularies.times[1]).sum())):
         logger.warning(
             "%s: %d of %d rows are not later than the run's training split, which ends at %s; the model may have "
@@ -158,7 +158,7 @@ def _own_events(run: LoadedRun) -> _Own | None:
     try:
         table, schema = load_source(data.dataset, data.path, **data.columns())
         dataset = load_dataset(table, schema, data.options(), vocabularies=run.vocabularies)  # type: ignore[arg-type]
-        times = check_times(table.frame[schema.timestamp], table.place, schema.time_format)[1]
+        times = check_times(table.column(schema.timestamp), schema.time_format)[1]
     except DataError as error:
         logger.warning("the run's own events cannot be read, so they are not in the histories: %s", error)
         return None

@@ -17,7 +17,7 @@ from lmn_model.catch_up import catch_up
 from lmn_model.checkpoint import open_checkpoint
 from lmn_model.data import DataError, Dataset, RowFeatures, Vocabularies
 from lmn_model.data.features import FIRST_KNOWN, PADDING
-from lmn_model.evaluation import data_fingerprint, load_run, open_dataset
+from lmn_model.evaluation import data_fingerprint, load_run, open_dataset, same_data
 from lmn_model.factored_memory import FactoredMemoryNetwork
 from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder, RunFolderError
@@ -120,7 +120,7 @@ def read_contents(
         dataset = open_dataset(data, vocabularies)
         with open_checkpoint(folder.best) as file:
             trained_on = file.metadata.get("data")
-        if trained_on not in (None, data_fingerprint(dataset)):
+        if trained_on is not None and not same_data(trained_on, data_fingerprint(dataset)):
             raise DataError(f"{path or data.path or data.dataset}: these are not the data that {folder} was trained on")
         catch_up(folder.best, model, settings.training, dataset, on)
         model.eval()

@@ -23,7 +23,7 @@ from lmn_model.data.row_features import RowFeatures
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.search import HardSearch
 from lmn_model.data.splits import FeatureTable, SampleTables, Split
-from lmn_model.data.tables import Table, as_table
+from lmn_model.data.tables import Table, as_table, column_of
 from lmn_model.data.times import Clock, format_time, parse_time
 from lmn_model.data.vocabularies import Vocabularies
 from lmn_model.wording import shown
@@ -162,7 +162,7 @@ def events_of_run(table: Table | pl.DataFrame, schema: Schema, vocabularies: Voc
     table = as_table(table)
     events = check_events(table, schema, vocabularies.kinds)
     try:
-        vocabularies.check_clock(events.clock, events.frame[schema.timestamp])
+        vocabularies.check_clock(events.clock, column_of(events.frame, schema.timestamp))
     except DataError as error:
         raise DataError(f"{table.name}: {error}") from error
     return events
@@ -190,11 +190,11 @@ class _Samples:
             search_by=options.search_by,
             search_window=options.search_window,
         )
-        self._users = vocabularies.users.rows(events.frame[schema.user])
-        self._items = vocabularies.items.rows(events.frame[schema.item])
+        self._users = vocabularies.users.rows(column_of(events.frame, schema.user))
+        self._items = vocabularies.items.rows(column_of(events.frame, schema.item))
         self._times = events.times(schema)
         self._ends = self._tables.histories.ends(self._users, self._times)
-        self._labels = None if schema.label is None else events.frame[schema.label].to_numpy()
+        self._labels = None if schema.label is None else column_of(events.frame, schema.label).to_numpy()
         self._popular = self._items[:popular_rows]
 
     def split(self, rows: NDArray[np.intp], part: int, name: str) -> Split:
@@ -253,11 +253,11 @@ def sample_tables(
     user_table = FeatureTable(users.ids, users.numbers).joined(new_users)
     frame = events.frame
     if schema.label is not None and history == "positive":
-        frame = frame.filter((frame[schema.label] == 1).fill_null(True))
+        frame = frame.filter((column_of(frame, schema.label) == 1).fill_null(True))
     histories = Histories(
-        users.rows(frame[schema.user]),
-        items.rows(frame[schema.item]),
-        frame[schema.timestamp].to_numpy(),
+        users.rows(column_of(frame, schema.user)),
+        items.rows(column_of(frame, schema.item)),
+        column_of(frame, schema.timestamp).to_numpy(),
         user_count=len(user_table.ids),
         padding_item=len(items),
     )

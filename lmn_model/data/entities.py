@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lmn_model.data.tables import column_of
 from lmn_model.data.vocabulary import Encoder
 
 
@@ -39,7 +40,7 @@ class Entities:
     @classmethod
     def describe(cls, frame: pl.DataFrame, columns: tuple[str, ...], encoder: Encoder) -> Entities:
         """Encode a table with one row for each key, which ``columns`` names first."""
-        return cls(columns, frame[columns[0]], *encoder.encode(frame, columns))
+        return cls(columns, column_of(frame, columns[0]), *encoder.encode(frame, columns))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -56,7 +57,7 @@ class Entities:
 
     def extended(self, frame: pl.DataFrame, encoder: Encoder) -> Entities:
         """These and the new ones of an event table in the order of time, each with the features of its first row."""
-        rows = first_rows(frame[self.columns[0]], self.keys)
+        rows = first_rows(column_of(frame, self.columns[0]), self.keys)
         added = Entities.describe(frame[rows], self.columns, encoder)
         return Entities(
             columns=self.columns,
@@ -72,7 +73,7 @@ class Entities:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], columns: tuple[str, ...]) -> Entities:
         """Rebuild from ``to_dict``, with the names of ``columns``."""
-        keys = pl.Series(columns[0], plain["keys"], dtype=pl.String)
+        keys = pl.Series(plain["keys"], dtype=pl.String)
         ids = np.array(plain["ids"], dtype=np.int64).reshape(len(plain["ids"]), len(keys))
         numbers = np.array(plain["numbers"], dtype=np.float32).reshape(len(plain["numbers"]), len(keys))
         return cls(columns, keys, np.ascontiguousarray(ids.T), np.ascontiguousarray(numbers.T))

@@ -7,7 +7,7 @@ checks nor converts. Ids become text because 17 in a parquet file and "17" in a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lmn_model.data.kinds import Kind, check_feature, kinds_of
 from lmn_model.data.schema import DataError, Schema
-from lmn_model.data.tables import Table, check_columns
+from lmn_model.data.tables import Column, Table, check_columns, column_of
 from lmn_model.data.times import Clock, check_times
 from lmn_model.wording import shown
 
@@ -38,13 +38,13 @@ class Events:
 
     def times(self, schema: Schema) -> NDArray[np.int64]:
         """Timestamps, int64 [E]."""
-        return self.frame[schema.timestamp].to_numpy()
+        return column_of(self.frame, schema.timestamp).to_numpy()
 
     def samples(self, schema: Schema) -> NDArray[np.bool_]:
         """Which events are samples, bool [E]: all, or those with a label."""
         if schema.label is None:
             return np.ones(self.frame.height, dtype=np.bool_)
-        return self.frame[schema.label].is_not_null().to_numpy()
+        return column_of(self.frame, schema.label).is_not_null().to_numpy()
 
 
 def check_events(table: Table, schema: Schema, kinds: Mapping[str, Kind] | None = None) -> Events:
@@ -60,22 +60,22 @@ def check_events(table: Table, schema: Schema, kinds: Mapping[str, Kind] | None 
             label is neither 0, 1 nor null; if a numeric feature holds no number (a context feature may be missing
             where the event has no label); if the kind of a feature cannot be decided.
     """
-    frame, place = table.frame, table.place
-    check_columns(frame.columns, schema.columns, table.name)
-    if frame.is_empty():
+    check_columns(table.frame.columns, schema.columns, table.name)
+    if table.frame.is_empty():
         raise DataError(f"{table.name}: the table is empty")
     try:
-        clock, times = check_times(frame[schema.timestamp], place, schema.time_format)
-        columns = [check_ids(frame[schema.user], place), check_ids(frame[schema.item], place), times]
+        clock, times = check_times(table.column(schema.timestamp), schema.time_format)
+        columns = {name: check_ids(table.column(name)) for name in (schema.user, schema.item)}
+        columns[schema.timestamp] = times
         labelled = None
         if schema.label is not None:
-            columns.append(check_labels(frame[schema.label], place))
-            labelled = columns[-1].is_not_null()
-        kinds = kinds_of(frame, schema, table.untyped, place) if kinds is None else kinds
+            columns[schema.label] = labels = check_labels(table.column(schema.label))
+            labelled = labels.is_not_null()
+        kinds = kinds_of(table, schema) if kinds is None else kinds
         for name in schema.features:
             checked = labelled if name in schema.context_features else None
-            columns.append(
-                check_feature(frame[name], kinds[name], place, missing=schema.missing_numbers, checked_rows=checked)
+            columns[name] = check_feature(
+                table.column(name), kinds[name], missing=schema.missing_numbers, checked_rows=checked
             )
     except DataError as error:
         raise DataError(f"{table.name}: {error}") from error
@@ -83,36 +83,35 @@ def check_events(table: Table, schema: Schema, kinds: Mapping[str, Kind] | None 
     return Events(frame=pl.DataFrame(columns)[order], clock=clock, kinds=dict(kinds))
 
 
-def check_ids(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
+def check_ids(column: Column) -> pl.Series:
     """Ids as text. Raises DataError for null and for types other than text and integer."""
-    if not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical, pl.Enum)):
-        raise DataError(f"column {shown(column.name)}: ids must be text or integers, got {column.dtype}")
-    if count := column.null_count():
-        row = column.is_null().arg_max() or 0
+    values = column.values
+    if not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical, pl.Enum)):
+        raise DataError(f"column {shown(column.name)}: ids must be text or integers, got {values.dtype}")
+    if count := values.null_count():
         raise DataError(
             f"column {shown(column.name)}: ids must not be null or empty, got null in {count} rows, "
-            f"the first in {place(row)}"
+            f"the first in {column.at(values.is_null())}"
         )
-    return column.cast(pl.String)
+    return values.cast(pl.String)
 
 
-def check_labels(column: pl.Series, place: Callable[[int], str]) -> pl.Series:
+def check_labels(column: Column) -> pl.Series:
     """Labels as float32, null where the event is history only. Raises DataError for any value but 0, 1 and null."""
-    dtype = column.dtype
-    if dtype in (pl.String, pl.Categorical, pl.Enum):
-        text = column.cast(pl.String).str.strip_chars().str.to_lowercase()
+    values = column.values
+    if values.dtype in (pl.String, pl.Categorical, pl.Enum):
+        text = values.cast(pl.String).str.strip_chars().str.to_lowercase()
         numbers = text.replace({"true": "1", "false": "0", "": None}).cast(pl.Float64, strict=False)
         wrong = text.is_not_null() & (text != "") & ~numbers.is_in([0.0, 1.0]).fill_null(False)
-    elif dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
-        numbers = column.cast(pl.Float64)
+    elif values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null):
+        numbers = values.cast(pl.Float64)
         wrong = ~numbers.is_in([0.0, 1.0]).fill_null(True)
     else:
-        raise DataError(f"column {shown(column.name)}: labels must be 0 or 1, got {dtype}")
+        raise DataError(f"column {shown(column.name)}: labels must be 0 or 1, got {values.dtype}")
     if count := int(wrong.sum()):
-        row = wrong.arg_max() or 0
-        values = ", ".join(shown(value) for value in column.filter(wrong).unique(maintain_order=True).head(5))
+        found = ", ".join(shown(value) for value in values.filter(wrong).unique(maintain_order=True).head(5))
         raise DataError(
             f"column {shown(column.name)}: labels must be 0 or 1, or empty for an event that is no sample, got "
-            f"{values} in {count} rows, the first in {place(row)}"
+            f"{found} in {count} rows, the first in {column.at(wrong)}"
         )
-    return numbers.cast(pl.Float32).alias(column.name)
+    return numbers.cast(pl.Float32)

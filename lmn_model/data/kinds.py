@@ -9,12 +9,12 @@ taken as names, one ``NA`` among prices would make thousands of categories of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Literal
 
 import polars as pl
 
 from lmn_model.data.schema import DataError, Schema
+from lmn_model.data.tables import Column, Table
 from lmn_model.wording import shown
 
 Kind = Literal["categorical", "numeric"]
@@ -27,14 +27,13 @@ MAJORITY = 0.5
 """A column with more than this share of numbers among its distinct values is taken for a column of numbers."""
 
 
-def kind_of(column: pl.Series, schema: Schema, untyped: bool, place: Callable[[int], str]) -> Kind:
+def kind_of(column: Column, schema: Schema, untyped: bool) -> Kind:
     """The kind of a feature column of the training table.
 
     Args:
         column: the values.
         schema: may say it.
         untyped: whether the values are text because the file has no types.
-        place: where a row stands, for messages.
 
     Raises:
         DataError: if the text is neither all numbers nor clearly something else.
@@ -43,15 +42,16 @@ def kind_of(column: pl.Series, schema: Schema, untyped: bool, place: Callable[[i
         return "numeric"
     if column.name in schema.categorical:
         return "categorical"
-    if column.dtype.is_float() or column.dtype.is_decimal():
+    dtype = column.values.dtype
+    if dtype.is_float() or dtype.is_decimal():
         return "numeric"
-    if untyped and column.dtype == pl.String:
-        return _kind_of_text(column, place)
+    if untyped and dtype == pl.String:
+        return _kind_of_text(column)
     return "categorical"
 
 
-def _kind_of_text(column: pl.Series, place: Callable[[int], str]) -> Kind:
-    values = column.unique().drop_nulls()
+def _kind_of_text(column: Column) -> Kind:
+    values = column.values.unique().drop_nulls()
     values = values.filter(~is_missing(values))
     if not len(values):
         return "categorical"
@@ -61,20 +61,19 @@ def _kind_of_text(column: pl.Series, place: Callable[[int], str]) -> Kind:
     if count == len(values):
         return "numeric" if fractional else "categorical"
     if fractional and count > MAJORITY * len(values):
-        _ask(column, values.filter(numbers.is_null()), place, f"{count} of its {len(values)} values are numbers")
+        _ask(column, values.filter(numbers.is_null()), f"{count} of its {len(values)} values are numbers")
     other = values.str.contains(_OTHER_NUMBER) & (numbers.is_null() | values.str.contains(".", literal=True))
     if other.sum() > MAJORITY * len(values):
-        _ask(
-            column, values.filter(other & numbers.is_null()), place, "its values look like numbers of another notation"
-        )
+        _ask(column, values.filter(other & numbers.is_null()), "its values look like numbers of another notation")
     return "categorical"
 
 
-def _ask(column: pl.Series, odd: pl.Series, place: Callable[[int], str], why: str) -> None:
-    row = (column == odd.min()).fill_null(False).arg_max() or 0
+def _ask(column: Column, odd: pl.Series, why: str) -> None:
+    rows = (column.values == odd.min()).fill_null(False)
+    name = shown(column.name)
     raise DataError(
-        f"column {shown(column.name)}: {place(row)}: {why}, but {shown(column[row])} is none; write numbers like 3.20, "
-        f"or take all values as names with --categorical {shown(column.name)}"
+        f"column {name}: {column.at(rows)}: {why}, but {column.first(rows)} is none; write numbers like 3.20, "
+        f"or take all values as names with --categorical {name}"
     )
 
 
@@ -92,9 +91,8 @@ def to_numbers(values: pl.Series) -> pl.Series:
 
 
 def check_feature(
-    column: pl.Series,
+    column: Column,
     kind: Kind,
-    place: Callable[[int], str],
     *,
     missing: Literal["refuse", "indicator"] = "refuse",
     checked_rows: pl.Series | None = None,
@@ -104,7 +102,6 @@ def check_feature(
     Args:
         column: the values.
         kind: the kind it has in the run.
-        place: where a row stands, for messages.
         missing: whether numbers may be missing, see ``Schema``.
         checked_rows: bool mask of the rows that must have a number; None for all.
 
@@ -112,54 +109,55 @@ def check_feature(
         DataError: if the type can be no feature, a value is no number where the kind is numeric, or a checked number
             is missing or infinite.
     """
-    name, dtype = shown(column.name), column.dtype
-    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
-        raise DataError(f"column {name}: a feature must be text, a number, a boolean or a date, got {dtype}")
+    name, values = shown(column.name), column.values
+    if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Object):
+        raise DataError(f"column {name}: a feature must be text, a number, a boolean or a date, got {values.dtype}")
     if kind == "categorical":
-        return _as_names(column)
-    if dtype in (pl.String, pl.Categorical, pl.Enum):
-        column = column.cast(pl.String)
-        absent = is_missing(column)
-        numbers = to_numbers(column)
-        wrong = numbers.is_null() & ~absent
-        if count := int(wrong.sum()):
-            row = wrong.arg_max() or 0
-            raise DataError(
-                f"column {name}: {place(row)}: a numeric feature must be a finite number such as 3.20, got "
-                f"{shown(column[row])} ({count} of {len(column)} rows)"
-            )
-    elif dtype.is_numeric() or dtype in (pl.Null, pl.Boolean):
-        numbers = column.cast(pl.Float64).fill_nan(None)
-        if count := int(numbers.is_infinite().sum()):
-            row = numbers.is_infinite().arg_max() or 0
-            raise DataError(
-                f"column {name}: {place(row)}: a numeric feature must be finite, got infinity in {count} rows"
-            )
-    else:
-        raise DataError(f"column {name}: it is numeric in this run, but has the type {dtype} here")
+        return _as_names(values)
+    numbers = _as_numbers(column)
     if missing == "refuse":
-        _refuse_missing(numbers, checked_rows, place)
+        absent = numbers.is_null() if checked_rows is None else numbers.is_null() & checked_rows
+        if count := int(absent.sum()):
+            raise DataError(
+                f"column {name}: {column.at(absent)}: a numeric feature must be finite, got null or NaN in {count} "
+                f"rows; --missing-numbers indicator reads them as missing, --categorical {name} takes all values as "
+                "names"
+            )
     return numbers
 
 
-def _refuse_missing(numbers: pl.Series, checked_rows: pl.Series | None, place: Callable[[int], str]) -> None:
-    absent = numbers.is_null() if checked_rows is None else numbers.is_null() & checked_rows
-    if count := int(absent.sum()):
-        row, name = absent.arg_max() or 0, shown(numbers.name)
+def _as_numbers(column: Column) -> pl.Series:
+    """float64, null where a number is missing."""
+    name, values = shown(column.name), column.values
+    if values.dtype in (pl.String, pl.Categorical, pl.Enum):
+        text = values.cast(pl.String)
+        numbers = to_numbers(text)
+        wrong = numbers.is_null() & ~is_missing(text)
+        if count := int(wrong.sum()):
+            raise DataError(
+                f"column {name}: {column.at(wrong)}: a numeric feature must be a finite number such as 3.20, got "
+                f"{column.first(wrong)} ({count} of {len(text)} rows)"
+            )
+        return numbers
+    if not (values.dtype.is_numeric() or values.dtype in (pl.Null, pl.Boolean)):
+        raise DataError(f"column {name}: it is numeric in this run, but has the type {values.dtype} here")
+    numbers = values.cast(pl.Float64).fill_nan(None)
+    wrong = numbers.is_infinite().fill_null(False)
+    if count := int(wrong.sum()):
         raise DataError(
-            f"column {name}: {place(row)}: a numeric feature must be finite, got null or NaN in {count} rows; "
-            f"--missing-numbers indicator reads them as missing, --categorical {name} takes all values as names"
+            f"column {name}: {column.at(wrong)}: a numeric feature must be finite, got infinity in {count} rows"
         )
+    return numbers
 
 
-def _as_names(column: pl.Series) -> pl.Series:
+def _as_names(values: pl.Series) -> pl.Series:
     """Text; whole numbers in a float column, as pandas writes codes where some are missing, lose their ``.0``."""
-    if not column.dtype.is_float():
-        return column.cast(pl.String)
-    values = column.fill_nan(None)
+    if not values.dtype.is_float():
+        return values.cast(pl.String)
+    values = values.fill_nan(None)
     whole = values.cast(pl.Int64, strict=False)
     exact = (whole.cast(pl.Float64) == values.cast(pl.Float64)).fill_null(False)
-    return values.cast(pl.String).zip_with(~exact, whole.cast(pl.String)).alias(column.name)
+    return values.cast(pl.String).zip_with(~exact, whole.cast(pl.String))
 
 
 def list_like(values: pl.Series, separators: str = "|;") -> tuple[str, float] | None:
@@ -178,6 +176,6 @@ def list_like(values: pl.Series, separators: str = "|;") -> tuple[str, float] | 
     return None
 
 
-def kinds_of(frame: pl.DataFrame, schema: Schema, untyped: bool, place: Callable[[int], str]) -> Mapping[str, Kind]:
+def kinds_of(table: Table, schema: Schema) -> dict[str, Kind]:
     """The kind of each feature column of a training table; see :func:`kind_of`."""
-    return {name: kind_of(frame[name], schema, untyped, place) for name in schema.features}
+    return {name: kind_of(table.column(name), schema, table.untyped) for name in schema.features}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,13 +13,12 @@ from lmn_model.data.dataset import events_of_run, sample_tables
 from lmn_model.data.entities import Entities
 from lmn_model.data.events import check_ids
 from lmn_model.data.features import UNSEEN
-from lmn_model.data.kinds import Kind, check_feature
+from lmn_model.data.kinds import check_feature
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.splits import FeatureTable, Split
 from lmn_model.data.tables import Table, check_columns
 from lmn_model.data.times import check_times, format_time
 from lmn_model.data.vocabularies import Vocabularies
-from lmn_model.data.vocabulary import Encoder
 from lmn_model.wording import shown
 
 logger = logging.getLogger("lmn")
@@ -65,26 +63,22 @@ def prepare_pairs(
     """
     checked = events_of_run(events, schema, vocabularies)
     pairs = pairs if isinstance(pairs, Table) else Table(pairs, "pairs")
-    frame, place = pairs.frame, pairs.place
-    check_columns(frame.columns, (schema.user, schema.item, *schema.context_features), pairs.name)
-    if frame.is_empty():
+    check_columns(pairs.frame.columns, (schema.user, schema.item, *schema.context_features), pairs.name)
+    if pairs.frame.is_empty():
         raise DataError(f"{pairs.name}: the table is empty")
     known = vocabularies.extended(checked.frame)
     try:
-        user, item = check_ids(frame[schema.user], place), check_ids(frame[schema.item], place)
-        contexts = [
-            check_feature(frame[name], vocabularies.kinds[name], place, missing=schema.missing_numbers)
-            for name in schema.context_features
-        ]
+        contexts = {schema.user: check_ids(pairs.column(schema.user))}  # it lends the height where there is no other
+        for name in schema.context_features:
+            contexts[name] = check_feature(pairs.column(name), known.kinds[name], missing=schema.missing_numbers)
         times = _times(pairs, schema, vocabularies)
-        users = _resolved(known.users, user, _given(pairs, schema.user_features, known.kinds), known.encoder, place)
-        items = _resolved(known.items, item, _given(pairs, schema.item_features, known.kinds), known.encoder, place)
+        users = _resolved(known.users, pairs, schema.user_features, known)
+        items = _resolved(known.items, pairs, schema.item_features, known)
     except DataError as error:
         raise DataError(f"{pairs.name}: {error}") from error
-    # The user column lends the table its height where there is no context feature.
     tables = sample_tables(
         checked,
-        pl.DataFrame([user, *contexts]),
+        pl.DataFrame(contexts),
         known,
         window=window,
         history=history,
@@ -100,9 +94,9 @@ def prepare_pairs(
         tables,
         users=users.rows,
         items=item_rows,
-        events=np.arange(frame.height, dtype=np.int32),
+        events=np.arange(pairs.frame.height, dtype=np.int32),
         history_ends=ends,
-        labels=np.full(frame.height, np.nan, dtype=np.float32),
+        labels=np.full(pairs.frame.height, np.nan, dtype=np.float32),
         timestamps=times,
     )
 
@@ -110,19 +104,9 @@ def prepare_pairs(
 def _times(pairs: Table, schema: Schema, vocabularies: Vocabularies) -> NDArray[np.int64]:
     if schema.timestamp not in pairs.frame.columns:
         return np.full(pairs.frame.height, np.iinfo(np.int64).max)
-    clock, column = check_times(pairs.frame[schema.timestamp], pairs.place, schema.time_format)
-    vocabularies.check_clock(clock, column)
-    return column.to_numpy()
-
-
-def _given(pairs: Table, columns: tuple[str, ...], kinds: Mapping[str, Kind]) -> dict[str, pl.Series]:
-    """Checked features of users or items that the pairs have."""
-    frame = pairs.frame
-    return {
-        name: check_feature(frame[name], kinds[name], pairs.place, missing="indicator")
-        for name in columns
-        if name in frame.columns
-    }
+    clock, times = check_times(pairs.column(schema.timestamp), schema.time_format)
+    vocabularies.check_clock(clock, times)
+    return times.to_numpy()
 
 
 class _Resolved(NamedTuple):
@@ -137,52 +121,53 @@ class _Resolved(NamedTuple):
     added: FeatureTable
 
 
-def _resolved(
-    known: Entities, keys: pl.Series, given: dict[str, pl.Series], encoder: Encoder, place: Callable[[int], str]
-) -> _Resolved:
-    columns = known.columns
+def _resolved(known: Entities, pairs: Table, features: tuple[str, ...], vocabularies: Vocabularies) -> _Resolved:
+    """Find the users or items of the pairs; one that is not known has the features that its row gives."""
+    encoder, columns = vocabularies.encoder, known.columns
+    keys = check_ids(pairs.column(columns[0]))
+    rows = known.find(keys)
+    given = {
+        name: check_feature(pairs.column(name), vocabularies.kinds[name], missing="indicator")
+        for name in features
+        if name in pairs.frame.columns
+    }
     ids = np.full((len(keys), known.ids.shape[1]), UNSEEN, dtype=np.int64)
     numbers = np.tile(encoder.unknown(columns), (len(keys), 1))
-    given_ids, given_numbers = encoder.encode(pl.DataFrame(list(given.values())), tuple(given))
-    categorical = [name for name in columns if name in encoder.vocabularies]
-    id_places = [categorical.index(name) for name in given if name in encoder.vocabularies]
-    number_places = [encoder.numbers_of(columns).index(name) for name in encoder.numbers_of(tuple(given))]
     if given:
-        ids[:, id_places], numbers[:, number_places] = given_ids, given_numbers
-    rows = known.find(keys)
+        given_ids, given_numbers = encoder.encode(pl.DataFrame(given), tuple(given))
+        categorical = [name for name in columns if name in encoder.vocabularies]
+        names = [name for name in given if name in encoder.vocabularies]
+        for name, column in zip(names, given_ids.T, strict=True):
+            ids[:, categorical.index(name)] = column
+            _warn_of_contradictions(pairs, name, columns[0], rows, column, known.ids[:, categorical.index(name)])
+        every = encoder.numbers_of(columns)
+        numbers[:, [every.index(name) for name in encoder.numbers_of(tuple(given))]] = given_numbers
     unknown = rows < 0
-    _warn_of_contradictions(known, keys, rows, given, ids[:, id_places], id_places, place)
     rows[unknown] = len(known) + np.arange(int(unknown.sum()))
     return _Resolved(rows, FeatureTable(ids[unknown], numbers[unknown]))
 
 
 def _warn_of_contradictions(
-    known: Entities,
-    keys: pl.Series,
-    rows: NDArray[np.int32],
-    given: dict[str, pl.Series],
-    ids: NDArray[np.int64],
-    id_places: list[int],
-    place: Callable[[int], str],
+    pairs: Table, name: str, key: str, rows: NDArray[np.int32], given: NDArray[np.int64], saved: NDArray[np.int64]
 ) -> None:
-    """Say which categorical features of known users or items differ from those that are used."""
-    names = [name for name in given if given[name].dtype == pl.String]
+    """Say where a categorical feature of a known user or item differs from the saved one, which is used."""
     there = np.flatnonzero(rows >= 0)
-    for number, (name, column) in enumerate(zip(names, id_places, strict=True)):
-        differs = there[ids[there, number] != known.ids[rows[there], column]]
-        if len(differs):
-            first = int(differs[0])
-            logger.warning(
-                "column %s: %d of %d rows give a value that is not the one saved for their %s, which is used instead; "
-                "the first is %s of %s in %s",
-                shown(name),
-                len(differs),
-                len(keys),
-                shown(keys.name),
-                shown(given[name][first]),
-                shown(keys[first]),
-                place(first),
-            )
+    differs = there[given[there] != saved[rows[there]]]
+    if not len(differs):
+        return
+    first = int(differs[0])
+    logger.warning(
+        "%s: column %s: %d of %d rows give another value than the one saved for their %s, which is used; the first is "
+        "%s of %s in %s",
+        pairs.name,
+        shown(name),
+        len(differs),
+        len(rows),
+        shown(key),
+        shown(pairs.frame.get_column(name)[first]),
+        shown(pairs.frame.get_column(key)[first]),
+        pairs.place(first),
+    )
 
 
 def _warn_of_histories(

@@ -130,7 +130,7 @@ def read_samples(
     if context_names is None:
         context_names = tuple(name for name in frame.columns if name not in (*_META, USER_ID))
     try:
-        labels = check_labels(frame[LABEL], Table(frame).place)
+        labels = check_labels(Table(frame).column(LABEL))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     if count := labels.null_count():

@@ -8,9 +8,10 @@ from __future__ import annotations
 import glob
 import itertools
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import polars as pl
@@ -18,7 +19,7 @@ import polars.selectors as cs
 
 from lmn_model.data.schema import DataError
 from lmn_model.data.text_files import line_of, read_header, read_text
-from lmn_model.wording import did_you_mean, reason_of, shown_names
+from lmn_model.wording import did_you_mean, reason_of, shown, shown_names
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 READABLE = (".parquet", *TEXT_SUFFIXES)
@@ -26,6 +27,33 @@ ANNOUNCED_BYTES = 2 * 10**7
 """From this size on a log says that a file is read."""
 
 logger = logging.getLogger("lmn")
+
+
+class Column(NamedTuple):
+    """A column to be checked.
+
+    Args:
+        values: its values, a Series without a name.
+        name: what messages call it.
+        place: where a row, from 0, stands.
+    """
+
+    values: pl.Series
+    name: str
+    place: Callable[[int], str]
+
+    def at(self, rows: pl.Series) -> str:
+        """Where the first of the rows of a mask stands."""
+        return self.place(rows.arg_max() or 0)
+
+    def first(self, rows: pl.Series) -> str:
+        """The value in the first of the rows of a mask, quoted."""
+        return shown(self.values[rows.arg_max() or 0])
+
+
+def column_of(frame: pl.DataFrame, name: str) -> pl.Series:
+    """A column without its name: many methods of a Series read a name such as ``*`` or ``^a.*$`` as a pattern."""
+    return frame.get_column(name).alias("")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +73,10 @@ class Table:
     untyped: bool = False
     text_file: Path | None = None
     header: tuple[str, ...] | None = None
+
+    def column(self, name: str) -> Column:
+        """One column, to be checked."""
+        return Column(column_of(self.frame, name), name, self.place)
 
     def place(self, row: int) -> str:
         """Where row ``row`` (from 0) stands: ``"line 17"`` of a text file, else ``"row 16"``, counted from 1."""
@@ -141,7 +173,7 @@ def _read_parquet(
     header = scan.collect_schema().names()
     wanted = _wanted(header, columns, optional, name)
     frame = scan.select(cs.by_name(*wanted)).collect()  # a name is no pattern here, as it is in pl.col
-    return Table(pl.DataFrame([frame[each] for each in wanted]), name, header=tuple(header))
+    return Table(pl.DataFrame({each: frame.get_column(each) for each in wanted}), name, header=tuple(header))
 
 
 def _partitions(files: list[Path], path: Path) -> list[str]:

@@ -107,7 +107,7 @@ def read_text(path: Path, header: Sequence[str], columns: Sequence[str]) -> pl.D
     except pa.ArrowInvalid as error:
         raise DataError(_diagnosis(path, header, columns) or f"{path}: cannot be read: {_short(str(error))}") from error
     table = pa.Table.from_batches(batches, schema)
-    return pl.DataFrame([pl.Series(name, pl.from_arrow(table.column(name))) for name in columns])
+    return pl.DataFrame({name: pl.from_arrow(table.column(name)) for name in columns})
 
 
 def line_of(path: Path, row: int) -> int:

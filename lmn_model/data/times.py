@@ -7,14 +7,14 @@ size, so that a later file in another unit is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
 import polars as pl
 
 from lmn_model.data.schema import DataError
-from lmn_model.wording import shown
+from lmn_model.data.tables import Column
+from lmn_model.wording import reason_of, shown
 
 Clock = Literal["datetime", "integer"]
 
@@ -31,14 +31,11 @@ _FIRST_YEAR = datetime(1000, 1, 1)  # "12-11-20" is a two-digit year in some ord
 _UNITS = ((10**17, "nanoseconds"), (10**14, "microseconds"), (10**11, "milliseconds"), (10**8, "seconds"))
 
 
-def check_times(
-    column: pl.Series, place: Callable[[int], str], time_format: str | None = None
-) -> tuple[Clock, pl.Series]:
+def check_times(column: Column, time_format: str | None = None) -> tuple[Clock, pl.Series]:
     """Times as int64 and what they were.
 
     Args:
         column: integers, dates, datetimes (without a zone in UTC), or text: ISO 8601, integers, or ``time_format``.
-        place: where a row stands, for messages.
         time_format: see ``Schema``; it applies to text and integers.
 
     Returns:
@@ -48,85 +45,86 @@ def check_times(
         DataError: for null, types that are no time, text of another form, times with and without a zone in one column,
             and integers in more than one unit.
     """
-    if count := column.null_count():
-        row = column.is_null().arg_max() or 0
+    values = column.values
+    if count := values.null_count():
         raise DataError(
             f"column {shown(column.name)}: timestamps must not be null or empty, got {count} such rows, "
-            f"the first in {place(row)}"
+            f"the first in {column.at(values.is_null())}"
         )
-    if column.dtype in (pl.Categorical, pl.Enum) or (column.dtype.is_integer() and time_format is not None):
-        column = column.cast(pl.String)
-    if column.dtype == pl.String:
-        return _from_text(column, place, time_format)
-    if column.dtype.is_integer():
-        whole = column.cast(pl.Int64, strict=False)
+    if values.dtype in (pl.Categorical, pl.Enum) or (values.dtype.is_integer() and time_format is not None):
+        column = column._replace(values=values.cast(pl.String))
+    if column.values.dtype == pl.String:
+        return _from_text(column, time_format)
+    if values.dtype.is_integer():
+        whole = values.cast(pl.Int64, strict=False)
         if count := whole.null_count():
             raise DataError(f"column {shown(column.name)}: timestamps must fit in 64 bits with a sign, {count} do not")
-        return "integer", _of_one_unit(whole, place)
-    if column.dtype == pl.Date:
-        return "datetime", column.cast(pl.Datetime("us")).to_physical()
-    if column.dtype == pl.Datetime:
-        return "datetime", column.dt.cast_time_unit("us").to_physical()
+        return "integer", _of_one_unit(column, whole)
+    if values.dtype == pl.Date:
+        return "datetime", values.cast(pl.Datetime("us")).to_physical()
+    if values.dtype == pl.Datetime:
+        return "datetime", values.dt.cast_time_unit("us").to_physical()
     raise DataError(
         f"column {shown(column.name)}: timestamps must be datetimes, dates, integers or ISO text, "
-        f"got {column.dtype} such as {shown(column[0])}"
+        f"got {values.dtype} such as {shown(values[0])}"
     )
 
 
-def _from_text(column: pl.Series, place: Callable[[int], str], time_format: str | None) -> tuple[Clock, pl.Series]:
+def _from_text(column: Column, time_format: str | None) -> tuple[Clock, pl.Series]:
+    text = column.values
     if time_format is not None:
-        times = _parsed(column, time_format)
-        _refuse_unread(column, times, place, f"must have the format {time_format!r}")
+        times = _parsed(text, time_format)
+        _refuse_unread(column, times, f"must have the format {time_format!r}")
         return "datetime", times.to_physical()
-    whole = column.cast(pl.Int64, strict=False)
+    whole = text.cast(pl.Int64, strict=False)
     if not whole.null_count():
-        return "integer", _of_one_unit(whole, place)
-    local, zoned = _iso(column, _ISO_LOCAL), None
-    if local.null_count():
-        zoned = _iso(column.filter(local.is_null()), _ISO_ZONED)
-        unread = local.is_null()
-        if zoned.null_count() < len(zoned) < len(column):
-            row = unread.arg_max() or 0
-            raise DataError(
-                f"column {shown(column.name)}: {place(row)}: some timestamps name a zone and some do not; "
-                f"the first that does is {shown(column[row])}"
-            )
-        if len(zoned) == len(column):
-            local = zoned
-    _refuse_unread(column, local, place, "must be ISO 8601 (2024-01-31, 2024-01-31 12:30:00) or integers")
-    return "datetime", local.to_physical()
+        return "integer", _of_one_unit(column, whole)
+    times = _iso(text, _ISO_LOCAL)
+    if (local := len(text) - times.null_count()) < len(text):
+        unread = times.is_null()
+        zoned = _iso(text.filter(unread), _ISO_ZONED)
+        if not zoned.null_count():
+            if local:
+                raise DataError(
+                    f"column {shown(column.name)}: {column.at(unread)}: timestamps must all name a zone or none, but "
+                    f"{column.first(unread)} does and {column.first(~unread)} in {column.at(~unread)} does not"
+                )
+            times = zoned
+        else:
+            times = times.scatter(unread.arg_true(), zoned)
+    _refuse_unread(column, times, "must be ISO 8601 (2024-01-31, 2024-01-31 12:30:00) or integers")
+    return "datetime", times.to_physical()
 
 
-def _iso(column: pl.Series, formats: tuple[str, ...]) -> pl.Series:
+def _iso(text: pl.Series, formats: tuple[str, ...]) -> pl.Series:
     """Datetimes of a text column in any of the formats, null where none fits."""
-    times = _parsed(column, formats[0])
+    times = _parsed(text, formats[0])
     for each in formats[1:]:
         rest = times.is_null()
         if not rest.any():
             break
-        # Most columns are of one form: what the first row fits is tried on all that are left at once.
-        times = times.scatter(rest.arg_true(), _parsed(column.filter(rest), each))
+        times = times.scatter(rest.arg_true(), _parsed(text.filter(rest), each))
     return times.scatter((times < _FIRST_YEAR).arg_true(), None)
 
 
-def _parsed(column: pl.Series, time_format: str) -> pl.Series:
+def _parsed(text: pl.Series, time_format: str) -> pl.Series:
     """Datetimes in UTC, in microseconds, without a zone; null where the format does not fit."""
     try:
-        times = column.str.to_datetime(time_format, strict=False, time_unit="us")
+        times = text.str.to_datetime(time_format, strict=False, time_unit="us")
     except pl.exceptions.PolarsError as error:
         raise DataError(
-            f"time_format: must be a format as in datetime.strptime, got {time_format!r}: {str(error).splitlines()[0]}"
+            f"time_format: must be a format as in datetime.strptime, got {time_format!r}: {reason_of(error)}"
         ) from error
     return times.dt.replace_time_zone(None)
 
 
-def _refuse_unread(column: pl.Series, times: pl.Series, place: Callable[[int], str], wanted: str) -> None:
+def _refuse_unread(column: Column, times: pl.Series, wanted: str) -> None:
     if not (count := times.null_count()):
         return
-    row = times.is_null().arg_max() or 0
+    unread = times.is_null()
     raise DataError(
-        f"column {shown(column.name)}: {place(row)}: timestamps {wanted}, got {shown(column[row])} "
-        f"({count} of {len(column)} rows); --time-format says what they are, such as '%d/%m/%Y %H:%M'"
+        f"column {shown(column.name)}: {column.at(unread)}: timestamps {wanted}, got {column.first(unread)} "
+        f"({count} of {len(times)} rows); --time-format says what they are, such as '%d/%m/%Y %H:%M'"
     )
 
 
@@ -135,36 +133,35 @@ def unit_of(value: int) -> str | None:
     return next((unit for least, unit in _UNITS if abs(value) >= least), None)
 
 
-def _of_one_unit(whole: pl.Series, place: Callable[[int], str]) -> pl.Series:
+def _of_one_unit(column: Column, whole: pl.Series) -> pl.Series:
     if not len(whole):
         return whole
-    units = []
-    for row in (whole.arg_min() or 0, whole.arg_max() or 0):
-        units.append((unit_of(whole[row]), row))
-    (least, early), (most, late) = units
+    early, late = whole.arg_min() or 0, whole.arg_max() or 0
+    least, most = unit_of(whole[early]), unit_of(whole[late])
     if least is not None and most is not None and least != most:
         raise DataError(
-            f"column {shown(whole.name)}: timestamps must have one unit, but {whole[early]} in {place(early)} looks "
-            f"like {least} and {whole[late]} in {place(late)} like {most}"
+            f"column {shown(column.name)}: timestamps must have one unit, but {whole[early]} in {column.place(early)} "
+            f"looks like {least} and {whole[late]} in {column.place(late)} like {most}"
         )
     return whole
 
 
-def check_unit(times: pl.Series, known: tuple[int, int] | None) -> None:
+def check_unit(last: int, known: tuple[int, int] | None, name: str) -> None:
     """Raise DataError if integer times have another unit than those of the training split.
 
     Args:
-        times: int64.
+        last: the last of them.
         known: first and last time of the training split; None if the run did not keep them.
+        name: of the column.
     """
-    if known is None or not len(times):
+    if known is None:
         return
-    run, here = unit_of(known[1]), unit_of(int(times.max()))  # type: ignore[arg-type]
+    run, here = unit_of(known[1]), unit_of(last)
     if run != here:
         names = {None: "small integers, such as a counter"}
         raise DataError(
-            f"column {shown(times.name)}: timestamps must have the unit of the run's, {names.get(run, run)} such as "
-            f"{known[1]}, got {names.get(here, here)} such as {times.max()}"
+            f"column {shown(name)}: timestamps must have the unit of the run's, {names.get(run, run)} such as "
+            f"{known[1]}, got {names.get(here, here)} such as {last}"
         )
 
 

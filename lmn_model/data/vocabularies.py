@@ -18,6 +18,7 @@ from lmn_model.data.events import Events
 from lmn_model.data.features import CategoricalFeature, FeatureSpec
 from lmn_model.data.kinds import Kind
 from lmn_model.data.schema import DataError, Schema
+from lmn_model.data.tables import column_of
 from lmn_model.data.times import Clock, check_unit
 from lmn_model.data.vocabulary import Encoder, Scale, Vocabulary
 from lmn_model.files import replacing
@@ -66,26 +67,25 @@ class Vocabularies:
         Raises:
             DataError: if no item is that frequent.
         """
-        train = events.frame.head(train_rows)
+        train, after = events.frame.head(train_rows), events.frame.slice(train_rows)
         samples = pl.Series(events.samples(schema)[:train_rows])
-        learnt = {name: train[name].filter(samples) for name in schema.context_features}
+        learnt = {name: column_of(train, name).filter(samples) for name in schema.context_features}
         tables: dict[str, pl.DataFrame] = {}
         for key, *features in _entity_columns(schema):
-            known = train.filter(train[key].is_last_distinct())
-            later = events.frame.slice(train_rows)
-            every = pl.concat([known, later[first_rows(later[key], known[key])]])
-            tables[key] = every[every[key].arg_sort()]
+            known = train.filter(column_of(train, key).is_last_distinct())
+            every = pl.concat([known, after[first_rows(column_of(after, key), column_of(known, key))]])
+            tables[key] = every[column_of(every, key).arg_sort()]
             for name in features:
-                learnt[name] = train[name] if events.kinds[name] == "numeric" else known[name]
-        counts = train[schema.item].alias("item").value_counts(name="events")
-        learnt[schema.user] = train[schema.user]
-        learnt[schema.item] = counts.filter(pl.col("events") >= min_item_count)["item"].alias(schema.item)
+                learnt[name] = column_of(train if events.kinds[name] == "numeric" else known, name)
+        counts = column_of(train, schema.item).alias("item").value_counts(name="events")
+        learnt[schema.user] = column_of(train, schema.user)
+        learnt[schema.item] = counts.filter(pl.col("events") >= min_item_count)["item"].alias("")
         if learnt[schema.item].is_empty():
             raise DataError(f"min_item_count: no item has {min_item_count} events in the training part")
         numeric = {name for name, kind in events.kinds.items() if kind == "numeric"}
         encoder = Encoder(
             vocabularies={name: Vocabulary.fit(column) for name, column in learnt.items() if name not in numeric},
-            scales={name: Scale.fit(learnt[name]) for name in schema.features if name in numeric},
+            scales={name: Scale.fit(learnt[name], name) for name in schema.features if name in numeric},
             indicators=schema.missing_numbers == "indicator",
         )
         users, items = (Entities.describe(tables[columns[0]], columns, encoder) for columns in _entity_columns(schema))
@@ -120,7 +120,7 @@ class Vocabularies:
             name = shown(self.schema.timestamp)
             raise DataError(f"column {name}: it was {self.clock} in training and is {clock} here")
         if clock == "integer":
-            check_unit(times, self.times)
+            check_unit(int(times.max()), self.times, self.schema.timestamp)  # type: ignore[arg-type]
 
     def extended(self, frame: pl.DataFrame) -> Vocabularies:
         """The same ids, with features of the users and items of a checked event table that training did not read."""
@@ -159,7 +159,7 @@ class Vocabularies:
         schema = Schema.from_dict(plain["schema"])
         encoder = Encoder(
             vocabularies={
-                name: Vocabulary(pl.Series(name, values, dtype=pl.String)) for name, values in plain["values"].items()
+                name: Vocabulary(pl.Series(values, dtype=pl.String)) for name, values in plain["values"].items()
             },
             scales={name: Scale(float(mean), float(deviation)) for name, (mean, deviation) in plain["scales"].items()},
             indicators=schema.missing_numbers == "indicator",

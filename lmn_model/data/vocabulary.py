@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lmn_model.data.features import FIRST_KNOWN, UNSEEN
 from lmn_model.data.schema import DataError
+from lmn_model.data.tables import column_of
 from lmn_model.wording import shown
 
 
@@ -44,7 +45,7 @@ class Scale:
     deviation: float
 
     @classmethod
-    def fit(cls, column: pl.Series) -> Scale:
+    def fit(cls, column: pl.Series, name: str) -> Scale:
         """Mean and standard deviation of the float64 values that are not null.
 
         Raises:
@@ -53,13 +54,13 @@ class Scale:
         values = column.drop_nulls().to_numpy()
         if not len(values):
             raise DataError(
-                f"column {shown(column.name)}: a numeric feature must have numbers in the training split, got none"
+                f"column {shown(name)}: a numeric feature must have numbers in the training split, got none"
             )
         with np.errstate(over="ignore", invalid="ignore"):  # apply() refuses what a scale cannot hold
             mean, deviation = float(values.mean()), float(values.std())
         return cls(mean, deviation if deviation > 0 else 1.0)
 
-    def apply(self, column: pl.Series) -> NDArray[np.float32]:
+    def apply(self, column: pl.Series, name: str) -> NDArray[np.float32]:
         """The column in standard units, float32 [R]; null gives 0, the mean.
 
         Raises:
@@ -69,7 +70,7 @@ class Scale:
         far = column.filter(column.is_finite() & ~scaled.is_finite())
         if len(far):
             raise DataError(
-                f"column {shown(column.name)}: {far[0]!r} in standard units, mean {self.mean:g} and deviation "
+                f"column {shown(name)}: {far[0]!r} in standard units, mean {self.mean:g} and deviation "
                 f"{self.deviation:g} in training, is no finite float32"
             )
         return scaled.fill_null(0.0).to_numpy()
@@ -110,14 +111,14 @@ class Encoder:
         categorical = [name for name in columns if name in self.vocabularies]
         ids = np.empty((frame.height, len(categorical)), dtype=np.int64)
         for place, name in enumerate(categorical):
-            ids[:, place] = self.vocabularies[name].encode(frame[name])
+            ids[:, place] = self.vocabularies[name].encode(column_of(frame, name))
         numbers = [
             column
             for name in columns
             if name in self.scales
             for column in (
-                self.scales[name].apply(frame[name]),
-                *([frame[name].is_null().to_numpy()] if self.indicators else []),
+                self.scales[name].apply(column_of(frame, name), name),
+                *([column_of(frame, name).is_null().to_numpy()] if self.indicators else []),
             )
         ]
         if not numbers:
