@@ -19,6 +19,7 @@ from .feature_embedding import FeatureEmbedding
 from .interest import WindowMatches, interest_part
 from .large_memory_network import LargeMemoryNetwork, MemoryLosses
 from .memory_layer import MemoryLayer
+from .resetting import ZeroLinear, reset_children
 from .setting_types import check_range, setting
 
 FACTORED = ("code_dim", "marginals", "address", "target", "read_out", "keys", "code_metric")
@@ -186,9 +187,11 @@ class MemoryGate(nn.Module):
 
     def __init__(self, told: int, features: int) -> None:
         super().__init__()
-        self.map = nn.Linear(told, features)
-        nn.init.zeros_(self.map.weight)
-        nn.init.zeros_(self.map.bias)
+        self.map = ZeroLinear(told, features)
+
+    def reset_parameters(self) -> None:
+        """Scale by 1 again."""
+        self.map.reset_parameters()
 
     def forward(self, told: Tensor, features: Tensor) -> Tensor:
         """``[B, told]`` and ``[B, features]`` to ``[B, features]``."""
@@ -211,10 +214,13 @@ class MemoryLogit(nn.Sequential):
     """
 
     def __init__(self, told: int, hidden: int = 32) -> None:
-        out = nn.Linear(hidden, 1)
-        nn.init.zeros_(out.weight)
-        nn.init.zeros_(out.bias)
+        out = ZeroLinear(hidden, 1)
         super().__init__(nn.Linear(told, hidden), nn.ReLU(), out)
+
+    def reset_parameters(self) -> None:
+        """Draw the hidden layer; the logit is 0 again."""
+        for layer in (self[2], self[0]):  # in the order of their construction
+            layer.reset_parameters()
 
 
 class CTRModel(nn.Module):
@@ -267,6 +273,10 @@ class CTRModel(nn.Module):
         self.tower = _tower(width if apart else width + told, settings.hidden, settings.dropout)
         self.gate = MemoryGate(told, width) if told and settings.memory.gate else None
         self.memory_logit = MemoryLogit(told) if told and apart else None
+
+    def reset_parameters(self) -> None:
+        """Draw everything anew; under one seed the model is then, bit for bit, a new one."""
+        reset_children(self)
 
     def forward(self, batch: Batch) -> CTROutput:
         """Score a :class:`lmn_model.data.Batch`. The memory loss is computed in training only.

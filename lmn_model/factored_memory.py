@@ -170,9 +170,23 @@ class FactoredMemoryNetwork(nn.Module):
         self.register_buffer("item_codes", _codes(sum(item_sizes) + marginals, code_dim))
         self.register_buffer("user_codes", _codes(user_size + marginals, code_dim))
         self.register_buffer("offsets", _offsets(item_sizes, marginals), persistent=False)
-        flat = torch.randn(sub_keys**2, code_dim) * code_dim**-0.5 if keys == "flat" else None  # as sub-keys are drawn
+        flat = _flat(torch.empty(sub_keys**2, code_dim)) if keys == "flat" else None
         self.flat_keys: Tensor | None
         self.register_buffer("flat_keys", flat)  # [M, D]
+        self._stored = ListStore()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw sub-keys and codes, which gives every pair another address, and empty the memory.
+
+        Under one seed the network is then, bit for bit, what its constructor makes of its present sizes.
+        """
+        self.memory.reset_parameters()
+        for codes in (self.item_codes, self.user_codes):
+            codes.copy_(_codes(*codes.shape, device=codes.device))
+        self.offsets.copy_(_offsets(self.item_sizes, self.marginals, device=self.offsets.device))
+        if self.flat_keys is not None:
+            _flat(self.flat_keys)
         self._stored = ListStore()
 
     def forward(self, item: Tensor, user: Tensor) -> Tensor:
@@ -366,7 +380,8 @@ class FactoredMemoryNetwork(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.offsets = _offsets(self.item_sizes, self.marginals).to(self.item_codes.device)  # it may be built on "meta"
+        device = self.item_codes.device  # it may be built on "meta"
+        self.offsets = _offsets(self.item_sizes, self.marginals, device=device)
         self._stored = ListStore()
 
 
@@ -375,11 +390,16 @@ def _lists_outside(network: FactoredMemoryNetwork) -> tuple[StoredLists, ...]:
     return network._current_lists()
 
 
-def _offsets(item_sizes: Sequence[int], marginals: bool) -> Tensor:
+def _offsets(item_sizes: Sequence[int], marginals: bool, device: torch.device | None = None) -> Tensor:
     """Where each feature's ids begin; any item is one more feature."""
     sizes = (0, *item_sizes) if marginals else (0, *item_sizes[:-1])
-    return torch.tensor(sizes).cumsum(0)
+    return torch.tensor(sizes, device=device).cumsum(0)
 
 
-def _codes(ids: int, width: int) -> Tensor:
-    return torch.randint(2, (ids, width)).mul_(2).sub_(1).to(torch.get_default_dtype())
+def _codes(ids: int, width: int, device: torch.device | None = None) -> Tensor:
+    return torch.randint(2, (ids, width), device=device).mul_(2).sub_(1).to(torch.get_default_dtype())
+
+
+def _flat(keys: Tensor) -> Tensor:
+    """Draw keys ``[M, D]`` in place, as sub-keys are drawn."""
+    return keys.normal_().mul_(keys.shape[1] ** -0.5)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import CategoricalFeature
+from .resetting import EmbeddingTable
 
 
 class FeatureEmbedding(nn.Module):
@@ -29,10 +30,18 @@ class FeatureEmbedding(nn.Module):
 
     def __init__(self, features: tuple[CategoricalFeature, ...], width: int, std: float) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(nn.Embedding(feature.size, width, padding_idx=0) for feature in features)
+        self.tables = nn.ModuleList(EmbeddingTable(feature.size, width, padding_idx=0) for feature in features)
         self.width = width * len(features)
         for table in self.tables:
-            nn.init.normal_(table.weight[1:], std=std)  # type: ignore[index]
+            table.std = std
+            table.reset_parameters()  # type: ignore[operator]
+
+    def reset_parameters(self) -> None:
+        """Draw all tables as the constructor does, which draws each twice."""
+        for table in self.tables:
+            nn.Embedding.reset_parameters(table)  # type: ignore[arg-type]
+        for table in self.tables:
+            table.reset_parameters()  # type: ignore[operator]
 
     def forward(self, ids: Tensor) -> Tensor:
         """``[..., F]`` ids to ``[..., F * width]``.

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from .memory_layer import MemoryLayer
 from .reseeding import balance_loss
+from .resetting import PairMap, reset_children
 
 LOSSES = {"smooth_l1": F.smooth_l1_loss, "mse": F.mse_loss}
 """Memory losses by name. Near 0 the gradient of the squared error is twice that of Smooth L1, which is half of it."""
@@ -84,7 +85,14 @@ class LargeMemoryNetwork(nn.Module):
         self.loss = loss
         self.item_dim, self.user_dim, self.positions, self.balance = item_dim, user_dim, positions, balance
         self.memory = MemoryLayer(item_dim + user_dim, item_dim + user_dim, **memory)  # type: ignore[arg-type]
-        self._balance_query()
+        if self.memory.query is None:
+            raise RuntimeError("LargeMemoryNetwork: its memory has no query map")
+        self.memory.query = PairMap(self.memory.query, item_dim)
+        self.memory.query.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Reset the memory; see :meth:`MemoryLayer.reset_parameters`."""
+        reset_children(self)
 
     def forward(self, item: Tensor, user: Tensor) -> MemoryReadOut:
         """Read the memory for items ``[B, item_dim]`` and users ``[B, user_dim]``."""
@@ -114,17 +122,6 @@ class LargeMemoryNetwork(nn.Module):
         found = self.memory.read(pair)
         answer = LOSSES[self.loss](found.output.to(pair.dtype), pair.detach())
         return MemoryLosses(answer, balance_loss(found, self.memory.keys.shape[2]) if self.balance else None)
-
-    def _balance_query(self) -> None:
-        """Let item and user move the query alike at first, however many features each has."""
-        query = self.memory.query
-        if query is None:
-            raise RuntimeError("LargeMemoryNetwork: its memory has no query map")
-        weight = query.weight
-        with torch.no_grad():
-            weight[:, : self.item_dim].normal_(std=(2 * self.item_dim) ** -0.5)
-            weight[:, self.item_dim :].normal_(std=(2 * self.user_dim) ** -0.5)
-            query.bias.zero_()
 
     def _drawn(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and places of the positions to learn from: all real ones, or at most ``positions`` of each row."""

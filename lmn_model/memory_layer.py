@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels import MemoryLookup, huge_zeros, memory_lookup
+from lmn_model.resetting import PairMap
 from lmn_model.usage import MemoryUsage
 
 
@@ -94,14 +95,24 @@ class MemoryLayer(nn.Module):
             self.reset_values()
 
     def reset_parameters(self) -> None:
-        """Draw the query map and the keys, and empty the memory."""
+        """Draw the query map and the keys, empty the memory, activate all sub-keys, and set ``usage`` to no reads.
+
+        Under one seed the layer is then, bit for bit, what its constructor makes of its present sizes.
+        """
+        if self.query is not None:
+            nn.Linear.reset_parameters(self.query)  # a new layer draws its map twice
         self._reset_router()
         self.reset_values()
+        self.asleep.zero_()
+        if self.usage is not None:
+            self.usage.reset()
+        if isinstance(self.query, PairMap):
+            self.query.reset_parameters()
 
     def _reset_router(self) -> None:
-        for part in (self.query, self.norm):
-            if part is not None:
-                part.reset_parameters()
+        if self.query is not None and self.norm is not None:
+            nn.Linear.reset_parameters(self.query)
+            self.norm.reset_parameters()
         nn.init.normal_(self.keys, std=self.keys.shape[-1] ** -0.5)
 
     def reset_values(self) -> None:

@@ -175,6 +175,7 @@ class MemoryUsage:
         self._slot_reads.zero_()
         self._last_read.zero_()
         self.step = self.window_start = self._most = 0
+        self.queries = None
         if self.sub_key_reads is not None:
             self.forget_sub_keys()
 

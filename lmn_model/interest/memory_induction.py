@@ -45,7 +45,17 @@ class MultiInterestMemory(InterestPart):
         self.state_gates = nn.Linear(width, 3 * width)
         self.heads = nn.Linear(width, 3 * width + 1)  # key, erase, add, sharpness
         self.candidate_key = nn.Linear(width, width + 1)  # key, sharpness
-        self.start = nn.Parameter(torch.randn(slots, width) * width**-0.5)  # slots must differ, or they never part
+        self.start = nn.Parameter(torch.empty(slots, width))
+        self._reset_start()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters as the constructor does."""
+        super().reset_parameters()
+        self._reset_start()
+
+    @torch.no_grad()
+    def _reset_start(self) -> None:
+        self.start.normal_().mul_(self.start.shape[1] ** -0.5)  # slots must differ, or they never part
 
     def forward(
         self,

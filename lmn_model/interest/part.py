@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lmn_model.resetting import reset_children
+
 
 class InterestPart(nn.Module):
     """Base of the interest parts.
@@ -15,6 +17,10 @@ class InterestPart(nn.Module):
 
     interests = 1
     searches = False
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters as the constructor does."""
+        reset_children(self)
 
     def forward(
         self,
