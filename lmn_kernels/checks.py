@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+from numbers import Real
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,10 +38,48 @@ def check_same_device(op: str, **tensors: Tensor) -> None:
             raise ValueError(f"{op}: {name} must be on the device of {first}, {reference.device}, got {tensor.device}")
 
 
-def check_flag(op: str, name: str, value: object) -> None:
-    """Raise ``TypeError`` unless ``value`` is a bool."""
-    if not isinstance(value, bool):
+def check_flag(op: str, name: str, value: object) -> bool:
+    """``value`` as a plain bool; raise ``TypeError`` unless it is a bool of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{op}: {name} must be a bool, got {value!r}")
+    return bool(value)
+
+
+def check_int(op: str, name: str, value: object, low: int | None = None) -> int:
+    """``value`` as a plain int, so that state and compiled graphs do not depend on who counted.
+
+    Taken is what ``operator.index`` takes, such as NumPy's integers, but no bool; a symbolic int stays one.
+
+    Raises:
+        TypeError: ``value`` is no integer.
+        ValueError: it is below ``low``.
+    """
+    if type(value) is not int and not isinstance(value, torch.SymInt):
+        if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+            raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
+        try:
+            value = operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}") from None
+    if low is not None and value < low:
+        raise ValueError(f"{op}: {name} must be at least {low}, got {value}")
+    return value  # type: ignore[return-value]
+
+
+def check_number(op: str, name: str, value: object, low: float | None = None) -> float:
+    """``value`` as a plain float: a real number of Python or NumPy, or an array or tensor of one; no bool.
+
+    Raises:
+        TypeError: ``value`` is no real number.
+        ValueError: it is not at least ``low``.
+    """
+    number = value.item() if isinstance(value, (np.ndarray, np.generic, Tensor)) and value.ndim == 0 else value
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
+    number = float(number)
+    if low is not None and not number >= low:
+        raise ValueError(f"{op}: {name} must be at least {low:g}, got {number}")
+    return number
 
 
 def check_choice(op: str, name: str, value: object, choices: tuple[str, ...]) -> None:

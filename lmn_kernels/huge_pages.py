@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checks import check_int
+
 _HUGE = 2 << 20
 
 
@@ -30,6 +32,7 @@ def huge_zeros(*shape: int, dtype: torch.dtype | None = None, device: torch.devi
         A tensor like any other.
 
     Raises:
+        TypeError: a size is no integer.
         ValueError, MemoryError: the sizes are too large to be counted or to be had on the CPU.
 
     Example:
@@ -38,6 +41,7 @@ def huge_zeros(*shape: int, dtype: torch.dtype | None = None, device: torch.devi
                 [0., 0., 0.]])
     """
     dtype = dtype or torch.get_default_dtype()
+    shape = tuple(check_int("huge_zeros", "shape", size) for size in shape)  # a product of NumPy's may wrap around
     device = torch.get_default_device() if device is None else torch.device(device)
     if device.type != "cpu" or math.prod(shape) * dtype.itemsize < _HUGE:
         return torch.zeros(shape, dtype=dtype, device=device)

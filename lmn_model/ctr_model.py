@@ -20,7 +20,7 @@ from .interest import WindowMatches, interest_part
 from .large_memory_network import LargeMemoryNetwork, MemoryLosses
 from .memory_layer import MemoryLayer
 from .resetting import ZeroLinear, reset_children
-from .setting_types import check_range, setting
+from .setting_types import check_range, setting, take_plain
 
 FACTORED = ("code_dim", "marginals", "address", "target", "read_out", "keys", "code_metric")
 """Settings of a factored query alone; its network has arguments of the same names."""
@@ -35,6 +35,7 @@ class MemorySettings:
     """The memory block; the letters are those of ``lmn_kernels``.
 
     Raises:
+        TypeError: a number is none; NumPy's are taken and kept as Python's.
         ValueError: a size is out of range, ``top_k`` is larger than ``sub_keys``, settings do not go together, or one
             that has no effect on the query is not at its default.
     """
@@ -84,6 +85,7 @@ class MemorySettings:
     backend: Literal["auto", "triton", "torch"] = setting("auto", "kernels of the memory")
 
     def __post_init__(self) -> None:
+        take_plain(self)
         for name in ("sub_keys", "top_k", "key_dim", "code_dim", "heads"):
             check_range(self, name, low=1)
         check_range(self, "positions", low=0)
@@ -117,6 +119,7 @@ class ModelSettings:
     """Shape of the CTR model.
 
     Raises:
+        TypeError: a number is none; NumPy's are taken and kept as Python's.
         ValueError: a width is below 1, the dropout is not in [0, 1), or ``gate`` or ``joins`` is not at its
             default where there is no memory.
     """
@@ -136,6 +139,7 @@ class ModelSettings:
     memory: MemorySettings = field(default_factory=MemorySettings)
 
     def __post_init__(self) -> None:
+        take_plain(self)
         check_range(self, "embedding_dim", low=1)
         check_range(self, "embedding_std", above=0.0)
         check_range(self, "dropout", low=0.0, below=1.0)

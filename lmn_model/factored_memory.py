@@ -17,7 +17,6 @@ is also written as (product, any user) and (any item, user), and a read tells th
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from torch.nn import functional as F
 
 from lmn_kernels import gather_aggregate
 from lmn_kernels.activation import ACTIVATIONS, activate
+from lmn_kernels.checks import check_flag, check_int
 from lmn_kernels.product_key_topk.metric import METRICS
 
 from .large_memory_network import LOSSES, MemoryLosses
@@ -34,6 +34,7 @@ from .memory_layer import MemoryLayer
 from .pair_ids import checked_ids
 from .stored_lists import ListStore, StoredLists, best_keys
 
+_NAME = "FactoredMemoryNetwork"
 _HALVES = {"pair": ("item", "user"), "item": ("item", "item"), "user": ("user", "user")}
 TARGETS = ("bound", "pair")
 READ_OUTS = ("familiarity", "answer", "both")
@@ -91,7 +92,7 @@ class FactoredMemoryNetwork(nn.Module):
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
 
     Raises:
-        TypeError: ``item_sizes`` is no sequence of integers.
+        TypeError: ``item_sizes`` is no sequence of integers, another size is no integer, or a flag no bool.
         ValueError: a size is out of range, an option is unknown, ``code_dim`` is odd for ``target="pair"``, or with
             ``keys="flat"`` ``sub_keys`` is above 256 or ``address`` is not ``"pair"``.
 
@@ -125,14 +126,17 @@ class FactoredMemoryNetwork(nn.Module):
     ) -> None:
         super().__init__()
         try:
-            item_sizes = tuple(operator.index(size) for size in item_sizes)
+            item_sizes = tuple(check_int(_NAME, "item_sizes", size) for size in item_sizes)
         except TypeError:
             raise TypeError(
                 f"FactoredMemoryNetwork: item_sizes must be a list of integers, got {item_sizes!r}"
             ) from None
-        for name, size in (("code_dim", code_dim), ("user_size", user_size)):
-            if size < 1:
-                raise ValueError(f"FactoredMemoryNetwork: {name} must be at least 1, got {size}")
+        code_dim = check_int(_NAME, "code_dim", code_dim, low=1)
+        user_size = check_int(_NAME, "user_size", user_size, low=1)
+        sub_keys = check_int(_NAME, "sub_keys", sub_keys, low=1)
+        marginals = check_flag(_NAME, "marginals", marginals)
+        if unseen is not None:
+            unseen = check_int(_NAME, "unseen", unseen)
         if min(item_sizes, default=0) < 1:
             raise ValueError(
                 f"FactoredMemoryNetwork: item_sizes must hold a size of at least 1 for each feature, got {item_sizes}"

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmn_kernels.checks import check_int, check_number
+
 from .data import CategoricalFeature
 from .resetting import EmbeddingTable
 
@@ -30,7 +32,12 @@ class FeatureEmbedding(nn.Module):
 
     def __init__(self, features: tuple[CategoricalFeature, ...], width: int, std: float) -> None:
         super().__init__()
-        self.tables = nn.ModuleList(EmbeddingTable(feature.size, width, padding_idx=0) for feature in features)
+        width = check_int("FeatureEmbedding", "width", width, low=1)
+        std = check_number("FeatureEmbedding", "std", std, low=0)
+        self.tables = nn.ModuleList(
+            EmbeddingTable(check_int("FeatureEmbedding", "size", each.size, low=1), width, padding_idx=0)
+            for each in features
+        )
         self.width = width * len(features)
         for table in self.tables:
             table.std = std

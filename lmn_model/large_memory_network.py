@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmn_kernels.checks import check_flag, check_int
+
 from .memory_layer import MemoryLayer
 from .reseeding import balance_loss
 from .resetting import PairMap, reset_children
@@ -61,7 +63,8 @@ class LargeMemoryNetwork(nn.Module):
         **memory: settings of :class:`MemoryLayer`.
 
     Raises:
-        ValueError: ``loss`` is unknown, or as :class:`MemoryLayer`.
+        TypeError: ``item_dim``, ``user_dim`` or ``positions`` is no integer, or as :class:`MemoryLayer`.
+        ValueError: one of them is below 1, ``loss`` is unknown, or as :class:`MemoryLayer`.
 
     Source: Lu et al. 2025, arXiv 2502.05558 (user-aware query, global memory, Smooth L1 memory loss). Ours: the
     detached target, the draw of positions, the familiarity signals.
@@ -82,9 +85,15 @@ class LargeMemoryNetwork(nn.Module):
         super().__init__()
         if loss not in LOSSES:
             raise ValueError(f"LargeMemoryNetwork: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        item_dim = check_int("LargeMemoryNetwork", "item_dim", item_dim, low=1)
+        user_dim = check_int("LargeMemoryNetwork", "user_dim", user_dim, low=1)
+        if positions is not None:
+            positions = check_int("LargeMemoryNetwork", "positions", positions, low=1)
+        balance = check_flag("LargeMemoryNetwork", "balance", balance)
         self.loss = loss
         self.item_dim, self.user_dim, self.positions, self.balance = item_dim, user_dim, positions, balance
-        self.memory = MemoryLayer(item_dim + user_dim, item_dim + user_dim, **memory)  # type: ignore[arg-type]
+        width = item_dim + user_dim
+        self.memory = MemoryLayer(width, width, **memory)  # type: ignore[arg-type]
         if self.memory.query is None:
             raise RuntimeError("LargeMemoryNetwork: its memory has no query map")
         self.memory.query = PairMap(self.memory.query, item_dim)
@@ -113,10 +122,10 @@ class LargeMemoryNetwork(nn.Module):
             user: ``[B, user_dim]``.
 
         Returns:
-            Scalars; 0 where no position is real.
-        """
+            Scalars; 0 where no position is real."""
         rows, places = self._drawn(mask)
-        pair = torch.cat((history[rows, places], user[rows]), dim=-1)  # [P, item_dim + user_dim]
+        items, users = history[rows, places], user[rows]
+        pair = torch.cat((items, users), dim=-1)  # [P, item_dim + user_dim]
         if pair.shape[0] == 0:
             return MemoryLosses(pair.sum(), pair.sum() if self.balance else None)
         found = self.memory.read(pair)

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels import MemoryLookup, huge_zeros, memory_lookup
+from lmn_kernels.activation import ACTIVATIONS
+from lmn_kernels.backend import check_backend
+from lmn_kernels.checks import check_choice, check_flag, check_int, check_number
+from lmn_kernels.dtypes import FLOATS, names
+from lmn_kernels.product_key_topk.metric import METRICS
 from lmn_model.resetting import PairMap
 from lmn_model.usage import MemoryUsage
+
+_NAME = "MemoryLayer"
 
 
 class MemoryLayer(nn.Module):
@@ -43,8 +50,12 @@ class MemoryLayer(nn.Module):
         asleep: bool ``[H, 2, N]``, sub-keys that no query can choose, none at first; K of an axis must be awake.
         usage: counts the reads in training mode if it is set; see :class:`MemoryUsage`.
 
+    Sizes may be NumPy's numbers; the layer keeps plain ones.
+
     Raises:
-        ValueError: a size is out of range, or ``concat_heads`` and ``heads`` does not divide ``out_features``.
+        TypeError: a size is no integer, ``value_std`` no number, or a flag no bool.
+        ValueError: a size is out of range, a choice is unknown, or ``concat_heads`` and ``heads`` does not divide
+            ``out_features``.
 
     Source: Lample et al. 2019, arXiv 1907.05242; memory block of LMN, arXiv 2502.05558.
 
@@ -72,9 +83,21 @@ class MemoryLayer(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        for name, size in (("sub_keys", sub_keys), ("key_dim", key_dim), ("heads", heads)):
-            if size < 1:
-                raise ValueError(f"MemoryLayer: {name} must be at least 1, got {size}")
+        if in_features is not None:
+            in_features = check_int(_NAME, "in_features", in_features, low=0)
+        out_features = check_int(_NAME, "out_features", out_features, low=0)
+        sub_keys = check_int(_NAME, "sub_keys", sub_keys, low=1)
+        key_dim = check_int(_NAME, "key_dim", key_dim, low=1)
+        heads = check_int(_NAME, "heads", heads, low=1)
+        top_k = check_int(_NAME, "top_k", top_k)
+        concat_heads = check_flag(_NAME, "concat_heads", concat_heads)
+        sparse_grad = check_flag(_NAME, "sparse_grad", sparse_grad)
+        value_std = check_number(_NAME, "value_std", value_std, low=0)
+        check_choice(_NAME, "metric", metric, METRICS)
+        check_choice(_NAME, "activation", activation, ACTIVATIONS)
+        check_backend(_NAME, backend)
+        if value_dtype is not None and value_dtype not in FLOATS:
+            raise ValueError(f"MemoryLayer: value_dtype must be {names(FLOATS)} or None, got {value_dtype}")
         if not 1 <= top_k <= sub_keys:
             raise ValueError(f"MemoryLayer: top_k must lie in [1, sub_keys = {sub_keys}], got {top_k}")
         if concat_heads and out_features % heads:
@@ -140,8 +163,7 @@ class MemoryLayer(nn.Module):
     def read(self, x: Tensor) -> MemoryLookup:
         """Output ``[B, out_features]`` of ``x [B, in_features]``, with its slots and weights ``[B, H, K]``.
 
-        The output has the values' type. In training mode ``usage``, if it is set, counts the read.
-        """
+        The output has the values' type. In training mode ``usage``, if it is set, counts the read."""
         queries = self.queries(x)
         found = self.look_up(queries)
         if self.usage is not None and self.training:

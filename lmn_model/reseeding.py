@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lmn_kernels import MemoryLookup
+from lmn_kernels.checks import check_int
 from lmn_model.memory_layer import MemoryLayer
 from lmn_model.usage import MemoryUsage
 
@@ -101,6 +102,7 @@ def balance_loss(found: MemoryLookup, sub_keys: int) -> Tensor:
 
     Source: the importance loss of Shazeer et al. 2017, arXiv 1701.06538, for the two axes of product keys.
     """
+    sub_keys = check_int("balance_loss", "sub_keys", sub_keys, low=1)
     first = found.slots.div(sub_keys, rounding_mode="floor")
     H = found.slots.shape[1]
     heads = torch.arange(H, device=first.device).view(1, H, 1) * sub_keys

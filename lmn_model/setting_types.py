@@ -7,10 +7,14 @@ text of a flag is read as: bool, int, float, str, ``Literal``, ``tuple[X, ...]``
 from __future__ import annotations
 
 import difflib
+import operator
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
+from numbers import Real
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 NONE = "none"
 
@@ -46,7 +50,7 @@ def declared_settings(cls: Any, section: tuple[str, ...] = ()) -> Iterator[Decla
 
 
 def convert(value: Any, kind: Any, where: str) -> Any:
-    """``value`` as ``kind``: int is taken for float and list for tuple, nothing else is bent.
+    """``value`` as ``kind``: int is taken for float, list for tuple and NumPy's numbers for Python's, nothing else.
 
     Raises:
         SettingsError: naming ``where``, the expected type and the value.
@@ -95,8 +99,15 @@ def _accept(value: Any, kind: Any) -> tuple[bool, Any]:
     if origin is tuple:
         parts = [_accept(part, args[0]) for part in value] if isinstance(value, (list, tuple)) else [(False, None)]
         return all(accepted for accepted, _ in parts), tuple(result for _, result in parts)
-    if kind is float and type(value) is int:
+    if kind is int and not isinstance(value, (bool, str)):
+        try:
+            return True, operator.index(value)
+        except TypeError:
+            return False, value
+    if kind is float and isinstance(value, Real) and not isinstance(value, bool):
         return True, float(value)
+    if kind is bool and isinstance(value, np.bool_):
+        return True, bool(value)
     return type(value) is kind, value
 
 
@@ -194,6 +205,23 @@ def check_range(
         raise ValueError(f"{name} must be greater than {above:g}, got {value!r}")
     if below is not None and not value < below:
         raise ValueError(f"{name} must be less than {below:g}, got {value!r}")
+
+
+def take_plain(instance: Any) -> None:
+    """Set the fields of a frozen dataclass to plain values: what is a number of NumPy becomes one of Python.
+
+    Raises:
+        TypeError: a field that must be a number is none.
+    """
+    hints = get_type_hints(type(instance))
+    for each in fields(instance):
+        kind, value = hints[each.name], getattr(instance, each.name)
+        if is_dataclass(kind) or get_origin(kind) is Literal:
+            continue
+        accepted, plain = _accept(value, kind)
+        if not accepted:
+            raise TypeError(f"{each.name} must be {describe(kind)}, got {value!r}")
+        object.__setattr__(instance, each.name, plain)
 
 
 def without_none(value: Any) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lmn_kernels import huge_zeros
+from lmn_kernels.checks import check_int
 
 _COMMON = 1 << 16
 """Counts below it are told apart by one histogram; the few above are sorted."""
@@ -92,6 +93,10 @@ class MemoryUsage:
         device: of the memory.
         by_sub_key: count the reads of sub-keys too, which :func:`lmn_model.reseeding.reseed` needs.
 
+    Raises:
+        TypeError: ``sub_keys`` or ``heads`` is no integer.
+        ValueError: one of them is below 1.
+
     Attributes:
         slot_reads: ``[N * N]``, reads of each slot by all heads; int32 until a slot could have more than that holds,
             then int64.
@@ -113,7 +118,8 @@ class MemoryUsage:
     def __init__(
         self, sub_keys: int, heads: int = 1, device: torch.device | str = "cpu", *, by_sub_key: bool = True
     ) -> None:
-        self.sub_keys, self.heads = sub_keys, heads
+        self.sub_keys = sub_keys = check_int("MemoryUsage", "sub_keys", sub_keys, low=1)
+        self.heads = check_int("MemoryUsage", "heads", heads, low=1)
         self._slot_reads = huge_zeros(sub_keys**2, dtype=torch.int32, device=device)
         self._last_read = huge_zeros(sub_keys**2, dtype=torch.int32, device=device)
         self.sub_key_reads: Tensor | None = None

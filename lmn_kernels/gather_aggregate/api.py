@@ -78,7 +78,7 @@ def gather_aggregate(
     if slots.shape != weights.shape:
         raise ValueError(f"{_OP}: weights must have the shape of slots, {list(slots.shape)}, got {list(weights.shape)}")
     check_same_device(_OP, values=values, slots=slots, weights=weights)
-    check_flag(_OP, "sparse_grad", sparse_grad)
+    sparse_grad = check_flag(_OP, "sparse_grad", sparse_grad)
     return _forward(values, slots, weights, sparse_grad, backend)  # type: ignore[no-any-return]
 
 

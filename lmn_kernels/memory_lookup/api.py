@@ -87,7 +87,7 @@ def memory_lookup(
         (tensor([[[3, 1]]]), tensor([[0.0000, 0.1192, 0.0000, 0.8808]]))
     """
     check_backend(_OP, backend)
-    check_router_arguments(_OP, queries, keys, k, metric)
+    k = check_router_arguments(_OP, queries, keys, k, metric)
     check_tensor(_OP, "values", values, "[M, D]")
     check_choice(_OP, "activation", activation, ACTIVATIONS)
     N = keys.shape[2]
@@ -96,7 +96,7 @@ def memory_lookup(
             f"{_OP}: values must have M = N * N = {N * N} rows for N = {N} sub-keys, got {describe(values)}"
         )
     check_same_device(_OP, queries=queries, values=values)
-    check_flag(_OP, "sparse_grad", sparse_grad)
+    sparse_grad = check_flag(_OP, "sparse_grad", sparse_grad)
     return MemoryLookup(*_forward(queries, keys, values, k, metric, activation, sparse_grad, backend))
 
 

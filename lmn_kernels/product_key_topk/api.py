@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..backend import check_backend, use_triton
-from ..checks import check_choice, check_same_device, check_tensor
+from ..checks import check_choice, check_int, check_same_device, check_tensor
 from ..dtypes import accumulator, describe
 from ..library import register, register_backward
 from . import reference
@@ -80,12 +80,12 @@ def product_key_topk(
         ProductKeyTopK(scores=tensor([[[7., 5.]]]), slots=tensor([[[3, 1]]]))
     """
     check_backend(_OP, backend)
-    check_router_arguments(_OP, queries, keys, k, metric)
+    k = check_router_arguments(_OP, queries, keys, k, metric)
     return ProductKeyTopK(*_forward(queries, keys, k, metric, backend))
 
 
-def check_router_arguments(op: str, queries: Tensor, keys: Tensor, k: int, metric: str) -> None:
-    """The checks that :func:`product_key_topk` and ``memory_lookup`` share."""
+def check_router_arguments(op: str, queries: Tensor, keys: Tensor, k: int, metric: str) -> int:
+    """The checks that :func:`product_key_topk` and ``memory_lookup`` share; ``k`` as a plain int."""
     check_tensor(op, "queries", queries, "[B, H, 2, C]")
     check_tensor(op, "keys", keys, "[H, 2, N, C]")
     check_choice(op, "metric", metric, METRICS)
@@ -100,11 +100,11 @@ def check_router_arguments(op: str, queries: Tensor, keys: Tensor, k: int, metri
         raise ValueError(f"{op}: keys must have the type of queries, {describe(queries)}, got {describe(keys)}")
     if queries.shape[1] == 0 or queries.shape[3] == 0:
         raise ValueError(f"{op}: queries must have H >= 1 and C >= 1, got {describe(queries)}")
-    if isinstance(k, bool) or not isinstance(k, (int, torch.SymInt)):
-        raise TypeError(f"{op}: k must be an int, got {type(k).__name__}")
+    k = check_int(op, "k", k)
     if not 1 <= k <= keys.shape[2]:
         raise ValueError(f"{op}: k must lie in [1, N] with N = {keys.shape[2]}, got {k}")
     check_same_device(op, queries=queries, keys=keys)
+    return k
 
 
 def router_gradient(

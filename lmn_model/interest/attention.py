@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lmn_kernels.checks import check_int
+
 from .fused import FusedAttention, chunks
 from .part import InterestPart
 
@@ -34,8 +36,9 @@ class DeepInterestAttention(InterestPart):
     def __init__(self, width: int, hidden: int | tuple[int, ...] = 64) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        wide = 4 * width
-        for each in (hidden,) if isinstance(hidden, int) else hidden:
+        wide = 4 * check_int("DeepInterestAttention", "width", width, low=1)
+        widths = hidden if isinstance(hidden, (tuple, list)) else (hidden,)
+        for each in (check_int("DeepInterestAttention", "hidden", each, low=1) for each in widths):
             layers += [nn.Linear(wide, each), nn.PReLU()]
             wide = each
         self.score = nn.Sequential(*layers, nn.Linear(wide, 1))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lmn_kernels.checks import check_int
+
 
 class WindowMatches(nn.Module):
     """How often and how lately each feature value of the candidate occurs in a window.
@@ -20,7 +22,7 @@ class WindowMatches(nn.Module):
 
     def __init__(self, unseen: int | None = None) -> None:
         super().__init__()
-        self.unseen = unseen
+        self.unseen = None if unseen is None else check_int("WindowMatches", "unseen", unseen)
 
     def forward(self, item: Tensor, history: Tensor, mask: Tensor) -> Tensor:
         """Two numbers for each of the F features: ``log(1 + count)``, and the place of the newest match.

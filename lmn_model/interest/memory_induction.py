@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmn_kernels.checks import check_int
+
 from .part import InterestPart
 
 
@@ -39,7 +41,8 @@ class MultiInterestMemory(InterestPart):
 
     def __init__(self, width: int, slots: int = 4) -> None:
         super().__init__()
-        self.slots = slots
+        width = check_int("MultiInterestMemory", "width", width, low=1)
+        self.slots = slots = check_int("MultiInterestMemory", "slots", slots, low=1)
         self.event_gates = nn.Linear(width, 3 * width)
         self.read_gates = nn.Linear(width, 3 * width, bias=False)
         self.state_gates = nn.Linear(width, 3 * width)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lmn_kernels.checks import check_int
+
 from .attention import DeepInterestAttention
 from .part import InterestPart
 
@@ -81,7 +83,9 @@ class SoftSearch(InterestPart):
 
     def __init__(self, width: int, hidden: int = 64, *, top_k: int = 50, recent: int = 50) -> None:
         super().__init__()
-        self.top_k, self.recent = top_k, recent
+        width = check_int("SoftSearch", "width", width, low=1)
+        self.top_k = check_int("SoftSearch", "top_k", top_k, low=1)
+        self.recent = check_int("SoftSearch", "recent", recent, low=1)
         self.position_map = nn.Linear(width, width, bias=False)
         self.candidate_map = nn.Linear(width, width, bias=False)
         self.long = DeepInterestAttention(width, hidden)
