@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from lmn_kernels.checks import check_flag, check_int
 
+from .finite import check_finite as check_rows
 from .memory_layer import MemoryLayer
 from .reseeding import balance_loss
 from .resetting import PairMap, reset_children
@@ -60,6 +61,8 @@ class LargeMemoryNetwork(nn.Module):
             all. The loss over a draw costs less and, for rows with as many real positions, has the same expectation.
         balance: compute the balance loss too.
         loss: the memory loss: ``"smooth_l1"`` or ``"mse"``.
+        check_finite: refuse embeddings with NaN or infinity, which would turn the query map and the keys into NaN; see
+            :class:`MemoryLayer`.
         **memory: settings of :class:`MemoryLayer`.
 
     Raises:
@@ -80,6 +83,7 @@ class LargeMemoryNetwork(nn.Module):
         positions: int | None = None,
         balance: bool = False,
         loss: str = "smooth_l1",
+        check_finite: bool = False,
         **memory: object,
     ) -> None:
         super().__init__()
@@ -92,8 +96,9 @@ class LargeMemoryNetwork(nn.Module):
         balance = check_flag("LargeMemoryNetwork", "balance", balance)
         self.loss = loss
         self.item_dim, self.user_dim, self.positions, self.balance = item_dim, user_dim, positions, balance
+        self.check_finite = check_flag("LargeMemoryNetwork", "check_finite", check_finite)
         width = item_dim + user_dim
-        self.memory = MemoryLayer(width, width, **memory)  # type: ignore[arg-type]
+        self.memory = MemoryLayer(width, width, check_finite=check_finite, **memory)  # type: ignore[arg-type]
         if self.memory.query is None:
             raise RuntimeError("LargeMemoryNetwork: its memory has no query map")
         self.memory.query = PairMap(self.memory.query, item_dim)
@@ -104,7 +109,14 @@ class LargeMemoryNetwork(nn.Module):
         reset_children(self)
 
     def forward(self, item: Tensor, user: Tensor) -> MemoryReadOut:
-        """Read the memory for items ``[B, item_dim]`` and users ``[B, user_dim]``."""
+        """Read the memory for items ``[B, item_dim]`` and users ``[B, user_dim]``.
+
+        Raises:
+            ValueError: ``check_finite`` is set and an embedding holds NaN or infinity.
+        """
+        if self.check_finite:
+            check_rows("LargeMemoryNetwork", "item", item)
+            check_rows("LargeMemoryNetwork", "user", user)
         pair = torch.cat((item, user), dim=-1)
         output = self.memory(pair)
         signals: list[Tensor] = []
@@ -122,9 +134,16 @@ class LargeMemoryNetwork(nn.Module):
             user: ``[B, user_dim]``.
 
         Returns:
-            Scalars; 0 where no position is real."""
+            Scalars; 0 where no position is real.
+
+        Raises:
+            ValueError: ``check_finite`` is set and an embedding that is learned from holds NaN or infinity.
+        """
         rows, places = self._drawn(mask)
         items, users = history[rows, places], user[rows]
+        if self.check_finite:
+            check_rows("LargeMemoryNetwork", "history", items, rows)
+            check_rows("LargeMemoryNetwork", "user", users, rows)
         pair = torch.cat((items, users), dim=-1)  # [P, item_dim + user_dim]
         if pair.shape[0] == 0:
             return MemoryLosses(pair.sum(), pair.sum() if self.balance else None)

@@ -15,6 +15,7 @@ from lmn_kernels.backend import check_backend
 from lmn_kernels.checks import check_choice, check_flag, check_int, check_number
 from lmn_kernels.dtypes import FLOATS, names
 from lmn_kernels.product_key_topk.metric import METRICS
+from lmn_model.finite import check_finite as check_rows
 from lmn_model.resetting import PairMap
 from lmn_model.usage import MemoryUsage
 
@@ -43,6 +44,9 @@ class MemoryLayer(nn.Module):
         value_dtype: type of the value table; None for torch's default. Read-outs have the type of the input.
         sparse_grad: see above.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+        check_finite: refuse inputs and queries with NaN or infinity. Without it a row with NaN reads some slots all the
+            same, for NaN scores rank last, and its gradient turns the query map and the keys into NaN while the loss
+            stays finite. The check waits for the device and breaks a graph of ``torch.compile``.
 
     Attributes:
         keys: sub-keys ``[H, 2, N, C]``.
@@ -81,6 +85,7 @@ class MemoryLayer(nn.Module):
         value_dtype: torch.dtype | None = None,
         sparse_grad: bool = True,
         backend: str = "auto",
+        check_finite: bool = False,
     ) -> None:
         super().__init__()
         if in_features is not None:
@@ -92,6 +97,7 @@ class MemoryLayer(nn.Module):
         top_k = check_int(_NAME, "top_k", top_k)
         concat_heads = check_flag(_NAME, "concat_heads", concat_heads)
         sparse_grad = check_flag(_NAME, "sparse_grad", sparse_grad)
+        self.check_finite = check_flag(_NAME, "check_finite", check_finite)
         value_std = check_number(_NAME, "value_std", value_std, low=0)
         check_choice(_NAME, "metric", metric, METRICS)
         check_choice(_NAME, "activation", activation, ACTIVATIONS)
@@ -163,7 +169,13 @@ class MemoryLayer(nn.Module):
     def read(self, x: Tensor) -> MemoryLookup:
         """Output ``[B, out_features]`` of ``x [B, in_features]``, with its slots and weights ``[B, H, K]``.
 
-        The output has the values' type. In training mode ``usage``, if it is set, counts the read."""
+        The output has the values' type. In training mode ``usage``, if it is set, counts the read.
+
+        Raises:
+            ValueError: ``check_finite`` is set and ``x`` holds NaN or infinity.
+        """
+        if self.check_finite:
+            check_rows(_NAME, "x", x)
         queries = self.queries(x)
         found = self.look_up(queries)
         if self.usage is not None and self.training:
@@ -184,6 +196,8 @@ class MemoryLayer(nn.Module):
 
     def look_up(self, queries: Tensor) -> MemoryLookup:
         """As :meth:`read`, of queries ``[B, H, 2, C]``, without counting."""
+        if self.check_finite:
+            check_rows(_NAME, "queries", queries)
         keys = self.keys.masked_fill(self.asleep.unsqueeze(-1), torch.nan)  # NaN ranks below every score
         if not self.concat_heads:
             return self._lookup(queries, keys)

@@ -24,6 +24,7 @@ from lmn_model.catch_up import catch_up
 from lmn_model.checkpoint import CheckpointError
 from lmn_model.ctr_model import CTRModel
 from lmn_model.data import Batch, BatchLoader, Dataset
+from lmn_model.divergence import StepWatch, not_finite_weight
 from lmn_model.environment import describe_environment, peak_memory_mib
 from lmn_model.evaluation import build_model, data_fingerprint, evaluate_split
 from lmn_model.files import write_json
@@ -40,7 +41,7 @@ from lmn_model.usage import MemoryUsage
 CURVE_POINTS = 20
 """Points of the training curve in an epoch."""
 CUDA_CHECK_STEPS = 16
-"""On CUDA the loss is read every so many steps, for reading it waits for the device; on the CPU after each step."""
+"""On CUDA :class:`StepWatch` is read every so many steps, for reading waits for the device; on the CPU in each step."""
 
 EVENNESS = ("kl_to_uniform", "gini", "top_1_percent")
 DRAWING_SECONDS = 10
@@ -79,6 +80,7 @@ class Trainer:
         }
         model = build_model(dataset.features, settings.model).to(device)
         self.state = RunState(model, Optimizers(model, settings.training), device, self._count_reads(model))
+        self._watch = StepWatch(model, dataset.features.numeric, device)
         self.steps_per_epoch = -(-len(dataset.train) // settings.training.batch_size)
         self._baseline: dict[str, Any] = {"valid": baseline_metrics(dataset.train, [], dataset.valid), "test": None}
         self._environment = describe_environment(device)
@@ -173,6 +175,9 @@ class Trainer:
         if out.balance_loss is not None:
             loss = loss + self.settings.model.memory.balance_weight * out.balance_loss
         loss.backward()
+        self._watch.look(batch, loss)
+        if self.device.type == "cpu":  # before the update, so that the weights stay as they were
+            self._check_steps(f"at step {self.state.progress.step + 1}")
         self.state.optimizers.step()
         self._look_after_memory()
         rows = len(batch)
@@ -206,8 +211,8 @@ class Trainer:
         saves = ends or stops or self._checkpoint_due()
         records = ends or progress.epoch_step % max(1, self.steps_per_epoch // CURVE_POINTS) == 0
         reads = saves or evaluates or records
-        if reads or self.device.type == "cpu" or progress.step % CUDA_CHECK_STEPS == 0:
-            self._check_loss()
+        if self.device.type != "cpu" and (reads or progress.step % CUDA_CHECK_STEPS == 0):
+            self._check_steps(f"at or shortly before step {progress.step}")
         if records:
             self._record(bar)
         if not (saves or evaluates):
@@ -240,23 +245,23 @@ class Trainer:
             return True
         return time.monotonic() - self._saved_at >= 60 * training.checkpoint_minutes
 
-    def _check_loss(self) -> None:
-        if not torch.isfinite(self.state.sums).all():
-            raise self._diverged("the loss")
+    def _check_steps(self, when: str) -> None:
+        """Raise TrainingError if the loss, a gradient or a number of the batch was not finite."""
+        if (problem := self._watch.problem()) is not None:
+            raise self._diverged(problem, when)
 
     def _check_weights(self) -> None:
         # The loss of a step says nothing about the update after it: without this, NaN weights could be saved as good.
-        for name, weight in self.state.model.named_parameters():
-            # The extremes are NaN if any weight is; torch.isfinite would make copies of a large memory.
-            if weight.numel() and not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
-                raise self._diverged(f"the weight {name!r}")
+        if (name := not_finite_weight(self.state.model)) is not None:
+            step = self.state.progress.step
+            raise self._diverged(f"the weight {name!r} became NaN or infinite", f"at or shortly before step {step}")
 
-    def _diverged(self, what: str) -> TrainingError:
+    def _diverged(self, what: str, when: str) -> TrainingError:
         last = self.folder.last
         kept = f"the last good state is kept in {last}" if last.exists() else "no state was saved yet"
         return TrainingError(
-            f"{what} became NaN or infinite at or shortly before step {self.state.progress.step}; {kept}; "
-            "a lower learning_rate or memory_learning_rate, or a clip_norm, may help in a new run"
+            f"{what} {when}; {kept}; a lower learning_rate or memory_learning_rate, or a clip_norm, may help in a new "
+            "run if the data are sound"
         )
 
     def _record(self, bar: tqdm[Any]) -> None:

@@ -50,7 +50,8 @@ def train(
         SettingsError: the device is not there, the memory's kernels cannot run on it, or the model cannot be built.
         DataError: the events cannot be read or used.
         CheckpointError: the checkpoint to resume from is damaged, or the next cannot be written.
-        TrainingError: the loss or the weights became NaN or infinite; the last good checkpoint is kept.
+        TrainingError: a number of a batch, the loss, a gradient or a weight is NaN or infinite; the message names the
+            step and the column or weight, and the last good checkpoint is kept.
         TrainingInterrupted: SIGINT or SIGTERM came; the state is saved.
     """
     folder = RunFolder(run_folder)
