@@ -29,7 +29,7 @@ class StepWatch:
         self._model = model
         self._watched = [each for each in model.parameters() if id(each) not in tables]
         self._columns = tuple(columns)
-        self._largest = torch.zeros((), dtype=torch.float32, device=device)
+        self._largest = torch.zeros(2, dtype=torch.float32, device=device)  # loss and gradient
         self._finite_columns = torch.ones(len(columns), dtype=torch.bool, device=device)
 
     @torch.no_grad()
@@ -37,29 +37,31 @@ class StepWatch:
         """Take in a step after its backward pass and before its update; nothing waits for the device."""
         gradients = [each.grad for each in self._watched if each.grad is not None and not each.grad.is_sparse]
         largest = torch.nn.utils.get_total_norm(gradients, torch.inf)  # NaN if any is
-        self._largest = self._largest.maximum(largest).maximum(loss.detach().abs())
+        self._largest = self._largest.maximum(torch.stack((loss.detach().abs().float(), largest.float())))
         if self._columns:
             self._finite_columns &= batch.numeric.isfinite().all(0)
 
     def problem(self) -> str | None:
         """What was not finite in the steps since the last call, in words; None if all was. Waits for the device."""
-        sound = bool(self._largest.isfinite()) and bool(self._finite_columns.all())
+        sound = bool(self._largest.isfinite().all()) and bool(self._finite_columns.all())
         found = None if sound else self._culprit()
         self._largest.zero_()
         self._finite_columns.fill_(True)
         return found
 
     def _culprit(self) -> str:
-        """The earliest cause that can be seen: an input column, a weight, the gradient of one, or the loss."""
+        """The earliest cause that can be seen: an input column, a weight, the loss, or the gradient of a weight."""
         for name, finite in zip(self._columns, self._finite_columns.tolist(), strict=True):
             if not finite:
                 return f"the input column {name!r} holds NaN or infinity"
         if (name := not_finite_weight(self._model)) is not None:
             return f"the weight {name!r} became NaN or infinite"
+        if not self._largest[0].isfinite():
+            return "the loss became NaN or infinite"
         for name, parameter in self._model.named_parameters():
             if parameter.grad is not None and not bool(_values(parameter.grad).isfinite().all()):
                 return f"the gradient of the weight {name!r} became NaN or infinite"
-        return "the loss became NaN or infinite"
+        return "a gradient became NaN or infinite"
 
 
 def not_finite_weight(model: nn.Module) -> str | None:

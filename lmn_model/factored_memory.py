@@ -18,7 +18,7 @@ is also written as (product, any user) and (any item, user), and a read tells th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,11 @@ from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_kernels.checks import check_flag, check_int
 from lmn_kernels.product_key_topk.metric import METRICS
 
+from .codes import Cells, draw_codes, draw_keys, id_offsets
 from .large_memory_network import LOSSES, MemoryLosses
 from .memory_layer import MemoryLayer
 from .pair_ids import checked_ids
+from .parametrized import current
 from .stored_lists import ListStore, StoredLists, best_keys
 
 _NAME = "FactoredMemoryNetwork"
@@ -51,13 +53,6 @@ def check_together(*, code_dim: int, target: str, keys: str, sub_keys: int, addr
         raise ValueError(f"sub_keys must be at most {FLAT_SUB_KEYS} for keys = 'flat', got {sub_keys}")
     if keys == "flat" and address != "pair":
         raise ValueError(f"address must be 'pair' for keys = 'flat', got {address!r}")
-
-
-class Cells(NamedTuple):
-    """Where pairs lead: slots ``[R, F, K]`` int64 and their weights ``[R, F, K]``."""
-
-    slots: Tensor
-    weights: Tensor
 
 
 class FactoredMemoryNetwork(nn.Module):
@@ -90,6 +85,7 @@ class FactoredMemoryNetwork(nn.Module):
         value_dtype: type of the value table. To cast the whole module, by ``.bfloat16()``, moves a few per cent of the
             addresses, and what was written there is lost.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+        device: of the network; None for torch's default.
 
     Raises:
         TypeError: ``item_sizes`` is no sequence of integers, another size is no integer, or a flag no bool.
@@ -123,6 +119,7 @@ class FactoredMemoryNetwork(nn.Module):
         top_k: int = 1,
         value_dtype: torch.dtype | None = None,
         backend: str = "auto",
+        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         try:
@@ -164,6 +161,7 @@ class FactoredMemoryNetwork(nn.Module):
             value_dtype=value_dtype,
             sparse_grad=sparse_grad,
             backend=backend,
+            device=device,
         )
         self.memory.keys.requires_grad_(False)
         self.item_sizes, self.user_size, self.marginals = item_sizes, user_size, marginals
@@ -171,10 +169,10 @@ class FactoredMemoryNetwork(nn.Module):
         self.user_codes: Tensor
         self.offsets: Tensor
         # One feature's ids after another's; any item is one more feature, of one id, and any user one more id.
-        self.register_buffer("item_codes", _codes(sum(item_sizes) + marginals, code_dim))
-        self.register_buffer("user_codes", _codes(user_size + marginals, code_dim))
-        self.register_buffer("offsets", _offsets(item_sizes, marginals), persistent=False)
-        flat = _flat(torch.empty(sub_keys**2, code_dim)) if keys == "flat" else None
+        self.register_buffer("item_codes", draw_codes(sum(item_sizes) + marginals, code_dim, device))
+        self.register_buffer("user_codes", draw_codes(user_size + marginals, code_dim, device))
+        self.register_buffer("offsets", id_offsets(item_sizes, marginals, device), persistent=False)
+        flat = draw_keys(torch.empty(sub_keys**2, code_dim, device=device)) if keys == "flat" else None
         self.flat_keys: Tensor | None
         self.register_buffer("flat_keys", flat)  # [M, D]
         self._stored = ListStore()
@@ -187,10 +185,10 @@ class FactoredMemoryNetwork(nn.Module):
         """
         self.memory.reset_parameters()
         for codes in (self.item_codes, self.user_codes):
-            codes.copy_(_codes(*codes.shape, device=codes.device))
-        self.offsets.copy_(_offsets(self.item_sizes, self.marginals, device=self.offsets.device))
+            codes.copy_(draw_codes(*codes.shape, codes.device))
+        self.offsets.copy_(id_offsets(self.item_sizes, self.marginals, self.offsets.device))
         if self.flat_keys is not None:
-            _flat(self.flat_keys)
+            draw_keys(self.flat_keys)
         self._stored = ListStore()
 
     def forward(self, item: Tensor, user: Tensor) -> Tensor:
@@ -326,11 +324,12 @@ class FactoredMemoryNetwork(nn.Module):
         if usage is not None and self.training and counted:
             queries = None if usage.sub_key_reads is None else self._queries(item, user)  # what reseeding asks for
             usage.record(slots.flatten(0, 1).unsqueeze(1), queries)
+        values = current(self.memory, "values")
         answer = gather_aggregate(
-            self.memory.values,
+            values,
             slots.flatten(0, 1),
             weights.flatten(0, 1),
-            sparse_grad=self.memory.sparse_grad,
+            sparse_grad=self.memory.sparse_grad and values.is_leaf,
             backend=self.memory.backend,
         )
         return answer.unflatten(0, slots.shape[:2])
@@ -368,7 +367,7 @@ class FactoredMemoryNetwork(nn.Module):
         Raises:
             RuntimeError: in ``torch.export``, which would have to make them at each call, if they are not made yet.
         """
-        keys, asleep = self.memory.keys, self.memory.asleep
+        keys, asleep = current(self.memory, "keys"), self.memory.asleep
         codes = {"item": self.item_codes, "user": self.user_codes}
         return self._stored.get(
             (keys, asleep, *codes.values()),
@@ -384,26 +383,10 @@ class FactoredMemoryNetwork(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        device = self.item_codes.device  # it may be built on "meta"
-        self.offsets = _offsets(self.item_sizes, self.marginals, device=device)
+        self.offsets = id_offsets(self.item_sizes, self.marginals, self.item_codes.device)  # it may be on "meta"
         self._stored = ListStore()
 
 
 @torch.compiler.disable(reason="whether the stored lists are those of the sub-keys is seen from outside a graph")
 def _lists_outside(network: FactoredMemoryNetwork) -> tuple[StoredLists, ...]:
     return network._current_lists()
-
-
-def _offsets(item_sizes: Sequence[int], marginals: bool, device: torch.device | None = None) -> Tensor:
-    """Where each feature's ids begin; any item is one more feature."""
-    sizes = (0, *item_sizes) if marginals else (0, *item_sizes[:-1])
-    return torch.tensor(sizes, device=device).cumsum(0)
-
-
-def _codes(ids: int, width: int, device: torch.device | None = None) -> Tensor:
-    return torch.randint(2, (ids, width), device=device).mul_(2).sub_(1).to(torch.get_default_dtype())
-
-
-def _flat(keys: Tensor) -> Tensor:
-    """Draw keys ``[M, D]`` in place, as sub-keys are drawn."""
-    return keys.normal_().mul_(keys.shape[1] ** -0.5)

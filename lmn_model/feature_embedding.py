@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lmn_kernels.checks import check_int, check_number
 
 from .data import CategoricalFeature
+from .parametrized import current
 from .resetting import EmbeddingTable
 
 
@@ -59,7 +60,7 @@ class FeatureEmbedding(nn.Module):
         if not self.tables:
             return ids.new_zeros(*ids.shape[:-1], 0, dtype=torch.float32)
         if ids.device.type == "cpu":
-            return _Rows.apply(ids, *[table.weight for table in self.tables])  # type: ignore[no-any-return]
+            return _Rows.apply(ids, *[current(table, "weight") for table in self.tables])  # type: ignore[no-any-return]
         return torch.cat([table(ids[..., place]) for place, table in enumerate(self.tables)], dim=-1)
 
 

@@ -15,6 +15,7 @@ from torch.utils import swap_tensors
 
 from lmn_kernels import huge_zeros
 from lmn_model.memory_layer import MemoryLayer
+from lmn_model.parametrized import require_parameters
 from lmn_model.usage import MemoryUsage
 
 
@@ -31,8 +32,8 @@ def grow(layer: MemoryLayer, optimizers: Iterable[torch.optim.Optimizer] = ()) -
         optimizers: those that hold the layer's keys and values.
 
     Raises:
-        RuntimeError: a graph of an earlier forward pass is still alive, and would give gradients of the old shape;
-            nothing has changed then.
+        RuntimeError: keys or values are computed from other parameters, or a graph of an earlier forward pass is still
+            alive, and would give gradients of the old shape; nothing has changed then.
 
     Example:
         >>> layer = MemoryLayer(8, 4, sub_keys=16, top_k=2)
@@ -44,6 +45,7 @@ def grow(layer: MemoryLayer, optimizers: Iterable[torch.optim.Optimizer] = ()) -
         >>> torch.allclose(layer(x), before)
         True
     """
+    require_parameters("grow", layer, "keys", "values")
     N = layer.keys.shape[2]
     layer.keys.grad = layer.values.grad = None
     keys = nn.Parameter(_widen(layer.keys.detach()), requires_grad=layer.keys.requires_grad)

@@ -63,6 +63,7 @@ class LargeMemoryNetwork(nn.Module):
         loss: the memory loss: ``"smooth_l1"`` or ``"mse"``.
         check_finite: refuse embeddings with NaN or infinity, which would turn the query map and the keys into NaN; see
             :class:`MemoryLayer`.
+        device: of the network; None for torch's default.
         **memory: settings of :class:`MemoryLayer`.
 
     Raises:
@@ -84,6 +85,7 @@ class LargeMemoryNetwork(nn.Module):
         balance: bool = False,
         loss: str = "smooth_l1",
         check_finite: bool = False,
+        device: torch.device | str | None = None,
         **memory: object,
     ) -> None:
         super().__init__()
@@ -98,7 +100,7 @@ class LargeMemoryNetwork(nn.Module):
         self.item_dim, self.user_dim, self.positions, self.balance = item_dim, user_dim, positions, balance
         self.check_finite = check_flag("LargeMemoryNetwork", "check_finite", check_finite)
         width = item_dim + user_dim
-        self.memory = MemoryLayer(width, width, check_finite=check_finite, **memory)  # type: ignore[arg-type]
+        self.memory = MemoryLayer(width, width, check_finite=check_finite, device=device, **memory)  # type: ignore[arg-type]
         if self.memory.query is None:
             raise RuntimeError("LargeMemoryNetwork: its memory has no query map")
         self.memory.query = PairMap(self.memory.query, item_dim)

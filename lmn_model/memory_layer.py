@@ -16,6 +16,7 @@ from lmn_kernels.checks import check_choice, check_flag, check_int, check_number
 from lmn_kernels.dtypes import FLOATS, names
 from lmn_kernels.product_key_topk.metric import METRICS
 from lmn_model.finite import check_finite as check_rows
+from lmn_model.parametrized import ParametrizationDict, draw, refuse_hooks
 from lmn_model.resetting import PairMap
 from lmn_model.usage import MemoryUsage
 
@@ -47,6 +48,7 @@ class MemoryLayer(nn.Module):
         check_finite: refuse inputs and queries with NaN or infinity. Without it a row with NaN reads some slots all the
             same, for NaN scores rank last, and its gradient turns the query map and the keys into NaN while the loss
             stays finite. The check waits for the device and breaks a graph of ``torch.compile``.
+        device: of the layer; None for torch's default.
 
     Attributes:
         keys: sub-keys ``[H, 2, N, C]``.
@@ -86,6 +88,7 @@ class MemoryLayer(nn.Module):
         sparse_grad: bool = True,
         backend: str = "auto",
         check_finite: bool = False,
+        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         if in_features is not None:
@@ -110,13 +113,13 @@ class MemoryLayer(nn.Module):
             raise ValueError(f"MemoryLayer: heads must divide out_features = {out_features}, got {heads}")
         self.heads, self.top_k, self.concat_heads = heads, top_k, concat_heads
         self.metric, self.activation, self.sparse_grad, self.backend = metric, activation, sparse_grad, backend
-        self.query = None if in_features is None else nn.Linear(in_features, heads * 2 * key_dim)
-        self.norm = None if in_features is None else nn.LayerNorm(key_dim)
-        self.keys = nn.Parameter(torch.empty(heads, 2, sub_keys, key_dim))
+        self.query = None if in_features is None else nn.Linear(in_features, heads * 2 * key_dim, device=device)
+        self.norm = None if in_features is None else nn.LayerNorm(key_dim, device=device)
+        self.keys = nn.Parameter(torch.empty(heads, 2, sub_keys, key_dim, device=device))
         width = out_features // heads if concat_heads else out_features
-        self.values = nn.Parameter(huge_zeros(sub_keys**2, width, dtype=value_dtype))
+        self.values = nn.Parameter(huge_zeros(sub_keys**2, width, dtype=value_dtype, device=device))
         self.asleep: Tensor
-        self.register_buffer("asleep", torch.zeros(heads, 2, sub_keys, dtype=torch.bool))
+        self.register_buffer("asleep", torch.zeros(heads, 2, sub_keys, dtype=torch.bool, device=device))
         self.usage: MemoryUsage | None = None
         self.value_std = value_std
         self._reset_router()
@@ -142,15 +145,11 @@ class MemoryLayer(nn.Module):
         if self.query is not None and self.norm is not None:
             nn.Linear.reset_parameters(self.query)
             self.norm.reset_parameters()
-        nn.init.normal_(self.keys, std=self.keys.shape[-1] ** -0.5)
+        draw(self, "keys", self.keys.shape[-1] ** -0.5)
 
     def reset_values(self) -> None:
         """Empty the memory: values as at the start, everything else as it is."""
-        with torch.no_grad():
-            if self.value_std:
-                self.values.normal_(std=self.value_std)
-            else:
-                self.values.zero_()
+        draw(self, "values", self.value_std)
 
     def initial_values(self, rows: int) -> Tensor:
         """``[rows, D]`` as a slot is at the start."""
@@ -158,12 +157,12 @@ class MemoryLayer(nn.Module):
         return values.normal_(std=self.value_std) if self.value_std else values
 
     def values_parameters(self) -> list[nn.Parameter]:
-        """The parameters that take a sparse gradient; empty if ``sparse_grad`` is off."""
-        return [self.values] if self.sparse_grad else []
+        """The parameters that take a sparse gradient; empty if ``sparse_grad`` is off, or the values are computed."""
+        return [self.values] if self.sparse_grad and "values" in self._parameters else []
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_features]`` to ``[..., out_features]``."""
-        output = self.read(x.reshape(-1, x.shape[-1])).output
+        output = self._read(x.reshape(-1, x.shape[-1])).output
         return output.view(*x.shape[:-1], output.shape[1]).to(x.dtype)
 
     def read(self, x: Tensor) -> MemoryLookup:
@@ -172,12 +171,17 @@ class MemoryLayer(nn.Module):
         The output has the values' type. In training mode ``usage``, if it is set, counts the read.
 
         Raises:
+            RuntimeError: a hook makes the keys or values when the layer is called.
             ValueError: ``check_finite`` is set and ``x`` holds NaN or infinity.
         """
+        refuse_hooks(self, "keys", "values")
+        return self._read(x)
+
+    def _read(self, x: Tensor) -> MemoryLookup:
         if self.check_finite:
             check_rows(_NAME, "x", x)
         queries = self.queries(x)
-        found = self.look_up(queries)
+        found = self._look_up(queries)
         if self.usage is not None and self.training:
             self.usage.record(found.slots, queries)
         return found
@@ -196,29 +200,39 @@ class MemoryLayer(nn.Module):
 
     def look_up(self, queries: Tensor) -> MemoryLookup:
         """As :meth:`read`, of queries ``[B, H, 2, C]``, without counting."""
+        refuse_hooks(self, "keys", "values")
+        return self._look_up(queries)
+
+    def _look_up(self, queries: Tensor) -> MemoryLookup:
         if self.check_finite:
             check_rows(_NAME, "queries", queries)
         keys = self.keys.masked_fill(self.asleep.unsqueeze(-1), torch.nan)  # NaN ranks below every score
+        values = self.values
         if not self.concat_heads:
-            return self._lookup(queries, keys)
-        reads = [self._lookup(queries[:, h : h + 1], keys[h : h + 1]) for h in range(len(keys))]
+            return self._lookup(queries, keys, values)
+        reads = [self._lookup(queries[:, h : h + 1], keys[h : h + 1], values) for h in range(len(keys))]
         return MemoryLookup(
             torch.cat([read.output for read in reads], dim=1),
             torch.cat([read.slots for read in reads], dim=1),
             torch.cat([read.weights for read in reads], dim=1),
         )
 
-    def _lookup(self, queries: Tensor, keys: Tensor) -> MemoryLookup:
+    def _lookup(self, queries: Tensor, keys: Tensor, values: Tensor) -> MemoryLookup:
         return memory_lookup(
             queries,
             keys,
-            self.values,
+            values,
             self.top_k,
             metric=self.metric,
             activation=self.activation,
-            sparse_grad=self.sparse_grad,
+            sparse_grad=self.sparse_grad and values.is_leaf,  # what values are computed from takes dense gradients
             backend=self.backend,
         )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "parametrizations" and type(value) is nn.ModuleDict:
+            value = ParametrizationDict()  # torch sets an empty one, which would refuse the names of our tensors
+        super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         H, _, N, C = self.keys.shape

@@ -16,6 +16,7 @@ from torch import Tensor
 from lmn_kernels import MemoryLookup
 from lmn_kernels.checks import check_int
 from lmn_model.memory_layer import MemoryLayer
+from lmn_model.parametrized import require_parameters
 from lmn_model.usage import MemoryUsage
 
 MOST_AT_ONCE = 8
@@ -54,8 +55,10 @@ def reseed(layer: MemoryLayer, usage: MemoryUsage, optimizers: Iterable[torch.op
         What was moved; nothing if nothing has been read.
 
     Raises:
+        RuntimeError: keys or values are computed from other parameters.
         ValueError: ``usage`` does not count by sub-key.
     """
+    require_parameters("reseed", layer, "keys", "values")
     if usage.sub_key_reads is None:
         raise ValueError("reseed: usage must count by sub-key, got one with by_sub_key=False")
     H, _, N, _ = layer.keys.shape

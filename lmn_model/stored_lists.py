@@ -33,7 +33,7 @@ def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, asleep: Tenso
     """
     exact = torch.promote_types(torch.promote_types(codes.dtype, keys.dtype), torch.float32)
     codes, keys = codes.to(exact), keys.to(exact)
-    with torch.autocast(codes.device.type, enabled=False):
+    with torch.autocast("cpu" if codes.is_meta else codes.device.type, enabled=False):  # there is none of "meta"
         if metric == "cosine":
             codes, keys = F.normalize(codes, dim=-1), F.normalize(keys, dim=-1)
         scores, places = [], []

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels.checks import check_int
+from lmn_model.parametrized import current
 
 from .fused import FusedAttention, chunks
 from .part import InterestPart
@@ -66,7 +67,7 @@ class DeepInterestAttention(InterestPart):
         """The interest ``[B, E]`` of a network with one hidden layer, see :class:`FusedAttention`."""
         by_position, by_candidate, by_both = self._split(item)
         _, activation, out = self.score
-        slope, weight, bias = activation.weight, out.weight.squeeze(0), out.bias
+        slope, weight, bias = current(activation, "weight"), current(out, "weight").squeeze(0), current(out, "bias")
         return FusedAttention.apply(item, history, mask, by_position, by_candidate, by_both, slope, weight, bias)  # type: ignore[no-any-return]
 
     def _padded(self, item: Tensor, history: Tensor, mask: Tensor) -> Tensor:
@@ -90,8 +91,8 @@ class DeepInterestAttention(InterestPart):
     def _split(self, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The first layer as W1 + W3 ``[A, E]``, (W2 - W3) c + bias ``[B, A]`` and W4 ``[A, E]``."""
         first = self.score[0]
-        w1, w2, w3, w4 = first.weight.split(item.shape[1], dim=1)  # type: ignore[operator]
-        return w1 + w3, torch.addmm(first.bias, item, (w2 - w3).t()), w4  # type: ignore[arg-type]
+        w1, w2, w3, w4 = current(first, "weight").split(item.shape[1], dim=1)
+        return w1 + w3, torch.addmm(current(first, "bias"), item, (w2 - w3).t()), w4
 
     def _rest(self, hidden: Tensor) -> Tensor:
         """Everything after the first linear layer: ``[..., A]`` to ``[...]``."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels.checks import check_int
+from lmn_model.parametrized import current
 
 from .attention import DeepInterestAttention
 from .part import InterestPart
@@ -111,7 +112,7 @@ class SoftSearch(InterestPart):
 
     def scores(self, item: Tensor, history: Tensor) -> Tensor:
         """``(W_h h_t) . (W_c c)`` of every position, ``[B, T]``; the maps meet in one vector a row."""
-        asked = self.candidate_map(item) @ self.position_map.weight  # [B, E]: W_h^T W_c c
+        asked = self.candidate_map(item) @ current(self.position_map, "weight")  # [B, E]: W_h^T W_c c
         return torch.bmm(history, asked.unsqueeze(2)).squeeze(2)
 
     def search(self, scores: Tensor, mask: Tensor) -> Tensor:
