@@ -41,8 +41,8 @@ def launch_adagrad(
 ) -> None:
     """Row-wise Adagrad; see ``reference.adagrad_change``."""
     meta = _meta(table, sums, weight_decay, rounding)
-    launch(
-        _row_adagrad_kernel, _grid(slots, meta),
+    _launch_in_place(
+        _row_adagrad_kernel, (table, total), _grid(slots, meta),
         table, slots, sums.contiguous(), total, step, _scalar(lr, table, sums), len(slots),
         0 if rounding is None else rounding.seed, EPS=eps, **meta,
     )  # fmt: skip
@@ -63,8 +63,8 @@ def launch_adam(
 ) -> None:
     """Adam; see ``reference.adam_change``."""
     meta = _meta(table, sums, weight_decay, rounding)
-    launch(
-        _row_adam_kernel, _grid(slots, meta),
+    _launch_in_place(
+        _row_adam_kernel, (table, mean, square), _grid(slots, meta),
         table, slots, sums.contiguous(), mean, square, step, _scalar(lr, table, sums), len(slots),
         0 if rounding is None else rounding.seed,
         BETA_1=betas[0], BETA_2=betas[1], LOG_1=_log2(betas[0]), LOG_2=_log2(betas[1]), EPS=eps,
@@ -86,12 +86,21 @@ def launch_sgd(
 ) -> None:
     """Gradient descent; see ``reference.sgd_change``."""
     meta = _meta(table, sums, weight_decay, rounding)
-    launch(
-        _row_sgd_kernel, _grid(slots, meta),
+    _launch_in_place(
+        _row_sgd_kernel, (table,) if velocity is None else (table, velocity), _grid(slots, meta),
         table, slots, sums.contiguous(), table if velocity is None else velocity, step, _scalar(lr, table, sums),
         len(slots), 0 if rounding is None else rounding.seed,
         MOMENTUM=momentum, HAS_MOMENTUM=velocity is not None, NESTEROV=nesterov, **meta,
     )  # fmt: skip
+
+
+def _launch_in_place(kernel: Any, written: tuple[Tensor, ...], grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
+    """Launch ``kernel`` and raise the version of the tensors that it writes, as every in-place operation of torch does.
+
+    Autograd compares versions: a graph that still needs what was overwritten raises in its backward pass.
+    """
+    launch(kernel, grid, *args, **meta)
+    torch.autograd.graph.increment_version(written)
 
 
 def _meta(table: Tensor, sums: Tensor, weight_decay: float, rounding: Rounding | None) -> dict[str, Any]:
