@@ -6,10 +6,12 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from .touched_rows import touched_rows
 
 
+@_disable_dynamo  # torch.compiler.disable without the import of the compiler, which takes seconds
 @torch.no_grad()
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],
@@ -22,6 +24,7 @@ def clip_grad_norm_(
 
     As ``torch.nn.utils.clip_grad_norm_``, which cannot take sparse rows. A sparse gradient is coalesced first: the
     norm of rows that are yet to be added up is not the norm of their sum. It cannot be captured in a CUDA graph.
+    ``torch.compile`` breaks the graph here and runs it eagerly.
 
     Args:
         parameters: one or several; those without a gradient have no part.

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from ..backend import check_backend, use_triton
 from ..dtypes import FLOATS, accumulator, describe, names
@@ -81,9 +82,13 @@ class RowOptimizer(torch.optim.Optimizer):
         if not holds:
             raise ValueError(f"{self._name}: {name} must be {wanted}, got {value!r}")
 
+    @_disable_dynamo  # lazily, as torch's own optimisers
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the touched rows of every table that has a gradient.
+
+        ``torch.compile`` breaks the graph here and runs the step eagerly, as that of ``torch.optim.SparseAdam``: it
+        does not trace sparse gradients.
 
         Args:
             closure: evaluates the model again and returns the loss, as in ``torch.optim``.
