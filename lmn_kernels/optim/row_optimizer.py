@@ -22,7 +22,7 @@ from ..backend import check_backend, use_triton
 from ..dtypes import FLOATS, accumulator, describe, names
 from ..huge_pages import huge_zeros
 from .rounding import Rounding
-from .touched_rows import TouchedRows, touched_rows
+from .touched_rows import TouchedRows, touched_rows, touches_rows
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]]
 
@@ -93,8 +93,11 @@ class RowOptimizer(torch.optim.Optimizer):
         Args:
             closure: evaluates the model again and returns the loss, as in ``torch.optim``.
 
+        A dense gradient of zeros touches no row: the step makes the table's state, if there is none, and that is all.
+        ``torch.distributed.checkpoint`` has states made this way.
+
         Raises:
-            TypeError: a gradient is dense; nothing has been updated then.
+            TypeError: a gradient is dense and not zero; nothing has been updated then.
         """
         loss = None
         if closure is not None:
@@ -102,7 +105,7 @@ class RowOptimizer(torch.optim.Optimizer):
                 loss = closure()
         work = [(table, group) for group in self.param_groups for table in group["params"] if table.grad is not None]
         for table, _ in work:
-            if table.grad.layout != torch.sparse_coo or table.grad.sparse_dim() != 1:
+            if not touches_rows(table.grad):
                 raise TypeError(
                     f"{self._name}: gradients must be sparse rows (sparse_grad=True of the ops, sparse=True of "
                     f"torch.nn.Embedding), got layout {table.grad.layout} for a table {describe(table)}; give "
@@ -157,25 +160,56 @@ class RowOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave; state keeps its own type, whatever the table's, and is not copied.
 
+        Hooks run as in ``torch.optim``: pre-hooks see the whole state and may give another, which is then checked.
+
         Raises:
-            ValueError: the groups differ, or the state is that of another kind of optimiser or of another table.
+            ValueError: the groups differ, or the state is that of another kind of optimiser or of another table;
+                nothing has been loaded then.
         """
-        packed = {**state_dict, "state": {}}
-        tables = self._tables()
-        numbers = list(chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
-        groups = {number: group for group in state_dict["param_groups"] for number in group["params"]}
-        found = {}
-        for table, number in zip(tables, numbers, strict=False):
-            if number not in state_dict["state"]:
-                continue
-            state = state_dict["state"][number]
-            wanted = {"step": (), **self._state_shapes(table, {**self.defaults, **groups[number]})}
+        handle = self.register_load_state_dict_pre_hook(_keep_types)  # the last: it sees what other hooks gave
+        try:
+            super().load_state_dict(dict(state_dict))
+        finally:
+            handle.remove()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for of_table in state["state"].values():
+            for name, value in of_table.items() if isinstance(of_table, dict) else ():
+                if isinstance(value, _Kept):
+                    of_table[name] = value.tensor
+        super().__setstate__(state)
+
+    def _kept_state(self, state_dict: dict[str, Any]) -> dict[Any, Any]:
+        """The state to load, checked, on its table's device and out of reach of torch's change of types."""
+        kept = dict(state_dict["state"])
+        pairs = zip(self.param_groups, state_dict["param_groups"], strict=False)  # torch compares their sizes
+        tables = {
+            number: (table, saved)
+            for group, saved in pairs
+            for table, number in zip(group["params"], saved["params"], strict=False)
+        }
+        for number in kept.keys() & tables.keys():
+            table, saved = tables[number]
+            state = kept[number]
+            wanted = {"step": (), **self._state_shapes(table, {**self.defaults, **saved})}
             got = {name: tuple(value.shape) if isinstance(value, Tensor) else value for name, value in state.items()}
             if got != wanted:
                 raise ValueError(f"{self._name}: the state of a table {describe(table)} must be {wanted}, got {got}")
-            found[table] = {name: tensor.to(table.device) for name, tensor in state.items()}
-        super().load_state_dict(packed)  # which would cast the state to the table's type
-        self.state.update(found)
+            kept[number] = {name: _Kept(value.to(table.device).contiguous()) for name, value in state.items()}
+        return kept
+
+
+class _Kept:
+    """A state tensor on its way through torch's loader, which would give it the type of the table."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def _keep_types(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(optimizer, RowOptimizer):
+        return state_dict
+    return {**state_dict, "state": optimizer._kept_state(state_dict)}
 
 
 def _is_number(value: object) -> bool:

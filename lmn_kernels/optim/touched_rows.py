@@ -22,16 +22,30 @@ class TouchedRows(NamedTuple):
     sums: Tensor
 
 
+def touches_rows(gradient: Tensor) -> bool:
+    """Whether :func:`touched_rows` takes a gradient: sparse rows, or a dense one of zeros, which touches none."""
+    if gradient.layout == torch.sparse_coo:
+        return gradient.sparse_dim() == 1
+    return gradient.layout == torch.strided and not _is_captured(gradient) and not gradient.any()
+
+
 def touched_rows(gradient: Tensor) -> TouchedRows:
-    """The rows of a sparse gradient ``[M, D]``, those of one slot added up."""
+    """The rows of a gradient ``[M, D]`` that :func:`touches_rows` takes, those of one slot added up."""
+    if not gradient.is_sparse:
+        return TouchedRows(torch.empty(0, dtype=torch.int64, device=gradient.device), gradient[:0])
     if gradient.is_coalesced():
         return TouchedRows(gradient.indices()[0].contiguous(), gradient.values())
     slots, rows = gradient._indices(), gradient._values()
     dtype = torch.float32 if rows.dtype in NARROW else rows.dtype  # hundreds of rows would not add up in their own type
-    if gradient.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    if _is_captured(gradient):
         return sum_rows_without_waiting(slots[0], rows, gradient.shape[0], dtype)
     wide = torch.sparse_coo_tensor(slots, rows.to(dtype), gradient.shape, check_invariants=False).coalesce()
     return TouchedRows(wide.indices()[0], wide.values())
+
+
+def _is_captured(gradient: Tensor) -> bool:
+    """Whether a CUDA graph is being captured, so that nothing can be read on the host."""
+    return gradient.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def sum_rows_without_waiting(slots: Tensor, rows: Tensor, M: int, dtype: torch.dtype) -> TouchedRows:
