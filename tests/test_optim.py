@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lmn_kernels import gather_aggregate
 from lmn_kernels.launch import launch_counts
 from lmn_kernels.optim import RowOptimizer, RowSGD, clip_grad_norm_
+from lmn_kernels.optim.touched_rows import TouchedRows, sum_rows_without_waiting, touched_rows
 
 KERNELS = {"adagrad": "_row_adagrad_kernel", "adam": "_row_adam_kernel", "sgd": "_row_sgd_kernel"}
 
@@ -138,8 +139,6 @@ def test_rows_that_nobody_touched_stay_as_they_are(kind: str, backend: str, devi
 def test_padding_of_a_captured_graph_changes_nothing(kind: str, device: torch.device) -> None:
     """What ``touched_rows`` gives while a graph is captured: the first slot again, with zeros."""
     pytest.importorskip("triton")
-    from lmn_kernels.optim.touched_rows import TouchedRows
-
     tables = [nn.Parameter(torch.ones(M, D, device=device)) for _ in range(2)]
     slots, sums = torch.tensor([2, 5], device=device), torch.randn(2, D, device=device)
     padded = TouchedRows(torch.cat((slots, slots[:1].repeat(300))), torch.cat((sums, sums.new_zeros(300, D))))
@@ -307,6 +306,29 @@ def test_strided_indices_are_read_right(kind: str, backend: str, device: torch.d
     assert (table != 1).any(1).nonzero()[:, 0].tolist() == [1, 4, 6]
 
 
+def test_rows_in_order_are_not_sorted_again(device: torch.device) -> None:
+    """Autograd drops the mark ``is_coalesced`` on the way into ``.grad``; the rows are read where they are."""
+    table = nn.Parameter(torch.ones(M, D, device=device))
+    for losses in range(1, 3 if device.type == "cpu" else 2):  # torch merges what it adds up on the CPU alone
+        slots = torch.randint(M, (6, 3), device=device)
+        gather_aggregate(table, slots, torch.rand(6, 3, device=device), sparse_grad=True).sum().backward()
+        assert table.grad is not None
+        assert not table.grad.is_coalesced(), losses
+        touched = touched_rows(table.grad)
+        assert touched.sums.data_ptr() == table.grad._values().data_ptr()
+        assert touched.slots.tolist() == sorted(set(touched.slots.tolist()))
+    clip_grad_norm_([table], 1.0)
+    assert table.grad.is_coalesced()
+
+
+@pytest.mark.parametrize("slots", [[4, 1, 2], [1, 4, 4], [4, 4], [1, 4, 1], [7]])
+def test_rows_out_of_order_and_repeated_are_added_up(slots: list[int], device: torch.device) -> None:
+    gradient = rows_of(torch.tensor(slots, device=device), torch.randn(len(slots), D, device=device))
+    touched = touched_rows(gradient)
+    assert touched.slots.tolist() == sorted(set(slots))
+    torch.testing.assert_close(touched.sums, gradient.to_dense()[touched.slots])
+
+
 def test_momentum_may_be_turned_on_and_off() -> None:
     table = nn.Parameter(torch.zeros(M, D))
     optimizer = RowSGD([table], lr=1.0)
@@ -329,8 +351,6 @@ def test_tables_of_one_optimiser_are_rounded_apart() -> None:
 
 def test_rows_summed_without_waiting_equal_coalesced_ones(device: torch.device) -> None:
     pytest.importorskip("triton")
-    from lmn_kernels.optim.touched_rows import sum_rows_without_waiting, touched_rows
-
     slots, rows = torch.randint(M, (40,), device=device), torch.randint(-4, 5, (40, D), device=device).float()
     expected = touched_rows(rows_of(slots, rows))
     padded = sum_rows_without_waiting(slots, rows, M, torch.float32)

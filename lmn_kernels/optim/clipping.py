@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
+from .rounding import NARROW
 from .touched_rows import touched_rows
 
 
@@ -22,9 +23,9 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale all gradients, dense and sparse, so that their joint norm is at most ``max_norm``.
 
-    As ``torch.nn.utils.clip_grad_norm_``, which cannot take sparse rows. A sparse gradient is coalesced first: the
-    norm of rows that are yet to be added up is not the norm of their sum. It cannot be captured in a CUDA graph.
-    ``torch.compile`` breaks the graph here and runs it eagerly.
+    As ``torch.nn.utils.clip_grad_norm_``, which cannot take sparse rows. Rows of one slot are added up first: the
+    norm of rows that are yet to be added up is not the norm of their sum. A sparse gradient is marked as coalesced
+    afterwards. It cannot be captured in a CUDA graph. ``torch.compile`` breaks the graph here and runs it eagerly.
 
     Args:
         parameters: one or several; those without a gradient have no part.
@@ -50,7 +51,7 @@ def clip_grad_norm_(
         raise ValueError(f"clip_grad_norm_: max_norm must be at least 0, got {max_norm}")
     given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     rows = {each: touched_rows(each.grad) for each in given if each.grad is not None and each.grad.is_sparse}
-    parts = {each: rows[each].sums if each in rows else each.grad for each in given if each.grad is not None}
+    parts = {each: _wide(rows[each].sums) if each in rows else each.grad for each in given if each.grad is not None}
     norm = torch.nn.utils.get_total_norm(parts.values(), norm_type, error_if_nonfinite, foreach)
     scale = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
     for each, part in parts.items():
@@ -62,3 +63,8 @@ def clip_grad_norm_(
             rows[each].slots[None], scaled, each.shape, is_coalesced=True, check_invariants=False
         )
     return norm
+
+
+def _wide(rows: Tensor) -> Tensor:
+    """Rows in a type whose norm has the digits to scale them by."""
+    return rows.float() if rows.dtype in NARROW else rows
