@@ -6,8 +6,9 @@ at random places but whole, so a lane moves 16 bytes at a time where D allows.
 
 Slots come each once, so no two programs write one row. While a CUDA graph is captured their number is not known and
 the first slot comes again at the end with zeros (``touched_rows``): such an entry is skipped. The step, and a
-learning rate that is a tensor, are read from memory, so that a captured step can be replayed with new ones; other
-hyperparameters are constants of the kernel, so a schedule that changes betas, momentum or decay compiles anew.
+learning rate that is a tensor, are read from memory, so that a captured step can be replayed with new ones. Other
+hyperparameters are float64 arguments, for a schedule may change them at every step: a constant of the kernel would
+compile it anew each time. Triton does not specialise a kernel on the value of an argument that is a float.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ def launch_adagrad(
     rounding: Rounding | None,
 ) -> None:
     """Row-wise Adagrad; see ``reference.adagrad_change``."""
-    meta = _meta(table, sums, weight_decay, rounding)
+    meta = _meta(table, sums, rounding)
     _launch_in_place(
         _row_adagrad_kernel, (table, total), _grid(slots, meta),
         table, slots, sums.contiguous(), total, step, _scalar(lr, table, sums), len(slots),
-        0 if rounding is None else rounding.seed, EPS=eps, **meta,
+        _seed(rounding), float(eps), float(weight_decay), **meta,
     )  # fmt: skip
 
 
@@ -62,12 +63,11 @@ def launch_adam(
     rounding: Rounding | None,
 ) -> None:
     """Adam; see ``reference.adam_change``."""
-    meta = _meta(table, sums, weight_decay, rounding)
+    meta = _meta(table, sums, rounding)
     _launch_in_place(
         _row_adam_kernel, (table, mean, square), _grid(slots, meta),
         table, slots, sums.contiguous(), mean, square, step, _scalar(lr, table, sums), len(slots),
-        0 if rounding is None else rounding.seed,
-        BETA_1=betas[0], BETA_2=betas[1], LOG_1=_log2(betas[0]), LOG_2=_log2(betas[1]), EPS=eps,
+        _seed(rounding), *_decay(betas[0]), *_decay(betas[1]), float(eps), float(weight_decay),
         ONE_A_ROW=square.dim() == 1, **meta,
     )  # fmt: skip
 
@@ -85,12 +85,12 @@ def launch_sgd(
     rounding: Rounding | None,
 ) -> None:
     """Gradient descent; see ``reference.sgd_change``."""
-    meta = _meta(table, sums, weight_decay, rounding)
+    meta = _meta(table, sums, rounding)
     _launch_in_place(
         _row_sgd_kernel, (table,) if velocity is None else (table, velocity), _grid(slots, meta),
         table, slots, sums.contiguous(), table if velocity is None else velocity, step, _scalar(lr, table, sums),
-        len(slots), 0 if rounding is None else rounding.seed,
-        MOMENTUM=momentum, HAS_MOMENTUM=velocity is not None, NESTEROV=nesterov, **meta,
+        len(slots), _seed(rounding), float(momentum), float(weight_decay),
+        HAS_MOMENTUM=velocity is not None, NESTEROV=nesterov, **meta,
     )  # fmt: skip
 
 
@@ -103,18 +103,21 @@ def _launch_in_place(kernel: Any, written: tuple[Tensor, ...], grid: tuple[int, 
     torch.autograd.graph.increment_version(written)
 
 
-def _meta(table: Tensor, sums: Tensor, weight_decay: float, rounding: Rounding | None) -> dict[str, Any]:
+def _meta(table: Tensor, sums: Tensor, rounding: Rounding | None) -> dict[str, Any]:
     D = table.shape[1]
     block_d = min(power_of_two(D), TILE)
     return {
         "D": D,
-        "WEIGHT_DECAY": weight_decay,
         "STOCHASTIC": rounding is not None,
         "ACC": tl.float64 if accumulator(table.dtype, sums.dtype) == torch.float64 else tl.float32,
         "BLOCK_U": TILE // block_d,
         "BLOCK_D": block_d,
         "num_warps": 4,
     }
+
+
+def _seed(rounding: Rounding | None) -> int:
+    return 0 if rounding is None else rounding.seed
 
 
 def _grid(slots: Tensor, meta: dict[str, Any]) -> tuple[int]:
@@ -129,8 +132,9 @@ def _scalar(value: float | Tensor, table: Tensor, sums: Tensor) -> Tensor:
     return torch.full((), value, dtype=dtype, device=table.device)
 
 
-def _log2(beta: float) -> float:
-    return math.log2(beta) if beta > 0 else -math.inf
+def _decay(beta: float) -> tuple[float, float, float]:
+    """beta, 1 - beta and log2 beta: what a register would have to hold is an argument instead."""
+    return float(beta), 1 - float(beta), math.log2(beta) if beta > 0 else -math.inf
 
 
 @triton.jit
@@ -189,8 +193,9 @@ def _touched(slots_ptr, U, BLOCK_U: tl.constexpr):
 
 
 @triton.jit
-def _decayed(rows, lr, WEIGHT_DECAY: tl.constexpr):
-    return rows * (1 - lr * WEIGHT_DECAY) if WEIGHT_DECAY != 0 else rows
+def _wide(number, ACC: tl.constexpr):
+    """A hyperparameter, float64 (in the interpreter a number of Python), in the type of the computation."""
+    return tl.full((), number, ACC)
 
 
 @triton.jit
@@ -208,7 +213,8 @@ def _store_rows(table_ptr, at, rows, mask, seed, step_ptr, slots, d, STOCHASTIC:
 @triton.jit(do_not_specialize=["U", "seed"])
 def _row_adagrad_kernel(
     table_ptr, slots_ptr, sums_ptr, total_ptr, step_ptr, lr_ptr, U, seed,
-    D: tl.constexpr, EPS: tl.constexpr, WEIGHT_DECAY: tl.constexpr, STOCHASTIC: tl.constexpr, ACC: tl.constexpr,
+    eps: tl.float64, weight_decay: tl.float64,
+    D: tl.constexpr, STOCHASTIC: tl.constexpr, ACC: tl.constexpr,
     BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     u, slots, live = _touched(slots_ptr, U, BLOCK_U)
@@ -221,28 +227,34 @@ def _row_adagrad_kernel(
     total = tl.load(total_ptr + slots, mask=live, other=0).to(ACC) + squares / D
     tl.store(total_ptr + slots, total.to(total_ptr.dtype.element_ty), mask=live)
     lr = tl.load(lr_ptr)
-    scale = lr / (tl.sqrt(total) + EPS)
+    kept = 1 - lr * _wide(weight_decay, ACC)
+    scale = lr / (tl.sqrt(total) + _wide(eps, ACC))
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         mask = live[:, None] & (d < D)[None, :]
         at = slots[:, None] * D + d[None, :]
         gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
-        rows = _decayed(tl.load(table_ptr + at, mask=mask, other=0).to(ACC), lr, WEIGHT_DECAY)
+        rows = tl.load(table_ptr + at, mask=mask, other=0).to(ACC) * kept
         _store_rows(table_ptr, at, rows - scale[:, None] * gradient, mask, seed, step_ptr, slots, d, STOCHASTIC)
 
 
 @triton.jit(do_not_specialize=["U", "seed"])
 def _row_adam_kernel(
     table_ptr, slots_ptr, sums_ptr, mean_ptr, square_ptr, step_ptr, lr_ptr, U, seed,
-    D: tl.constexpr, BETA_1: tl.constexpr, BETA_2: tl.constexpr, LOG_1: tl.constexpr, LOG_2: tl.constexpr,
-    EPS: tl.constexpr, ONE_A_ROW: tl.constexpr, WEIGHT_DECAY: tl.constexpr, STOCHASTIC: tl.constexpr,
-    ACC: tl.constexpr, BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
+    beta_1: tl.float64, rate_1: tl.float64, log_1: tl.float64,
+    beta_2: tl.float64, rate_2: tl.float64, log_2: tl.float64, eps: tl.float64, weight_decay: tl.float64,
+    D: tl.constexpr, ONE_A_ROW: tl.constexpr, STOCHASTIC: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     u, slots, live = _touched(slots_ptr, U, BLOCK_U)
     lr = tl.load(lr_ptr)
+    kept = 1 - lr * _wide(weight_decay, ACC)
+    first_decay, first_rate = _wide(beta_1, ACC), _wide(rate_1, ACC)
+    second_decay, second_rate = _wide(beta_2, ACC), _wide(rate_2, ACC)
+    epsilon = _wide(eps, ACC)
     count = tl.load(step_ptr).to(tl.float64)  # 1 - beta ** count loses half its digits in float32
-    step_size = lr / (1 - tl.exp2(count * LOG_1)).to(ACC)
-    correction = tl.sqrt(1 - tl.exp2(count * LOG_2)).to(ACC)
+    step_size = lr / (1 - tl.exp2(count * log_1)).to(ACC)
+    correction = tl.sqrt(1 - tl.exp2(count * log_2)).to(ACC)
     divisor = tl.zeros([BLOCK_U, 1], dtype=ACC)
     if ONE_A_ROW:
         squares = tl.zeros([BLOCK_U], dtype=ACC)
@@ -252,45 +264,47 @@ def _row_adam_kernel(
             gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
             squares += tl.sum(gradient * gradient, axis=1)
         second = tl.load(square_ptr + slots, mask=live, other=0).to(ACC)
-        second = second * BETA_2 + squares / D * (1 - BETA_2)
+        second = second * second_decay + squares / D * second_rate
         tl.store(square_ptr + slots, second.to(square_ptr.dtype.element_ty), mask=live)
-        divisor = (tl.sqrt(second) / correction + EPS)[:, None]
+        divisor = (tl.sqrt(second) / correction + epsilon)[:, None]
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         mask = live[:, None] & (d < D)[None, :]
         at = slots[:, None] * D + d[None, :]
         gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
         first = tl.load(mean_ptr + at, mask=mask, other=0).to(ACC)
-        first = first * BETA_1 + gradient * (1 - BETA_1)
+        first = first * first_decay + gradient * first_rate
         tl.store(mean_ptr + at, first.to(mean_ptr.dtype.element_ty), mask=mask)
         if ONE_A_ROW:
             change = step_size * first / divisor
         else:
             squared = tl.load(square_ptr + at, mask=mask, other=0).to(ACC)
-            squared = squared * BETA_2 + gradient * gradient * (1 - BETA_2)
+            squared = squared * second_decay + gradient * gradient * second_rate
             tl.store(square_ptr + at, squared.to(square_ptr.dtype.element_ty), mask=mask)
-            change = step_size * first / (tl.sqrt(squared) / correction + EPS)
-        rows = _decayed(tl.load(table_ptr + at, mask=mask, other=0).to(ACC), lr, WEIGHT_DECAY)
+            change = step_size * first / (tl.sqrt(squared) / correction + epsilon)
+        rows = tl.load(table_ptr + at, mask=mask, other=0).to(ACC) * kept
         _store_rows(table_ptr, at, rows - change, mask, seed, step_ptr, slots, d, STOCHASTIC)
 
 
 @triton.jit(do_not_specialize=["U", "seed"])
 def _row_sgd_kernel(
     table_ptr, slots_ptr, sums_ptr, velocity_ptr, step_ptr, lr_ptr, U, seed,
-    D: tl.constexpr, MOMENTUM: tl.constexpr, HAS_MOMENTUM: tl.constexpr, NESTEROV: tl.constexpr,
-    WEIGHT_DECAY: tl.constexpr, STOCHASTIC: tl.constexpr, ACC: tl.constexpr,
+    momentum: tl.float64, weight_decay: tl.float64,
+    D: tl.constexpr, HAS_MOMENTUM: tl.constexpr, NESTEROV: tl.constexpr, STOCHASTIC: tl.constexpr, ACC: tl.constexpr,
     BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     u, slots, live = _touched(slots_ptr, U, BLOCK_U)
     lr = tl.load(lr_ptr)
+    kept = 1 - lr * _wide(weight_decay, ACC)
+    speed = _wide(momentum, ACC)
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         mask = live[:, None] & (d < D)[None, :]
         at = slots[:, None] * D + d[None, :]
         direction = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
         if HAS_MOMENTUM:
-            velocity = tl.load(velocity_ptr + at, mask=mask, other=0).to(ACC) * MOMENTUM + direction
+            velocity = tl.load(velocity_ptr + at, mask=mask, other=0).to(ACC) * speed + direction
             tl.store(velocity_ptr + at, velocity.to(velocity_ptr.dtype.element_ty), mask=mask)
-            direction = direction + MOMENTUM * velocity if NESTEROV else velocity
-        rows = _decayed(tl.load(table_ptr + at, mask=mask, other=0).to(ACC), lr, WEIGHT_DECAY)
+            direction = direction + speed * velocity if NESTEROV else velocity
+        rows = tl.load(table_ptr + at, mask=mask, other=0).to(ACC) * kept
         _store_rows(table_ptr, at, rows - lr * direction, mask, seed, step_ptr, slots, d, STOCHASTIC)
