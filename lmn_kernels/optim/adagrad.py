@@ -67,7 +67,7 @@ class RowAdagrad(RowOptimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        self._check_at_least_0(group, "initial_accumulator_value", "eps")
+        self._numbers_at_least_0(group, "initial_accumulator_value", "eps")
 
     def _state_shapes(self, table: Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         return {"total": (table.shape[0],)}
@@ -86,7 +86,7 @@ class RowAdagrad(RowOptimizer):
         triton: bool,
     ) -> None:
         total, step, lr = state["total"], state["step"], group["lr"]
-        eps, weight_decay = group["eps"], group["weight_decay"]
+        eps, weight_decay = float(group["eps"]), float(group["weight_decay"])
         if triton:
             from .triton import launch_adagrad
 

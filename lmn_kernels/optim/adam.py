@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .hyperparameters import as_numbers
 from .reference import adam_change, update_rows
 from .rounding import Rounding
 from .row_optimizer import Params, RowOptimizer
@@ -71,9 +72,12 @@ class RowAdam(RowOptimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        betas = group["betas"]
-        self._check("betas", betas, len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)")
-        self._check_at_least_0(group, "eps")
+        betas = as_numbers(group["betas"])
+        holds = len(betas) == 2 and all(beta is not None and 0 <= beta < 1 for beta in betas)
+        self._check("betas", group["betas"], holds, "two numbers in [0, 1)")
+        group["betas"] = betas
+        self._numbers_at_least_0(group, "eps")
+        self._flags(group, "row_wise")
 
     def _state_shapes(self, table: Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         shape = tuple(table.shape)
@@ -89,7 +93,8 @@ class RowAdam(RowOptimizer):
         triton: bool,
     ) -> None:
         mean, square, step, lr = state["mean"], state["square"], state["step"], group["lr"]
-        betas, eps, weight_decay = tuple(group["betas"]), group["eps"], group["weight_decay"]
+        betas = float(group["betas"][0]), float(group["betas"][1])
+        eps, weight_decay = float(group["eps"]), float(group["weight_decay"])
         if triton:
             from .triton import launch_adam
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
+from .hyperparameters import as_number
 from .rounding import NARROW
 from .touched_rows import touched_rows
 
@@ -16,7 +17,7 @@ from .touched_rows import touched_rows
 @torch.no_grad()
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],
-    max_norm: float,
+    max_norm: float | Tensor,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
@@ -29,7 +30,7 @@ def clip_grad_norm_(
 
     Args:
         parameters: one or several; those without a gradient have no part.
-        max_norm: at least 0.
+        max_norm: at least 0; a number or a tensor of one element.
         norm_type: p of the norm, ``inf`` for the largest entry.
         error_if_nonfinite: raise where the norm is NaN or infinite.
         foreach: as in torch.
@@ -38,6 +39,7 @@ def clip_grad_norm_(
         The joint norm before scaling, a scalar tensor.
 
     Raises:
+        TypeError: ``max_norm`` is no number.
         ValueError: ``max_norm`` is below 0.
         RuntimeError: the norm is not finite, and ``error_if_nonfinite`` asked for it; nothing has been scaled then.
 
@@ -47,13 +49,16 @@ def clip_grad_norm_(
         >>> round(clip_grad_norm_(table.parameters(), 1.0).item(), 3)
         8.485
     """
-    if not max_norm >= 0:
+    limit = as_number(max_norm)
+    if limit is None:
+        raise TypeError(f"clip_grad_norm_: max_norm must be a number, got {max_norm!r}")
+    if not limit >= 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be at least 0, got {max_norm}")
     given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     rows = {each: touched_rows(each.grad) for each in given if each.grad is not None and each.grad.is_sparse}
     parts = {each: _wide(rows[each].sums) if each in rows else each.grad for each in given if each.grad is not None}
     norm = torch.nn.utils.get_total_norm(parts.values(), norm_type, error_if_nonfinite, foreach)
-    scale = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+    scale = torch.clamp(limit / (norm + 1e-6), max=1.0)
     for each, part in parts.items():
         if each not in rows:
             part.mul_(scale.to(part.device))

@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from ..backend import check_backend, use_triton
+from ..checks import check_flag
 from ..dtypes import FLOATS, accumulator, describe, names
 from ..huge_pages import huge_zeros
+from .hyperparameters import as_integer, as_number
 from .rounding import Rounding
 from .touched_rows import TouchedRows, touched_rows, touches_rows
 
@@ -33,10 +36,12 @@ class RowOptimizer(torch.optim.Optimizer):
     Args:
         params: tables ``[M, D]`` or parameter groups of them.
         defaults: hyperparameters; every group also has ``lr``, ``weight_decay``, ``stochastic_rounding`` and ``seed``.
+            A number may be one of Python or of NumPy or a tensor of one element. ``lr`` stays a tensor if it is one;
+            other numbers are held as floats.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
 
     Raises:
-        TypeError: a parameter is no floating-point tensor.
+        TypeError: a parameter is no floating-point tensor, or a flag is no bool.
         ValueError: a parameter is no table, or a hyperparameter is out of range.
     """
 
@@ -68,15 +73,28 @@ class RowOptimizer(torch.optim.Optimizer):
                 raise TypeError(f"{self._name}: params must be {names(FLOATS)}, got {describe(table)}")
             if table.dim() != 2 or table.layout != torch.strided or not table.is_contiguous():
                 raise ValueError(f"{self._name}: params must be dense, contiguous tables [M, D], got {describe(table)}")
-        lr, seed = group["lr"], group["seed"]
-        self._check("lr", lr, _is_number(lr.item() if isinstance(lr, Tensor) and lr.numel() == 1 else lr), "a number")
-        self._check("lr", lr, lr >= 0, "at least 0")
-        self._check_at_least_0(group, "weight_decay")
-        self._check("seed", seed, isinstance(seed, int) and 0 <= seed < 2**63, "an int in [0, 2**63)")
+        lr, seed = group["lr"], as_integer(group["seed"])
+        rate = as_number(lr)
+        self._check("lr", lr, rate is not None, "a number")
+        self._check("lr", lr, rate is not None and rate >= 0, "at least 0")
+        group["lr"] = lr if isinstance(lr, Tensor) else rate
+        self._numbers_at_least_0(group, "weight_decay")
+        self._check("seed", group["seed"], seed is not None and 0 <= seed < 2**63, "an int in [0, 2**63)")
+        group["seed"] = seed
+        self._flags(group, "stochastic_rounding")
 
-    def _check_at_least_0(self, group: dict[str, Any], *hyperparameters: str) -> None:
+    def _numbers_at_least_0(self, group: dict[str, Any], *hyperparameters: str) -> None:
+        """Check hyperparameters and hold them as floats, which every ``torch.load`` can read again."""
         for name in hyperparameters:
-            self._check(name, group[name], _is_number(group[name]) and group[name] >= 0, "a number of at least 0")
+            number = as_number(group[name])
+            self._check(name, group[name], number is not None and number >= 0, "a number of at least 0")
+            group[name] = number
+
+    def _flags(self, group: dict[str, Any], *hyperparameters: str) -> None:
+        for name in hyperparameters:
+            value = group[name]
+            group[name] = bool(value) if isinstance(value, np.bool_) else value
+            check_flag(self._name, name, group[name])
 
     def _check(self, name: str, value: object, holds: object, wanted: str) -> None:
         if not holds:
@@ -210,7 +228,3 @@ def _keep_types(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) ->
     if not isinstance(optimizer, RowOptimizer):
         return state_dict
     return {**state_dict, "state": optimizer._kept_state(state_dict)}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -65,8 +65,9 @@ class RowSGD(RowOptimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        self._check_at_least_0(group, "momentum")
+        self._numbers_at_least_0(group, "momentum")
         self._check("momentum", group["momentum"], group["momentum"] < 1, "below 1")
+        self._flags(group, "nesterov")
         self._check("nesterov", group["nesterov"], group["momentum"] or not group["nesterov"], "False without momentum")
 
     def _state_shapes(self, table: Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -83,7 +84,7 @@ class RowSGD(RowOptimizer):
         triton: bool,
     ) -> None:
         velocity, step, lr = state.get("velocity"), state["step"], group["lr"]
-        momentum, nesterov, weight_decay = group["momentum"], group["nesterov"], group["weight_decay"]
+        momentum, nesterov, weight_decay = float(group["momentum"]), group["nesterov"], float(group["weight_decay"])
         if triton:
             from .triton import launch_sgd
 

@@ -45,7 +45,7 @@ def launch_adagrad(
     _launch_in_place(
         _row_adagrad_kernel, (table, total), _grid(slots, meta),
         table, slots, sums.contiguous(), total, step, _scalar(lr, table, sums), len(slots),
-        _seed(rounding), float(eps), float(weight_decay), **meta,
+        _seed(rounding), eps, weight_decay, **meta,
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def launch_adam(
     _launch_in_place(
         _row_adam_kernel, (table, mean, square), _grid(slots, meta),
         table, slots, sums.contiguous(), mean, square, step, _scalar(lr, table, sums), len(slots),
-        _seed(rounding), *_decay(betas[0]), *_decay(betas[1]), float(eps), float(weight_decay),
+        _seed(rounding), *_decay(betas[0]), *_decay(betas[1]), eps, weight_decay,
         ONE_A_ROW=square.dim() == 1, **meta,
     )  # fmt: skip
 
@@ -89,7 +89,7 @@ def launch_sgd(
     _launch_in_place(
         _row_sgd_kernel, (table,) if velocity is None else (table, velocity), _grid(slots, meta),
         table, slots, sums.contiguous(), table if velocity is None else velocity, step, _scalar(lr, table, sums),
-        len(slots), _seed(rounding), float(momentum), float(weight_decay),
+        len(slots), _seed(rounding), momentum, weight_decay,
         HAS_MOMENTUM=velocity is not None, NESTEROV=nesterov, **meta,
     )  # fmt: skip
 
@@ -129,12 +129,12 @@ def _scalar(value: float | Tensor, table: Tensor, sums: Tensor) -> Tensor:
     dtype = accumulator(table.dtype, sums.dtype)
     if isinstance(value, Tensor):
         return value.to(table.device, dtype)
-    return torch.full((), value, dtype=dtype, device=table.device)
+    return torch.full((), float(value), dtype=dtype, device=table.device)
 
 
 def _decay(beta: float) -> tuple[float, float, float]:
     """beta, 1 - beta and log2 beta: what a register would have to hold is an argument instead."""
-    return float(beta), 1 - float(beta), math.log2(beta) if beta > 0 else -math.inf
+    return beta, 1 - beta, math.log2(beta) if beta > 0 else -math.inf
 
 
 @triton.jit
