@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Mapping
 from contextlib import closing
@@ -33,7 +32,6 @@ from lmn_model.run_folder import RunFolder
 from lmn_model.run_state import load_model
 from lmn_model.settings import COLUMN_SETTINGS, DataSettings, Settings, SettingsError
 
-logger = logging.getLogger("lmn")
 
 
 class LoadedRun(NamedTuple):
