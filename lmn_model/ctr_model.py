@@ -7,160 +7,22 @@ that they can be compared.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Literal, NamedTuple
+from dataclasses import asdict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .data import Batch, FeatureSpec
-from .factored_memory import FactoredMemoryNetwork, check_together
+from .factored_memory import FactoredMemoryNetwork
 from .feature_embedding import FeatureEmbedding
 from .interest import WindowMatches, interest_part
 from .large_memory_network import LargeMemoryNetwork, MemoryLosses
 from .memory_layer import MemoryLayer
+from .model_settings import FACTORED, SHARED, MemorySettings, ModelSettings
 from .resetting import ZeroLinear, reset_children
-from .setting_types import check_range, setting, take_plain
 
-FACTORED = ("code_dim", "marginals", "address", "target", "read_out", "keys", "code_metric")
-"""Settings of a factored query alone; its network has arguments of the same names."""
-JOINT = ("key_dim", "metric", "positions")
-"""Settings of a joint query alone."""
-SHARED = ("sub_keys", "activation", "loss", "backend")
-"""Settings of both that the networks have as arguments of the same names."""
-
-
-@dataclass(frozen=True)
-class MemorySettings:
-    """The memory block; the letters are those of ``lmn_kernels``.
-
-    Raises:
-        TypeError: a number is none; NumPy's are taken and kept as Python's.
-        ValueError: a size is out of range, ``top_k`` is larger than ``sub_keys``, settings do not go together, or one
-            that has no effect on the query is not at its default.
-    """
-
-    query: Literal["joint", "factored"] = setting(
-        "factored",
-        "what asks the memory: one learned map of item and user, or fixed codes of an item feature and the user",
-    )
-    sub_keys: int = setting(1024, "N, sub-keys on each axis; the memory has N * N slots")
-    top_k: int | None = setting(
-        None,
-        "K, slots that each head reads; if not set 16 for a joint query (all, if they are fewer), 1 for a factored",
-    )
-    key_dim: int = setting(16, "C, width of one query half, of a joint query")
-    code_dim: int = setting(64, "D, width of a code and of a value, of a factored query")
-    marginals: bool = setting(
-        True, "write and read an item with any user and a user with any item too, of a factored query"
-    )
-    address: Literal["pair", "item", "user"] = setting(
-        "pair", "what a factored query comes from: half 0 from the item and half 1 from the user, or both from one"
-    )
-    target: Literal["bound", "pair"] = setting(
-        "bound", "what an event writes, of a factored query: the product of its codes, or the two side by side"
-    )
-    read_out: Literal["familiarity", "answer", "both"] = setting(
-        "familiarity", "what the memory tells, of a factored query: how familiar the pair is, the answer, or both"
-    )
-    keys: Literal["product", "flat"] = setting(
-        "product", "what finds the slots of a factored query: two axes of sub-keys, or a search of N * N whole keys"
-    )
-    code_metric: Literal["cosine", "dot", "l2"] = setting("cosine", "score of a key, of a factored query")
-    joins: Literal["tower", "logit"] = setting(
-        "tower",
-        "where what the memory tells comes in: the tower, or a small network of its own, added to the tower's logit",
-    )
-    gate: bool = setting(False, "let what the memory tells gate all else that enters the tower, as in MSN")
-    heads: int = setting(1, "H, routers over the one table of values")
-    metric: Literal["dot", "cosine", "l2"] = setting("dot", "score of a sub-key, of a joint query")
-    activation: Literal["softmax", "sigmoid", "relu"] = setting("softmax", "what turns scores into weights")
-    loss: Literal["smooth_l1", "mse"] = setting("smooth_l1", "the memory loss")
-    loss_weight: float = setting(1.0, "lambda, weight of the memory loss")
-    balance_weight: float = setting(
-        0.0, "weight of the balance loss, which evens out the use of sub-keys, of a joint query"
-    )
-    positions: int = setting(8, "history positions that a row writes in one step, drawn at random; 0 for all")
-    value_dtype: Literal["float32", "bfloat16"] = setting("float32", "type of the value table")
-    backend: Literal["auto", "triton", "torch"] = setting("auto", "kernels of the memory")
-
-    def __post_init__(self) -> None:
-        take_plain(self)
-        for name in ("sub_keys", "top_k", "key_dim", "code_dim", "heads"):
-            check_range(self, name, low=1)
-        check_range(self, "positions", low=0)
-        check_range(self, "loss_weight", low=0.0)
-        check_range(self, "balance_weight", low=0.0)
-        if self.slots_read > self.sub_keys:
-            raise ValueError(f"top_k must be at most sub_keys = {self.sub_keys}, got {self.top_k}")
-        for name in FACTORED if self.query == "joint" else JOINT:
-            default = next(each.default for each in fields(self) if each.name == name)
-            if getattr(self, name) != default:
-                raise ValueError(f"{name} has no effect on a {self.query} query, got {getattr(self, name)!r}")
-        check_together(
-            code_dim=self.code_dim, target=self.target, keys=self.keys, sub_keys=self.sub_keys, address=self.address
-        )
-        if self.query == "factored" and (self.heads != 1 or self.balance_weight):
-            raise ValueError(
-                "a factored query has one head and nothing that a balance loss could move, got "
-                f"heads = {self.heads} and balance_weight = {self.balance_weight}"
-            )
-
-    @property
-    def slots_read(self) -> int:
-        """K, as set or by default."""
-        if self.top_k is not None:
-            return self.top_k
-        return 1 if self.query == "factored" else min(16, self.sub_keys)
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Shape of the CTR model.
-
-    Raises:
-        TypeError: a number is none; NumPy's are taken and kept as Python's.
-        ValueError: a width is below 1, the dropout is not in [0, 1), or ``gate`` or ``joins`` is not at its
-            default where there is no memory.
-    """
-
-    interest: Literal["pooling", "din", "sim_hard", "sim_soft", "mimn", "lmn", "lmn_only"] = setting(
-        "lmn", "what reads the history; lmn is the memory beside DIN, lmn_only the memory alone"
-    )
-    embedding_dim: int = setting(16, "width of one feature's embedding")
-    embedding_std: float = setting(0.05, "standard deviation of the embeddings at the start")
-    matches: bool = setting(
-        False,
-        "tell the tower how often and how lately the window holds each feature value of the candidate, "
-        "whatever else reads it",
-    )
-    hidden: tuple[int, ...] = setting((200, 80), "widths of the tower's hidden layers")
-    dropout: float = setting(0.0, "dropout in the tower")
-    memory: MemorySettings = field(default_factory=MemorySettings)
-
-    def __post_init__(self) -> None:
-        take_plain(self)
-        check_range(self, "embedding_dim", low=1)
-        check_range(self, "embedding_std", above=0.0)
-        check_range(self, "dropout", low=0.0, below=1.0)
-        if min(self.hidden, default=1) < 1:
-            raise ValueError(f"hidden must hold widths of at least 1, got {self.hidden}")
-        if not self.has_memory:
-            without = f"for interest = {self.interest!r}, which has no memory, got"
-            if self.memory.gate:
-                raise ValueError(f"gate must be False {without} True")
-            if self.memory.joins != "tower":
-                raise ValueError(f"joins must be 'tower' {without} {self.memory.joins!r}")
-
-    @property
-    def has_memory(self) -> bool:
-        """Whether the model has the memory block, beside a window or alone."""
-        return self.interest in ("lmn", "lmn_only")
-
-    @property
-    def writes_new_events(self) -> bool:
-        """Whether the memory is written with each event once, when it is new, and so needs the order of time."""
-        return self.has_memory and self.memory.query == "factored"
+__all__ = ["CTRModel", "CTROutput", "MemoryGate", "MemoryLogit", "MemorySettings", "ModelSettings"]
 
 
 class CTROutput(NamedTuple):

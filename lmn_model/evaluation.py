@@ -33,7 +33,6 @@ from lmn_model.run_state import load_model
 from lmn_model.settings import COLUMN_SETTINGS, DataSettings, Settings, SettingsError
 
 
-
 class LoadedRun(NamedTuple):
     """A trained model with all that is needed to score new rows."""
 

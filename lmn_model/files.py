@@ -6,6 +6,7 @@ is atomic on one file system. The folder is flushed as well, so that the rename 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from lmn_model.signals import temporary_files
 
 
 @contextmanager
@@ -26,6 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the folder is missing, not writable or full. ``path`` is then as it was before.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary_files.add(temporary)
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666)
         mode = os.fstat(descriptor).st_mode  # as the umask wants it; some writers put a private file in its place
@@ -35,11 +39,31 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(temporary, os.O_RDONLY)
         os.replace(temporary, path)
         _flush(path.parent, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    except OSError as error:
-        error.filename = error.filename or str(path)  # write() of a full disk does not know the name
-        raise
+    except Exception as error:
+        if (named := os_error(error, path)) is None:
+            raise
+        raise named from error
     finally:
         temporary.unlink(missing_ok=True)
+        temporary_files.discard(temporary)
+
+
+def os_error(error: Exception, path: Path) -> OSError | None:
+    """``error`` as an OSError with number, reason and file name; None if the operating system did not raise it.
+
+    Libraries in Rust give the text alone, ``... (os error 28)``, in an OSError or an exception of their own.
+
+    Args:
+        error: of an operation on ``path`` or its temporary file.
+        path: named where the error names no other file.
+    """
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if isinstance(error, OSError) and error.errno is not None:
+        foreign = isinstance(error.filename, str | Path) and Path(error.filename) not in temporary_files
+        return OSError(error.errno, error.strerror, str(error.filename) if foreign else str(path))
+    if number is not None:
+        return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
+    return OSError(errno.EIO, str(error) or os.strerror(errno.EIO), str(path)) if isinstance(error, OSError) else None
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:

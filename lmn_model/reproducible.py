@@ -1,16 +1,12 @@
-"""The global state of the process while a run trains: seed, threads, deterministic ops, and signals that ask to stop.
+"""The global state of the process while a run trains: seed, threads and deterministic ops.
 
 All of it is put back afterwards, so that training as a library call leaves the caller's process as it was.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
 import torch
 
@@ -44,31 +40,3 @@ def reproducible(seed: int, threads: int | None, device: torch.device) -> Iterat
             torch.set_num_threads(before)
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
             torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[assignment]
-
-
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT or SIGTERM sets, so that a step can finish first; a second signal acts at once.
-
-    Outside the main thread, where Python has no signals, the event is never set.
-    """
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-    before: dict[signal.Signals, Any] = {}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def request(number: int, frame: FrameType | None) -> None:
-        requested.set()
-        restore()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, request)
-    try:
-        yield requested
-    finally:
-        restore()

@@ -172,7 +172,7 @@ class RunFolder:
     def logging_to_file(self, logger: logging.Logger) -> Iterator[None]:
         """Append what ``logger`` says, from INFO on, to the run's log file while the block runs."""
         level = logger.level
-        handler = _LogFile(self.log, encoding="utf-8")
+        handler = _LogFile(self.log, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))

@@ -23,19 +23,36 @@ class SettingsError(ValueError):
     """A setting is unknown, of the wrong type or out of range; the message names it and where it was set."""
 
 
-def setting(default: Any, text: str) -> Any:
-    """A dataclass field with a default and the help text of its flag."""
-    return field(default=default, metadata={"help": text})
+def setting(default: Any, text: str, metavar: str | None = None) -> Any:
+    """A dataclass field with a default and the help text of its flag.
+
+    Args:
+        default: of the field.
+        text: what the setting means, in the words of ``--help``.
+        metavar: what stands for the value in ``--help``; None derives it from the type.
+    """
+    return field(default=default, metadata={"help": text, "metavar": metavar})
 
 
 class Declared(NamedTuple):
-    """One setting as declared: its section path, name, resolved type, default and help text."""
+    """One setting as declared: its section path, name, resolved type, default, help text and metavar."""
 
     section: tuple[str, ...]
     name: str
     kind: Any
     default: Any
     help: str
+    metavar: str
+
+    @property
+    def flag(self) -> str:
+        """The flag of the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def takes_list(self) -> bool:
+        """Whether the value is a list, separated by commas."""
+        return any(get_origin(kind) is tuple for kind in _alternatives(self.kind))
 
 
 def declared_settings(cls: Any, section: tuple[str, ...] = ()) -> Iterator[Declared]:
@@ -46,7 +63,8 @@ def declared_settings(cls: Any, section: tuple[str, ...] = ()) -> Iterator[Decla
         if is_dataclass(kind):
             yield from declared_settings(kind, (*section, each.name))
         else:
-            yield Declared(section, each.name, kind, _default(each), each.metadata.get("help", ""))
+            text, metavar = each.metadata.get("help", ""), each.metadata.get("metavar")
+            yield Declared(section, each.name, kind, _default(each), text, metavar or placeholder(kind))
 
 
 def convert(value: Any, kind: Any, where: str) -> Any:
@@ -58,7 +76,14 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     accepted, result = _accept(value, kind)
     if not accepted:
         raise SettingsError(f"{where} must be {describe(kind)}, got {value!r}")
+    if any(not _is_utf8(each) for each in (result if isinstance(result, tuple) else (result,))):
+        raise SettingsError(f"{where} must be UTF-8 text, as a settings file is, got {value!a}")
     return result
+
+
+def _is_utf8(value: Any) -> bool:
+    """False for a text with bytes of a file name that are no UTF-8, which Python keeps as lone surrogates."""
+    return not isinstance(value, str) or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def parse(text: str, kind: Any, where: str) -> Any:
@@ -83,6 +108,24 @@ def describe(kind: Any) -> str:
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(describe(each) for each in get_args(kind))
     return {int: "an integer", float: "a number", str: "a text", bool: "true or false", type(None): NONE}[kind]
+
+
+def placeholder(kind: Any) -> str:
+    """What stands for a value of ``kind`` in ``--help``: ``INT``, ``FLOAT``, ``TEXT``, ``{a,b}`` or ``X[,X...]``."""
+    kind = _alternatives(kind)[0]
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
+    if get_origin(kind) is tuple:
+        each = placeholder(get_args(kind)[0])
+        return f"{each}[,{each}...]"
+    return {int: "INT", float: "FLOAT", str: "TEXT", bool: "{true,false}"}[kind]
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """The types that a value may have, without None."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return tuple(each for each in get_args(kind) if each is not type(None))
+    return (kind,)
 
 
 def _accept(value: Any, kind: Any) -> tuple[bool, Any]:

@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from lmn_model.ctr_model import ModelSettings
-from lmn_model.data import DataOptions
 from lmn_model.files import replacing
+from lmn_model.model_settings import ModelSettings
 from lmn_model.setting_types import (
     Declared,
     SettingsError,
@@ -36,6 +35,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from lmn_model.data import DataOptions
 
 FREE_TO_CHANGE = {
     "data.path",
@@ -70,46 +72,77 @@ class DataSettings:
 
     dataset: Literal["complete-journey", "kuairand", "events", "rows"] = setting(
         "complete-journey",
-        "where the events come from; 'events' is a table of your own, 'rows' a folder of prepared rows",
+        "kind of data: events (your own table), rows (a folder of prepared rows) or a public data set; recognised "
+        "from --path if you leave it out",
     )
-    path: str | None = setting(None, "file of the events (CSV or parquet), or folder of the dataset or the rows")
-    user_col: str | None = setting(None, "column of the user; user_id if not set")
-    item_col: str | None = setting(None, "column of the item; item_id if not set")
-    time_col: str | None = setting(None, "column of the time; timestamp if not set")
-    label_col: str | None = setting(None, "column of the 0/1 label; without it negatives are sampled")
-    user_features: tuple[str, ...] | None = setting(None, "columns that belong to the user")
-    item_features: tuple[str, ...] | None = setting(None, "columns that belong to the item")
-    context_features: tuple[str, ...] | None = setting(None, "columns that belong to the event")
+    path: str | None = setting(
+        None,
+        "your table of events (CSV, TSV or parquet, or a folder of parquet files), or the folder of a data set",
+        "FILE",
+    )
+    user_col: str | None = setting(None, "column with the user id (default: user_id)", "COLUMN")
+    item_col: str | None = setting(None, "column with the item id (default: item_id)", "COLUMN")
+    time_col: str | None = setting(
+        None, "column with the time of the event: date, timestamp or integer (default: timestamp)", "COLUMN"
+    )
+    label_col: str | None = setting(
+        None,
+        "column with the label, 1 for a click or purchase and 0 for none; without it every row counts as 1, and "
+        "items that the user did not choose are drawn as 0",
+        "COLUMN",
+    )
+    user_features: tuple[str, ...] | None = setting(
+        None, "columns that describe the user, such as city", "COLUMN[,COLUMN...]"
+    )
+    item_features: tuple[str, ...] | None = setting(
+        None, "columns that describe the item, such as brand", "COLUMN[,COLUMN...]"
+    )
+    context_features: tuple[str, ...] | None = setting(
+        None, "columns that describe the event, such as hour or price", "COLUMN[,COLUMN...]"
+    )
     numeric: tuple[str, ...] | None = setting(
-        None, "feature columns that are measures, whatever their values look like"
+        None, "feature columns whose values are measures, such as a whole-number price", "COLUMN[,COLUMN...]"
     )
-    categorical: tuple[str, ...] | None = setting(None, "feature columns whose values are names, numbers included")
-    time_format: str | None = setting(None, "format of the times, such as '%d/%m/%Y %H:%M', if they are not ISO 8601")
+    categorical: tuple[str, ...] | None = setting(
+        None, "feature columns whose values are names, even if they look like numbers", "COLUMN[,COLUMN...]"
+    )
+    time_format: str | None = setting(
+        None, "how the times are written if they are neither ISO 8601 nor integers, such as '%d/%m/%Y %H:%M'", "FORMAT"
+    )
     missing_numbers: Literal["refuse", "indicator"] = setting(
         "refuse",
-        "numeric features without a value; 'indicator' reads the mean and adds a feature that says it is missing",
+        "what to do if a numeric feature has no value: stop, or read the mean and add a feature that marks it",
     )
-    window: int = setting(50, "newest events of the history that the model sees")
-    valid_fraction: float = setting(0.1, "share of the events, by time, for validation")
-    test_fraction: float = setting(0.1, "share of the events, the latest, for the test")
-    valid_from: int | str | None = setting(None, "first time of the validation part, instead of a fraction")
-    test_from: int | str | None = setting(None, "first time of the test part, instead of a fraction")
-    negatives: int = setting(1, "sampled negatives for each positive, where there is no label")
-    history: Literal["positive", "all"] = setting("positive", "labelled events that enter histories")
-    min_item_count: int = setting(1, "items rarer than this in the training part share one id")
+    window: int = setting(50, "newest events of the user's history that the model sees one by one")
+    valid_fraction: float = setting(0.1, "share of the samples for the validation split, which precedes the test split")
+    test_fraction: float = setting(0.1, "share of the samples for the test split, the latest ones")
+    valid_from: int | str | None = setting(
+        None, "start of the validation split, instead of the fractions; goes with --test-from", "TIME"
+    )
+    test_from: int | str | None = setting(
+        None, "start of the test split, instead of the fractions; goes with --valid-from", "TIME"
+    )
+    negatives: int = setting(1, "without labels: items drawn as 0 for each event, by popularity")
+    history: Literal["positive", "all"] = setting(
+        "positive", "with labels: events that enter a user's history, those with label 1 or all"
+    )
+    min_item_count: int = setting(1, "items with fewer events in the training split share one id")
     max_train_rows: int | None = setting(
-        None, "cap on the events of the training part that become samples, drawn by the seed"
+        None, "train on at most so many events, drawn at random; histories still use all events"
     )
     max_eval_rows: int | None = setting(
         None,
-        "cap on the events of each evaluation part that become samples, drawn by the seed; a memory of cells knows "
-        "what came before the samples, so a cap takes from it too",
+        "evaluate on at most so many events of the validation split and of the test split; a factored memory then "
+        "stores only those of the validation split before it is tested",
     )
-    sampling_seed: int = setting(0, "seed of negatives and caps")
+    sampling_seed: int = setting(0, "seed of the drawn negatives and of the two limits above")
     search_by: str | None = setting(
-        None, "item feature; the newest events of the whole history with the candidate's value of it are searched"
+        None,
+        "item feature for a search in the whole history: the newest events with the candidate's value of it are "
+        "found; --interest sim_hard needs it",
+        "COLUMN",
     )
-    search_window: int = setting(50, "events that such a search finds")
+    search_window: int = setting(50, "events that this search returns at most")
 
     def __post_init__(self) -> None:
         """Raise DataError for a value out of range."""
@@ -137,6 +170,8 @@ class DataSettings:
         Raises:
             DataError: an option is out of range.
         """
+        from lmn_model.data import DataOptions  # imports torch and polars, which --help does without
+
         return DataOptions(
             window=self.window,
             valid_fraction=self.valid_fraction,
@@ -158,28 +193,36 @@ class DataSettings:
 class TrainingSettings:
     """How the model is trained."""
 
-    epochs: int = setting(1, "passes over the training part")
-    batch_size: int = setting(1024, "rows of a step")
-    order: Literal["time", "shuffle"] = setting("time", "order of the training rows")
-    learning_rate: float = setting(1e-3, "learning rate of the dense parameters (Adam)")
-    memory_learning_rate: float = setting(0.05, "learning rate of the memory's value rows")
+    epochs: int = setting(1, "passes over the training split")
+    batch_size: int = setting(1024, "samples in one training step")
+    order: Literal["time", "shuffle"] = setting(
+        "time", "order of the training samples; a factored memory needs the order of time"
+    )
+    learning_rate: float = setting(1e-3, "learning rate of everything but the memory's slots (Adam)")
+    memory_learning_rate: float = setting(0.05, "learning rate of the memory's slots")
     memory_optimizer: Literal["row_adagrad", "row_adam", "adagrad", "sparse_adam"] = setting(
-        "row_adagrad", "optimiser of the memory's value rows"
+        "row_adagrad", "optimizer of the memory's slots"
     )
-    stochastic_rounding: bool = setting(True, "round a value table of 16 bits stochastically; row optimisers only")
+    stochastic_rounding: bool = setting(
+        True, "round bfloat16 slots at random, up or down in proportion; with row_adagrad and row_adam only"
+    )
     reseed_every: int | None = setting(
-        None, "steps after which sub-keys that no query chose are moved to live queries; never if not set"
+        None, "every so many steps move sub-keys that no query chose to where queries are (default: never)"
     )
-    memory_usage: bool = setting(True, "count which slots of the memory are read, and draw them")
-    weight_decay: float = setting(0.0, "decoupled decay of weight matrices; not of embeddings, biases or the memory")
-    clip_norm: float | None = setting(None, "largest norm of the whole gradient")
-    eval_every: int | None = setting(None, "steps between evaluations within an epoch; always at its end")
-    patience: int | None = setting(None, "evaluations without a better validation AUC before training stops")
-    checkpoint_minutes: float = setting(5.0, "minutes between checkpoints")
+    memory_usage: bool = setting(True, "count which slots are read, for the log and memory_usage.png")
+    weight_decay: float = setting(0.0, "decoupled weight decay of the weight matrices; not of embeddings or the memory")
+    clip_norm: float | None = setting(None, "scale gradients down to this norm (default: no clipping)")
+    eval_every: int | None = setting(
+        None, "evaluate on the validation split every so many steps, besides the end of each epoch"
+    )
+    patience: int | None = setting(
+        None, "stop after so many evaluations without a better validation AUC (default: train all epochs)"
+    )
+    checkpoint_minutes: float = setting(5.0, "minutes between checkpoints, from which --resume continues")
     checkpoint_steps: int | None = setting(None, "steps between checkpoints, besides the minutes")
-    seed: int = setting(0, "seed of the weights, the order and the dropout")
-    threads: int | None = setting(None, "CPU threads; all cores if not set")
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    seed: int = setting(0, "seed of the initial weights, the order of samples and dropout")
+    threads: int | None = setting(None, "CPU threads (default: all cores)")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one", "DEVICE")
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value out of range."""
@@ -216,13 +259,7 @@ class Settings:
         Raises:
             SettingsError: the file is missing or no TOML, or holds an unknown or wrong setting.
         """
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError(f"{path}: the settings cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: not a TOML file: {error}") from error
-        return cls.from_dict(table, source=str(path))
+        return cls.from_dict(read_table(path), source=str(path))
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], source: str = "settings") -> Settings:
@@ -288,6 +325,20 @@ class Settings:
         checked = {name: convert(values[name], known[name].kind, f"{source}: {name}") for name in values}
         settings: Settings = override(self, checked, source)
         return settings
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The nested tables of a TOML file of settings, not checked yet.
+
+    Raises:
+        SettingsError: the file is missing or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: the settings cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not a TOML file: {error}") from error
 
 
 def _known(names: Iterable[str], source: str) -> dict[str, Declared]:

@@ -31,11 +31,11 @@ from lmn_model.files import write_json
 from lmn_model.metrics import MetricError, auc, log_loss
 from lmn_model.optimizers import Optimizers
 from lmn_model.plots import plot_learning_curves, plot_memory_usage
-from lmn_model.reproducible import stop_requests
 from lmn_model.reseeding import reseed
 from lmn_model.run_folder import RunFolder
 from lmn_model.run_state import RunState, load_model, save_model
 from lmn_model.settings import Settings
+from lmn_model.signals import stop_requests
 from lmn_model.usage import MemoryUsage
 
 CURVE_POINTS = 20

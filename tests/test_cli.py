@@ -198,16 +198,6 @@ def test_wrong_arguments_are_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["train", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "--batch-size VALUE rows of a step (default: 1024)" in text
-    assert "--order VALUE order of the training rows; one of 'time', 'shuffle' (default: time)" in text
-    assert "[model.memory]" in text
-    assert "--sub-keys" in text
-
-
 def test_a_missing_extra_is_one_line() -> None:
     code = "import sys; sys.modules['polars'] = None; from lmn_model.cli import main; sys.exit(main(['train']))"
     done = run_python(code)

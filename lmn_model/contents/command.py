@@ -28,6 +28,7 @@ from lmn_model.contents.words import Words
 from lmn_model.environment import describe_environment
 from lmn_model.evaluation import choose_device
 from lmn_model.files import replacing, write_json
+from lmn_model.output import print_result
 from lmn_model.run_folder import RunFolder
 from lmn_model.setting_types import SettingsError
 
@@ -35,22 +36,6 @@ logger = logging.getLogger("lmn")
 
 FORMAT = 1
 PAGE, NUMBERS = "contents.md", "contents.json"
-
-
-def add_contents_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``lmn contents``."""
-    parser.add_argument("run_folder", metavar="RUN", help="folder of a finished run with a factored query")
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the page, its pictures and numbers")
-    parser.add_argument("--data", metavar="PATH", help="where the run's data are, if they were moved")
-    parser.add_argument("--feature", metavar="NAME", help="item feature; the last named like a category if not given")
-    parser.add_argument(
-        "--category", metavar="NAME,NAME", action="append", help="values to look at; the largest if not given"
-    )
-    parser.add_argument(
-        "--threshold", type=float, metavar="VALUE",
-        help="projection from which the memory says yes; if not given what 5 %% of the pairs without event exceed",
-    )  # fmt: skip
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N; the run's own if not given")
 
 
 def run_contents(arguments: argparse.Namespace) -> None:
@@ -71,7 +56,7 @@ def run_contents(arguments: argparse.Namespace) -> None:
     )
     logger.info("wrote %s and its pictures", Path(arguments.out) / PAGE)
     recall, profiles = found["recall"], found["profiles"]
-    print(
+    print_result(
         json.dumps(
             {
                 "out": str(arguments.out),

@@ -18,9 +18,9 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lmn_model.reproducible import stop_requests
 from lmn_model.run_folder import RunFolder
 from lmn_model.settings import SettingsError
+from lmn_model.signals import stop_requests
 from lmn_model.study.jobs import THREADS, Job, differing
 from lmn_model.study.result_files import read_result
 from lmn_model.study.study_file import StudyError
