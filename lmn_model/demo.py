@@ -59,9 +59,9 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
             if not folder.holds_run():
                 folder.create()
             if dataset is None:
-                logger.info("reading %s", own.data.dataset)
+                logger.info("reading the data set %s", own.data.dataset)
                 dataset = open_dataset(own.data)
-            logger.info("%s", name)
+            logger.info("training %s (model %d of %d)", name, len(runs) + 1, len(MODELS))
             metrics = train(own, folder.root, resume=folder.holds_run(), dataset=dataset)
         else:
             logger.info("%s is there already: %s", name, folder)

@@ -28,7 +28,7 @@ GRACE_SECONDS = 1.5
 """From a signal to the end of the process, if the main thread has not ended it by then."""
 NOTICE_SECONDS = 1.0
 """From a deferred signal to the line that says what the process is still doing."""
-STOPPING = "lmn: stopping after this step; press Ctrl-C again to stop at once without saving"
+STOPPING = "lmn: stopping after this step or evaluation; press Ctrl-C again to stop at once, without saving"
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lmn_model.baseline import baseline_metrics
@@ -36,6 +35,7 @@ from lmn_model.run_folder import RunFolder
 from lmn_model.run_state import RunState, load_model, save_model
 from lmn_model.settings import Settings
 from lmn_model.signals import stop_requests
+from lmn_model.training_words import EpochReport, metrics_in_words, parameters_in_words, usage_in_words
 from lmn_model.usage import MemoryUsage
 
 CURVE_POINTS = 20
@@ -43,7 +43,6 @@ CURVE_POINTS = 20
 CUDA_CHECK_STEPS = 16
 """On CUDA :class:`StepWatch` is read every so many steps, for reading waits for the device; on the CPU in each step."""
 
-EVENNESS = ("kl_to_uniform", "gini", "top_1_percent")
 DRAWING_SECONDS = 10
 """The learning curves are drawn at an evaluation if the last drawing is so old."""
 
@@ -109,8 +108,8 @@ class Trainer:
 
     def run(self, test: bool = True) -> dict[str, Any]:
         """Train to the end, then, if ``test``, evaluate the best model on the test part; see :func:`train`."""
-        logger.info("data %s", self.dataset.describe())
-        logger.info("parameters %s", self.state.model.parameter_counts())
+        logger.info("data: %s", self.dataset.summary())
+        logger.info("model: %s", parameters_in_words(self.state.model.parameter_counts(), self._slots()))
         with stop_requests() as stop, logging_redirect_tqdm([logger]):
             while not self._is_done():
                 self._run_epoch(stop)
@@ -119,18 +118,30 @@ class Trainer:
             raise CheckpointError(f"{self.folder.best}: holds no evaluation; it is not the best model of a run")
         if not test:
             return self._write_metrics("finished", {"best": best, "test": None})
-        events = catch_up(self.folder.best, self.state.model, self.settings.training, self.dataset, self.device)
-        if events:
-            logger.info("%d events before the test part were written into the memory", events)
-        found = evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
-        logger.info("best at step %d: test %s", best["step"], _in_words(found))
-        baseline = baseline_metrics(self.dataset.train, [self.dataset.valid], self.dataset.test)
-        self._baseline["test"] = baseline
-        logger.info("the rates of item and user alone, without a model: test %s", _in_words(baseline))
+        try:
+            found = self._test()
+        except KeyboardInterrupt as stopped:
+            raise TrainingInterrupted(
+                f"stopped before the test was over; go on with: lmn train --resume {self.folder}"
+            ) from stopped
+        logger.info("best at step %d by validation AUC; test split: %s", best["step"], metrics_in_words(found))
+        self._baseline["test"] = baseline_metrics(self.dataset.train, [self.dataset.valid], self.dataset.test)
+        logger.info("item and user rates alone, without a model: %s", metrics_in_words(self._baseline["test"]))
         for warning in self.dataset.warnings():
             if warning.startswith("test split"):
                 logger.warning("warning: %s", warning)
         return self._write_metrics("finished", {"best": best, "test": found})
+
+    def _test(self) -> dict[str, float | None]:
+        """Write the events before the test split to the memory of the best model, and score the split."""
+        events = catch_up(self.folder.best, self.state.model, self.settings.training, self.dataset, self.device)
+        if events:
+            logger.info("%s events before the test split were written to the memory", f"{events:,}")
+        return evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
+
+    def _slots(self) -> int | None:
+        layer = self.state.model.memory_layer()
+        return None if layer is None else layer.keys.shape[2] ** 2
 
     def _run_epoch(self, stop: threading.Event) -> None:
         progress, training = self.state.progress, self.settings.training
@@ -148,21 +159,15 @@ class Trainer:
             new_events=self.settings.model.writes_new_events,
         )
         self.state.model.train()
-        bar = tqdm(
-            total=len(self.dataset.train),
-            initial=progress.epoch_step * training.batch_size,
-            desc=f"epoch {progress.epoch + 1}/{training.epochs}",
-            unit=" samples",
-            unit_scale=True,
-            disable=None,
-            leave=False,
+        report = EpochReport(
+            progress.epoch + 1, training.epochs, len(self.dataset.train), training.batch_size, progress.epoch_step
         )
         self._clock = time.perf_counter()
-        with bar, closing(iter(loader)) as batches:
+        with report, closing(iter(loader)) as batches:
             for batch in batches:
                 self._step(batch.to(self.device))
-                bar.update(len(batch))
-                if self._after_step(stop, bar):
+                report.update(len(batch))
+                if self._after_step(stop, report):
                     return
 
     def _step(self, batch: Batch) -> None:
@@ -201,7 +206,7 @@ class Trainer:
             if moved:
                 logger.info("step %d: %d sub-keys that nobody read were moved", self.state.progress.step + 1, moved)
 
-    def _after_step(self, stop: threading.Event, bar: tqdm[Any]) -> bool:
+    def _after_step(self, stop: threading.Event, report: EpochReport) -> bool:
         """Check, record, evaluate and save as is due; whether the epoch is over."""
         progress, training = self.state.progress, self.settings.training
         stops = stop.is_set()  # read once: a signal that comes during an evaluation waits for the next step
@@ -214,7 +219,10 @@ class Trainer:
         if self.device.type != "cpu" and (reads or progress.step % CUDA_CHECK_STEPS == 0):
             self._check_steps(f"at or shortly before step {progress.step}")
         if records:
-            self._record(bar)
+            self._record(report)
+        if report.is_due():
+            click_loss, _, rows = self.state.sums.tolist()
+            report.log(click_loss / rows)
         if not (saves or evaluates):
             return False
         self._check_weights()
@@ -228,7 +236,7 @@ class Trainer:
             self._saved_at = time.monotonic()
         if evaluates:
             self._write_metrics("running", {})
-        if stops and not self._is_done():
+        if stops:
             self._write_metrics("interrupted", {})
             raise TrainingInterrupted(
                 f"stopped after step {progress.step}; go on with: lmn train --resume {self.folder}"
@@ -264,7 +272,7 @@ class Trainer:
             "run if the data are sound"
         )
 
-    def _record(self, bar: tqdm[Any]) -> None:
+    def _record(self, report: EpochReport) -> None:
         logits, labels = (torch.cat(parts).cpu().numpy() for parts in zip(*self.state.recent, strict=True))
         self.state.recent.clear()
         point: dict[str, Any] = {"step": self.state.progress.step, "loss": log_loss(labels, logits), "auc": None}
@@ -277,7 +285,7 @@ class Trainer:
                 "recent_coverage": usage.coverage(self._last_stretch(usage)),
             }
         self.state.progress.curve.append(point)
-        bar.set_postfix(loss=f"{point['loss']:.4f}", auc="-" if point["auc"] is None else f"{point['auc']:.4f}")
+        report.show(point["loss"], point["auc"])
 
     def _reported_usage(self) -> MemoryUsage | None:
         return self.state.usage if self.settings.training.memory_usage else None
@@ -307,17 +315,17 @@ class Trainer:
             evaluation["memory"] = usage
         is_best = progress.add_evaluation(evaluation, training.patience)
         logger.info(
-            "epoch %d step %d: %s; valid %s%s",
+            "epoch %d of %d, step %d: %s; validation %s%s",
             progress.epoch + 1,
+            training.epochs,
             progress.step,
-            _in_words({name: evaluation[name] for name in ("train_loss", "memory_loss")}),
-            _in_words(valid),
-            " (best)" if is_best else "",
+            metrics_in_words({name: evaluation[name] for name in ("train_loss", "memory_loss")}),
+            metrics_in_words(valid),
+            " (best so far)" if is_best else "",
         )
-        if usage is not None:
-            logger.info(
-                "memory: %s", _in_words({name: usage[name] for name in ("coverage", "recent_coverage", *EVENNESS)})
-            )
+        if counted is not None and usage is not None:
+            recent = min(counted.step, counted.step - self._last_stretch(counted))
+            logger.info("memory: %s", usage_in_words(usage, counted.sub_keys**2, recent))
         if is_best:
             writes = self.settings.model.writes_new_events
             optimizers = self.state.optimizers if writes else None
@@ -361,7 +369,3 @@ class Trainer:
             self._drawn_at = time.monotonic()
         write_json(self.folder.metrics, metrics)
         return metrics
-
-
-def _in_words(metrics: dict[str, float | None]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)

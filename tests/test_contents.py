@@ -243,6 +243,10 @@ def test_the_command_writes_a_page_with_names(run: Path, tmp_path: Path, capsys:
     columns = [line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")]
     assert set(columns) == {10, 5, 9}
     assert len(list(out.iterdir())) == 2 + len(PICTURES)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert f"{out} already holds contents.md, contents.json, " in _error(capsys, run, "--out", out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert main(["contents", str(run), "--out", str(out), *given, "--force"]) == 0
 
 
 def test_another_feature_and_threshold(run: Path, tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def test_help_of_training_shows_a_beginners_flags_first(capsys: pytest.CaptureFi
     assert titles == ["data", "columns of your table", "model", "training", "run", "help", "example"]
     for flag in ("--path FILE", "--user-features COLUMN[,COLUMN...]", "--hidden INT[,INT...]", "--learning-rate FLOAT"):
         assert flag in text
-    assert "--batch-size INT samples in one training step (default: 1024)" in " ".join(text.split())
+    assert "--window INT newest events of the user's history that the model sees one by one (default: 50)" in " ".join(
+        text.split()
+    )
     assert "--stochastic-rounding" not in text
     assert "VALUE" not in text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ def test_usage_is_in_the_metrics_the_log_and_a_picture(whole: Path) -> None:
     assert shares[23] < shares[22]
     assert (whole / "memory_usage.png").read_bytes().startswith(b"\x89PNG")
     log = (whole / "train.log").read_text()
-    assert "memory: coverage 0." in log
+    line = next(line for line in log.splitlines() if "memory: " in line)
+    coverage = results["evaluations"][0]["memory"]["coverage"]
+    assert f"memory: {100 * coverage:.3g} % of 256 slots read in this epoch, " in line
+    assert re.search(r" in the last step; the 1 % of slots read most take [\d.]+ % of the reads; evenness 0\.", line)
     assert "sub-keys that nobody read were moved" in log
 
 

@@ -53,6 +53,7 @@ def run_contents(arguments: argparse.Namespace) -> None:
         threshold=arguments.threshold,
         path=arguments.data,
         device=arguments.device,
+        force=arguments.force,
     )
     logger.info("wrote %s and its pictures", Path(arguments.out) / PAGE)
     recall, profiles = found["recall"], found["profiles"]
@@ -79,26 +80,32 @@ def write_contents(
     threshold: float | None = None,
     path: str | None = None,
     device: str | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Write ``contents.md``, ``contents.json`` and four pictures into ``out`` and return what the JSON holds.
 
     Args:
         run: folder of a finished run with a factored query.
-        out: folder, made if it is not there; files of these names are replaced.
+        out: folder, made if it is not there.
         feature: item feature, see :func:`lmn_model.contents.reading.read_contents`.
         categories: its values to look at, see :func:`lmn_model.contents.measures.choose_categories`.
         threshold: projection above which the memory says yes; None for ``threshold_of``.
         path: where the data are, if they were moved.
         device: as the setting; None takes the run's own.
+        force: replace files of these names in ``out``.
 
     Raises:
-        SettingsError: ``out`` cannot be written, or as in the functions above.
+        SettingsError: ``out`` holds a report and ``force`` is False, or cannot be written, or as in the functions
+            above.
         RunFolderError, DataError, CheckpointError: as in :func:`lmn_model.contents.reading.read_contents`.
     """
     if threshold is not None and not math.isfinite(threshold):
         raise SettingsError(f"--threshold must be a finite number, got {threshold}")
     settings = RunFolder(run).load_settings()
     target = Path(out)
+    taken = [name for name in (PAGE, NUMBERS, *PICTURES) if (target / name).exists()]
+    if taken and not force:
+        raise SettingsError(f"{target} already holds {', '.join(taken)}; --force replaces them")
     _prove_writable(target)
     contents = read_contents(run, feature, path=path, device=device)
     chosen = choose_categories(contents, categories)
