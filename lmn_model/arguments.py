@@ -22,7 +22,8 @@ EXAMPLE = """example:
   lmn evaluate --run runs/mine
   lmn predict --run runs/mine --pairs pairs.csv --out scores.csv
 
-exit codes: 0 done, 1 runs of a study failed, 2 error, 130 after Ctrl-C"""
+exit codes: 0 done, 1 runs of a study failed, 2 error, 130 after Ctrl-C,
+143 after SIGTERM, 141 if the reader of the output is gone"""
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -38,10 +39,10 @@ class _Formatter(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are raised; flags are never abbreviated."""
 
-    def __init__(self, prog: str, description: str, epilog: str) -> None:
+    def __init__(self, prog: str, usage: str, description: str, epilog: str) -> None:
         super().__init__(
             prog=prog,
-            usage=f"{prog} [OPTIONS]",
+            usage=usage,
             description=description,
             epilog=epilog,
             formatter_class=_Formatter,
@@ -87,7 +88,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def command_parser(name: str) -> Parser:
     """The parser of one command."""
     command = COMMANDS[name]
-    parser = Parser(f"lmn {name}", f"{command.summary}.", f"example:\n{command.example}")
+    usage = " ".join(part for part in ("lmn", name, command.takes, "[OPTIONS]") if part)
+    description = f"{command.summary}. {command.details}".strip()
+    parser = Parser(f"lmn {name}", usage, description, f"example:\n{command.example}")
     command.add(parser)
     options = parser.add_argument_group("help")
     options.add_argument("-h", "--help", action=_Help, help="show this help")
@@ -128,8 +131,7 @@ def _top_parser() -> Parser:
     width = max(map(len, COMMANDS)) + 2
     commands = "".join(f"\n  {name:<{width}}{command.summary[0].lower()}{command.summary[1:]}"
                        for name, command in COMMANDS.items())  # fmt: skip
-    parser = Parser("lmn", DESCRIPTION, f"commands:{commands}\n\n{EXAMPLE}")
-    parser.usage = "lmn COMMAND [OPTIONS]"
+    parser = Parser("lmn", "lmn COMMAND [OPTIONS]", DESCRIPTION, f"commands:{commands}\n\n{EXAMPLE}")
     options = parser.add_argument_group("options")
     options.add_argument("-h", "--help", action=_Help, help="show this help; lmn COMMAND --help shows a command's")
     options.add_argument("--version", action=_Version, nargs=0, help="show the version")

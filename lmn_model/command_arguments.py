@@ -46,9 +46,19 @@ PAGE = Path("docs/study.md")
 
 
 class Command(NamedTuple):
-    """What ``lmn`` can do."""
+    """What ``lmn`` can do.
+
+    Attributes:
+        summary: one line.
+        details: the sentences after it in the command's own help.
+        takes: what the command cannot do without.
+        add: declares the arguments.
+        example: lines of a shell.
+    """
 
     summary: str
+    details: str
+    takes: str
     add: Callable[[ArgumentParser], None]
     example: str
 
@@ -99,8 +109,9 @@ def _add_predict(parser: ArgumentParser) -> None:
         "--pairs",
         metavar="FILE",
         required=True,
-        help="CSV or parquet with a row for each pair: the run's user and item columns, its context features, the time "
-        "if histories shall end there, and features of users and items that are new",
+        help="CSV or parquet with a row for each pair: the user and item columns of the run's table, its context "
+        "features, the time if you have it (only events before it are then used), and, for new users and items, their "
+        "features",
     )
     group.add_argument(
         "--out",
@@ -108,7 +119,7 @@ def _add_predict(parser: ArgumentParser) -> None:
         required=True,
         help=".csv, .tsv or .parquet to write: the pairs, unchanged, and a column probability",
     )
-    group.add_argument("--path", metavar="FILE", help="table of events for the histories (default: the run's)")
+    group.add_argument("--path", metavar="FILE", help="table with the users' events so far (default: the run's)")
     group.add_argument("--force", action="store_true", help="replace the output file")
 
 
@@ -119,7 +130,10 @@ def _add_grow(parser: ArgumentParser) -> None:
         "--out", metavar="DIR", required=True, help="new run folder; continue there with lmn train --resume DIR"
     )
     group.add_argument(
-        "--epochs", type=_integer(1), metavar="INT", help="passes over the training split in all (default: the run's)"
+        "--epochs",
+        type=_integer(1),
+        metavar="INT",
+        help="passes over the training split, those of the old run included (default: as in the old run)",
     )
 
 
@@ -131,7 +145,9 @@ def _add_contents(parser: ArgumentParser) -> None:
     group.add_argument("--out", metavar="DIR", required=True, help="folder for contents.md, contents.json and pictures")
     group.add_argument("--path", "--data", dest="data", metavar="FILE", help="the run's data, if they were moved")
     group.add_argument(
-        "--feature", metavar="COLUMN", help="item feature to report on (default: the last named like a category)"
+        "--feature",
+        metavar="COLUMN",
+        help="item feature to report on (default: the last one whose name looks like a category)",
     )
     group.add_argument(
         "--category",
@@ -143,8 +159,8 @@ def _add_contents(parser: ArgumentParser) -> None:
         "--threshold",
         type=_number,
         metavar="FLOAT",
-        help="signal strength from which a pair counts as stored (default: the one that 5 %% of the pairs without an "
-        "event exceed)",
+        help="strength of the stored signal from which the report takes a pair for an event (default: the strength "
+        "that 5 %% of the pairs without an event exceed)",
     )
     group.add_argument("--force", action="store_true", help="replace files of an earlier report")
     _add_device(group)
@@ -180,8 +196,10 @@ def _add_study(parser: ArgumentParser) -> None:
     what = parser.add_argument_group("what to run")
     what.add_argument("--only", metavar="NAME[,NAME...]", help="variants to run (default: all)")
     what.add_argument("--seeds", type=_seeds, metavar="INT[,INT...]", help="seeds (default: those of the file)")
-    what.add_argument("--quick", action="store_true", help="rehearse with the settings of [quick]; results kept apart")
-    what.add_argument("--tune", action="store_true", help="search the axes of [tune] on the validation split")
+    what.add_argument(
+        "--quick", action="store_true", help="rehearse with the settings of [quick]; has results of its own"
+    )
+    what.add_argument("--tune", action="store_true", help="search the settings named in [tune] by validation AUC")
     what.add_argument("--again", action="store_true", help="repeat runs that have a result, compare, keep the results")
     what.add_argument("--force", action="store_true", help="repeat runs whose result is of other settings, replace it")
     what.add_argument("--report", action="store_true", help="run nothing; make tables and figures of the results")
@@ -275,42 +293,61 @@ def _cores() -> int:
 COMMANDS = {
     "train": Command(
         "Train a model on your table of events, or on prepared rows",
+        "A row of the table is an event: a user, an item and a time. The samples are split by time into training, "
+        "validation and test split. The run folder then holds the best model, metrics.json, train.log and "
+        "settings.toml. Ctrl-C saves the run, and --resume continues it.",
+        "",
         _add_train,
         "  lmn train --path purchases.csv --user-col customer --item-col sku \\\n"
         "      --time-col bought_at --item-features brand,category --out runs/mine",
     ),
     "evaluate": Command(
         "Measure a trained model: AUC, AUC per user (GAUC) and log loss",
+        "The result is a line of JSON.",
+        "--run DIR",
         _add_evaluate,
         "  lmn evaluate --run runs/mine --split valid",
     ),
     "predict": Command(
-        "Predict the probability of a click or purchase for pairs of user and item",
+        "Predict a probability for pairs of user and item",
+        "It is the probability of a click or purchase, or of whatever label 1 means in your table.",
+        "--run DIR --pairs FILE --out FILE",
         _add_predict,
         "  lmn predict --run runs/mine --pairs pairs.csv --out scores.csv",
     ),
     "grow": Command(
-        "Copy a run with a memory of four times the slots and the same predictions",
+        "Copy a run to one with four times the memory",
+        "The predictions stay the same. Use it when the memory has become too small, and train on in the new folder.",
+        "--run DIR --out DIR",
         _add_grow,
         "  lmn grow --run runs/mine --out runs/larger --epochs 4\n  lmn train --resume runs/larger",
     ),
     "contents": Command(
-        "Report what the memory of a run stores, beside the events themselves",
+        "Report what the memory of a run stores",
+        "The report sets what the memory says of users and categories beside the events themselves.",
+        "RUN --out DIR",
         _add_contents,
         "  lmn contents runs/mine --out report",
     ),
     "prepare": Command(
         "Write a public data set as prepared rows",
+        "Prepared rows are parquet files of samples whose ids and splits are fixed, for comparisons of models.",
+        "--dataset NAME --out DIR",
         _add_prepare,
         "  lmn prepare --dataset complete-journey --out rows\n  lmn train --rows rows --out runs/rows",
     ),
     "demo": Command(
-        "Train four models on a public data set and compare them (CPU, 10 minutes)",
+        "Train four models on a public data set and compare them",
+        "It takes about ten minutes on a CPU. A demonstration that was stopped continues with the same command.",
+        "",
         _add_demo,
         "  lmn demo --out runs/demo",
     ),
     "study": Command(
         "Run a grid of trainings and tabulate the results",
+        "A study is a TOML file of models, seeds and settings; the folder studies of the repository has some. Runs "
+        "that have a result are not repeated.",
+        "FILE",
         _add_study,
         "  lmn study studies/kuairand.toml --only DIN,LMN --seeds 0,1",
     ),

@@ -33,20 +33,23 @@ class MemorySettings:
         "how a pair of user and item addresses the memory: factored (half of the address from the item, half from the "
         "user; the better one in our study) or joint (one learned map of both, as in the paper)",
     )
-    sub_keys: int = setting(1024, "N, size of the memory: it has N x N slots")
+    sub_keys: int = setting(1024, "size of the memory: INT x INT slots")
     top_k: int | None = setting(
-        None, "slots read for each pair (default: 1 for a factored query, 16 or N if that is less for a joint one)"
+        None,
+        "slots read for each pair (default: 1 for a factored query, for a joint one 16, or --sub-keys if that is less)",
     )
     key_dim: int = setting(16, "joint query: width of one half of a query")
-    code_dim: int = setting(64, "factored query: numbers in a slot; more store events with less noise")
+    code_dim: int = setting(
+        64, "factored query: numbers in a slot; with more of them events that share a slot disturb each other less"
+    )
     marginals: bool = setting(
-        True, "factored query: also store what any user did with an item, and what a user did with any item"
+        True, "factored query: also store each item's events of all users, and each user's events of all items"
     )
     address: Literal["pair", "item", "user"] = setting(
         "pair", "factored query: compute the address from item and user, or from one of them alone"
     )
     target: Literal["bound", "pair"] = setting(
-        "bound", "factored query: store the product of the codes of item and user, or the two side by side"
+        "bound", "factored query: store the product of the fixed random codes of item and user, or the two side by side"
     )
     read_out: Literal["familiarity", "answer", "both"] = setting(
         "familiarity",
@@ -54,14 +57,15 @@ class MemorySettings:
         "or both",
     )
     keys: Literal["product", "flat"] = setting(
-        "product", "factored query: find slots by two lists of N sub-keys, or search all N x N keys (slow, for studies)"
+        "product",
+        "factored query: find slots by two lists of sub-keys, or search a key of each slot (slow, for studies)",
     )
     code_metric: Literal["cosine", "dot", "l2"] = setting("cosine", "factored query: similarity of query and key")
     joins: Literal["tower", "logit"] = setting(
         "tower", "memory features enter the tower, or a small network whose output is added to the tower's logit"
     )
     gate: bool = setting(False, "scale all other inputs of the tower by a gate computed from the memory features")
-    heads: int = setting(1, "joint query: queries for each pair; all read the same slots")
+    heads: int = setting(1, "joint query: queries for each pair, all to the same memory")
     metric: Literal["dot", "cosine", "l2"] = setting("dot", "joint query: similarity of query and sub-key")
     activation: Literal["softmax", "sigmoid", "relu"] = setting(
         "softmax", "function that turns the scores of the slots read into their weights"

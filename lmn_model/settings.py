@@ -117,11 +117,12 @@ class DataSettings:
     valid_fraction: float = setting(0.1, "share of the samples for the validation split, which precedes the test split")
     test_fraction: float = setting(0.1, "share of the samples for the test split, the latest ones")
     valid_from: int | str | None = setting(
-        None, "start of the validation split, instead of the fractions; goes with --test-from", "TIME"
+        None,
+        "start of the validation split, a date or an integer like your times; replaces the fractions, together with "
+        "--test-from",
+        "TIME",
     )
-    test_from: int | str | None = setting(
-        None, "start of the test split, instead of the fractions; goes with --valid-from", "TIME"
-    )
+    test_from: int | str | None = setting(None, "start of the test split; see --valid-from", "TIME")
     negatives: int = setting(1, "without labels: items drawn as 0 for each event, by popularity")
     history: Literal["positive", "all"] = setting(
         "positive", "with labels: events that enter a user's history, those with label 1 or all"
@@ -207,7 +208,7 @@ class TrainingSettings:
         True, "round bfloat16 slots at random, up or down in proportion; with row_adagrad and row_adam only"
     )
     reseed_every: int | None = setting(
-        None, "every so many steps move sub-keys that no query chose to where queries are (default: never)"
+        None, "every so many steps, move sub-keys that no query chose to where recent queries are (default: never)"
     )
     memory_usage: bool = setting(True, "count which slots are read, for the log and memory_usage.png")
     weight_decay: float = setting(0.0, "decoupled weight decay of the weight matrices; not of embeddings or the memory")

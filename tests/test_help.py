@@ -78,6 +78,7 @@ def test_every_command_has_an_example_that_parses(capsys: pytest.CaptureFixture[
 def test_the_first_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     text = _help(capsys, "--help")
     assert text == _help(capsys, "help")
+    assert max(map(len, text.splitlines())) <= 80
     for name in COMMANDS:
         assert re.search(rf"^  {name} +[a-z]", text, flags=re.MULTILINE)
     assert re.fullmatch(r"lmn \d+\.\d+\S*\n", _help(capsys, "--version"))
@@ -114,6 +115,7 @@ def test_help_is_plain_ascii(capsys: pytest.CaptureFixture[str]) -> None:
         ("grow --run x --out y --epochs many", "argument --epochs: the value must be an integer, got 'many'"),
         ("contents x --out y --threshold high", "argument --threshold: the value must be a number, got 'high'"),
         ("study x.toml --jobs 0", "argument --jobs: the value must be at least 1, got 0"),
+        ("evaluate", "the following arguments are required: --run (see lmn evaluate --help)"),
         ("", "the following arguments are required: COMMAND, one of train, evaluate, "),
     ],
 )

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmn_model.arguments import command_parser
 from lmn_model.cli import main
-from lmn_model.setting_types import declared_settings
-from lmn_model.settings import Settings
+from lmn_model.command_arguments import COMMANDS
 from tests.events_factory import make_events
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,6 +106,6 @@ def test_own_table_with_the_flags_of_the_readme(tmp_path: Path, monkeypatch: pyt
 
 
 def test_flags_in_the_readme_exist() -> None:
-    known = {f"--{each.name.replace('_', '-')}" for each in declared_settings(Settings)}
-    known |= {"--out", "--run", "--pairs", "--resume", "--config", "--help", "--rows"}
+    parsers = [command_parser(name) for name in COMMANDS]
+    known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known

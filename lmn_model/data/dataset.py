@@ -75,12 +75,6 @@ class Dataset:
     def _clock(self) -> Clock | None:
         return self.vocabularies.clock if isinstance(self.vocabularies, Vocabularies) else None
 
-    def summary(self) -> str:
-        """The counts of :meth:`describe` as a sentence for a log."""
-        parts = (f"{part} {len(split):,} rows, {len(np.unique(split.users)):,} users" for part, split in (
-            (name, getattr(self, name)) for name in PARTS))  # fmt: skip
-        return " | ".join(parts)
-
 
 def load_dataset(
     table: Table | pl.DataFrame,
