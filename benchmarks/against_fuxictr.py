@@ -48,6 +48,7 @@ COMMON: dict[str, Any] = {
     "dataset": "rows",
     "epochs": 1,
     "batch_size": 1024,
+    "sub_keys": 1024,
     "embedding_dim": 16,
     "hidden": (200, 80),
     "learning_rate": 1e-3,

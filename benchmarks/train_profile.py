@@ -358,7 +358,7 @@ def main(arguments: list[str] | None = None) -> int:
                     "dataset": "rows",
                     "path": os.path.abspath(options.rows or folder),
                     "threads": options.threads,
-                    **({"sub_keys": 16, "top_k": 1} if options.rehearse else {}),
+                    **({"sub_keys": 16, "top_k": 1} if options.rehearse else {"sub_keys": 1024}),
                 }
             )
             effort = Effort(options.warm_up, options.steps, 64 if options.rehearse else 1024)

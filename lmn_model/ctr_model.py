@@ -94,11 +94,16 @@ class CTRModel(nn.Module):
 
     Args:
         features: what the data hold; see :class:`lmn_model.data.FeatureSpec`.
-        settings: see :class:`ModelSettings`.
+        settings: see :class:`ModelSettings`; with a memory ``sub_keys`` must be set.
+
+    Raises:
+        ValueError: the model has a memory and ``sub_keys`` is None.
     """
 
     def __init__(self, features: FeatureSpec, settings: ModelSettings) -> None:
         super().__init__()
+        if settings.has_memory and settings.memory.sub_keys is None:
+            raise ValueError("CTRModel: sub_keys must be set, got None; lmn_model.default_sizes chooses it by the data")
         self.settings = settings
         embedding = (settings.embedding_dim, settings.embedding_std)
         self.user_embedding = FeatureEmbedding(features.user, *embedding)

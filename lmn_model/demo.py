@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lmn_model.ctr_model import MemorySettings, ModelSettings
 from lmn_model.data import Dataset
+from lmn_model.default_sizes import take_sizes
 from lmn_model.evaluation import open_dataset
 from lmn_model.files import write_json
 from lmn_model.plots import plot_comparison
@@ -29,7 +31,8 @@ MODELS: dict[str, tuple[str, dict[str, str]]] = {
 """Name and settings of each model by the folder of its run."""
 DEMO = Settings(
     data=DataSettings(max_train_rows=100_000, max_eval_rows=25_000, min_item_count=5),
-    training=TrainingSettings(epochs=2, eval_every=98),
+    model=ModelSettings(memory=MemorySettings(sub_keys=1024)),
+    training=TrainingSettings(epochs=2, batch_size=1024, eval_every=98),
 )
 
 logger = logging.getLogger("lmn")
@@ -55,7 +58,7 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
         own = settings.override(changes, source="demo")
         folder = RunFolder(root / directory)
         metrics = folder.load_metrics() if folder.holds_run() else None
-        if metrics is None or metrics["status"] != "finished" or folder.load_settings() != own:
+        if metrics is None or metrics["status"] != "finished" or not _is_of(folder, own):
             if not folder.holds_run():
                 folder.create()
             if dataset is None:
@@ -78,6 +81,12 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
     write_json(root / "summary.json", {"models": rows, "environment": runs["LMN"]["environment"]})
     plot_comparison({name: metrics["results"] for name, metrics in runs.items()}, root / "learning_curves.png")
     return rows
+
+
+def _is_of(folder: RunFolder, settings: Settings) -> bool:
+    """Whether the run in ``folder`` was opened with ``settings``."""
+    run = folder.load_settings()
+    return run == take_sizes(settings, run)
 
 
 def format_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -14,6 +14,8 @@ FACTORED = ("code_dim", "marginals", "address", "target", "read_out", "keys", "c
 """Settings of a factored query alone; its network has arguments of the same names."""
 JOINT = ("key_dim", "metric", "positions")
 """Settings of a joint query alone."""
+JOINT_SLOTS = 16
+"""K of a joint query by default, if there are so many sub-keys."""
 SHARED = ("sub_keys", "activation", "loss", "backend")
 """Settings of both that the networks have as arguments of the same names."""
 
@@ -33,7 +35,9 @@ class MemorySettings:
         "how a pair of user and item addresses the memory: factored (half of the address from the item, half from the "
         "user; the better one in our study) or joint (one learned map of both, as in the paper)",
     )
-    sub_keys: int = setting(1024, "size of the memory: INT x INT slots")
+    sub_keys: int | None = setting(
+        None, "size of the memory: INT x INT slots (default: chosen by the number of events)", "INT"
+    )
     top_k: int | None = setting(
         None,
         "slots read for each pair (default: 1 for a factored query, for a joint one 16, or --sub-keys if that is less)",
@@ -90,7 +94,7 @@ class MemorySettings:
         check_range(self, "positions", low=0)
         check_range(self, "loss_weight", low=0.0)
         check_range(self, "balance_weight", low=0.0)
-        if self.slots_read > self.sub_keys:
+        if self.sub_keys is not None and self.slots_read > self.sub_keys:
             raise ValueError(f"top_k must be at most sub_keys = {self.sub_keys}, got {self.top_k}")
         for name in FACTORED if self.query == "joint" else JOINT:
             default = next(each.default for each in fields(self) if each.name == name)
@@ -99,7 +103,11 @@ class MemorySettings:
         from .factored_memory import check_together  # imports torch, which --help does without
 
         check_together(
-            code_dim=self.code_dim, target=self.target, keys=self.keys, sub_keys=self.sub_keys, address=self.address
+            code_dim=self.code_dim,
+            target=self.target,
+            keys=self.keys,
+            sub_keys=1 if self.sub_keys is None else self.sub_keys,  # a size that is chosen goes with all of them
+            address=self.address,
         )
         if self.query == "factored" and (self.heads != 1 or self.balance_weight):
             raise ValueError(
@@ -112,7 +120,9 @@ class MemorySettings:
         """K, as set or by default."""
         if self.top_k is not None:
             return self.top_k
-        return 1 if self.query == "factored" else min(16, self.sub_keys)
+        if self.query == "factored":
+            return 1
+        return JOINT_SLOTS if self.sub_keys is None else min(JOINT_SLOTS, self.sub_keys)
 
 
 @dataclass(frozen=True)

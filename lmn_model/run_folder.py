@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from lmn_model.checkpoint import remove_checkpoint_leftovers
 from lmn_model.files import remove_leftovers
-from lmn_model.settings import Settings
+from lmn_model.settings import Settings, SettingsError
 
 logger = logging.getLogger("lmn")
 
@@ -138,10 +138,13 @@ class RunFolder:
 
         Raises:
             RunFolderError: no run is here.
-            SettingsError: the file was edited into something wrong.
+            SettingsError: the file was edited into something wrong, or lacks what a run chooses when it opens.
         """
         self.require_run()
-        return Settings.load(self.settings)
+        settings = Settings.load(self.settings)
+        if names := settings.unset():
+            raise SettingsError(f"{self.settings}: {', '.join(names)} must be set in the settings of a run")
+        return settings
 
     def load_metrics(self) -> dict[str, Any] | None:
         """What ``metrics.json`` holds, or None before the first evaluation.

@@ -30,13 +30,13 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     Args:
         root: folder of a run of the memory model with a checkpoint; it is not changed.
         out: new run folder.
-        epochs: passes in all, to train on where the run is finished; as in the run if None.
+        epochs: passes in all, to train on where the run is finished or its patience ended it; as in the run if None.
 
     Returns:
         The settings of the new run.
 
     Raises:
-        SettingsError: the run has no memory, or ``epochs`` is out of range.
+        SettingsError: the run has no memory, or ``epochs`` is out of range or less than the run has done.
         RunFolderError: no run is in ``root``, or ``out`` is taken or cannot be written.
         CheckpointError: a checkpoint is missing or damaged, or cannot be written.
         DataError: the vocabularies are missing or damaged.
@@ -48,11 +48,10 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     changes = {
         "sub_keys": 2 * settings.model.memory.sub_keys,
         "reseed_every": settings.training.reseed_every or RESEED_EVERY,
-        "epochs": epochs or settings.training.epochs,
     }
+    if epochs is not None:  # just so many: the patience of the old run is over
+        changes |= {"epochs": epochs, "patience": None}
     grown = settings.override(changes, source="grow")
-    if epochs is not None and epochs < settings.training.epochs:
-        raise SettingsError(f"epochs must be at least the {settings.training.epochs} of the run, got {epochs}")
     vocabularies = load_vocabularies(old.root)
     model = build_model(vocabularies.features, settings.model)
     layer = _memory_of(model)
@@ -65,6 +64,10 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     state = RunState(model, optimizers, torch.device("cpu"), layer.usage)
     with torch.random.fork_rng(devices=[]):  # the state holds the generator's
         kept = state.load(old.last, identity)
+        if epochs is not None:
+            if epochs < state.progress.epoch:
+                raise SettingsError(f"epochs must be at least the {state.progress.epoch} of the run, got {epochs}")
+            state.progress.stopped = False
         if layer.usage is None:  # the new run reseeds, so it counts, and by sub-key
             layer.usage = MemoryUsage(layer.keys.shape[2], layer.heads)
         elif layer.usage.sub_key_reads is None:

@@ -194,8 +194,8 @@ class DataSettings:
 class TrainingSettings:
     """How the model is trained."""
 
-    epochs: int = setting(1, "passes over the training split")
-    batch_size: int = setting(1024, "samples in one training step")
+    epochs: int | None = setting(None, "passes over the training split (default: by its size, see docs/defaults.md)")
+    batch_size: int | None = setting(None, "samples in one training step (default: by the size of the training split)")
     order: Literal["time", "shuffle"] = setting(
         "time", "order of the training samples; a factored memory needs the order of time"
     )
@@ -217,7 +217,9 @@ class TrainingSettings:
         None, "evaluate on the validation split every so many steps, besides the end of each epoch"
     )
     patience: int | None = setting(
-        None, "stop after so many evaluations without a better validation AUC (default: train all epochs)"
+        None,
+        "stop after so many evaluations without a better validation AUC, with a memory after so many epochs (default: "
+        "chosen with --epochs; never if you set --epochs)",
     )
     checkpoint_minutes: float = setting(5.0, "minutes between checkpoints, from which --resume continues")
     checkpoint_steps: int | None = setting(None, "steps between checkpoints, besides the minutes")
@@ -276,6 +278,18 @@ class Settings:
         """The nested tables of the TOML file. TOML has no null: a setting that is None is left out."""
         tables: dict[str, Any] = without_none(asdict(self))
         return tables
+
+    def unset(self) -> tuple[str, ...]:
+        """Names of the settings, without their sections, that :mod:`lmn_model.default_sizes` has to choose by the data.
+
+        Patience is among them only with epochs: who sets epochs wants just so many.
+        """
+        names = [name for name in ("batch_size", "epochs") if getattr(self.training, name) is None]
+        if self.training.epochs is None and self.training.patience is None:
+            names.append("patience")
+        if self.model.has_memory and self.model.memory.sub_keys is None:
+            names.append("sub_keys")
+        return tuple(names)
 
     def counts_reads(self) -> bool:
         """Whether the reads of the memory are counted in training: to be reported, or to find what nobody reads."""

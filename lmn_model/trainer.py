@@ -61,13 +61,18 @@ class Trainer:
     """One run: model, optimisers and position, and the loop over the epochs.
 
     Args:
-        settings: of the run.
+        settings: of the run, with all sizes set, see :mod:`lmn_model.default_sizes`.
         dataset: the samples.
         folder: open for writing.
         device: where the model runs.
+
+    Raises:
+        ValueError: a size is not set.
     """
 
     def __init__(self, settings: Settings, dataset: Dataset, folder: RunFolder, device: torch.device) -> None:
+        if names := settings.unset():
+            raise ValueError(f"Trainer: {', '.join(names)} must be set, got None")
         self.settings = settings
         self.dataset = dataset
         self.folder = folder
@@ -313,7 +318,9 @@ class Trainer:
         usage = None if counted is None else counted.summary(since=self._last_stretch(counted))
         if usage is not None:
             evaluation["memory"] = usage
-        is_best = progress.add_evaluation(evaluation, training.patience)
+        # An epoch begins with an empty memory, so what is scored within it is no sign of a model that gets worse.
+        judges = progress.epoch_step == self.steps_per_epoch or self.state.model.memory_layer() is None
+        is_best = progress.add_evaluation(evaluation, training.patience if judges else None)
         logger.info(
             "epoch %d of %d, step %d: %s; validation %s%s",
             progress.epoch + 1,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lmn_model.data import Dataset
+from lmn_model.default_sizes import fill_sizes, take_sizes
 from lmn_model.evaluation import check_backend, choose_device, open_dataset
 from lmn_model.notices import columns_in_words, without_effect
 from lmn_model.reproducible import reproducible
@@ -33,7 +34,8 @@ def train(
     """Train a model and evaluate the best one on the test part.
 
     Args:
-        settings: of the run; to resume, those that the folder holds.
+        settings: of the run; to resume, those that the folder holds, or those that it was opened with. What they leave
+            unset is chosen by the data when the run opens, see :mod:`lmn_model.default_sizes`.
         run_folder: where the run is kept, see :mod:`lmn_model.run_folder`.
         resume: go on with the run in the folder from its last checkpoint; a run that is finished is not touched, unless
             the settings now have more epochs, or the test part was left alone and is wanted.
@@ -70,7 +72,9 @@ def _train(
 ) -> dict[str, Any]:
     if resume:
         folder.open()
-        if folder.load_settings() != settings:
+        run = folder.load_settings()
+        settings = take_sizes(settings, run)
+        if run != settings:
             raise RunFolderError(f"{folder}: the settings differ from those of the run; resume with {folder.settings}")
         metrics = folder.load_metrics()
         if metrics is not None and metrics["status"] == "finished" and _is_whole(metrics["results"], settings, test):
@@ -81,10 +85,13 @@ def _train(
     with reproducible(settings.training.seed, settings.training.threads, device):
         if dataset is None:
             dataset = open_dataset(settings.data)
+        settings, sizes = fill_sizes(settings, dataset)
         trainer = Trainer(settings, dataset, folder, device)
         if not resume:
             settings.save(folder.settings)
         with folder.logging_to_file(logger):
+            if sizes:
+                logger.info("%s", sizes)
             if folder.last.exists():
                 trainer.restore()
             else:

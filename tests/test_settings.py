@@ -74,9 +74,9 @@ def test_a_file_overrides_defaults_and_a_flag_overrides_the_file(tmp_path: Path)
         ),
         ({"training": {"zzz": 1}}, r"there is no setting 'zzz' in section \[training\]$"),
         ({"training": 3}, r"s\.toml: training must be a section, got 3"),
-        ({"training": {"epochs": "2"}}, r"s\.toml: training\.epochs must be an integer, got '2'"),
-        ({"training": {"epochs": True}}, r"training\.epochs must be an integer, got True"),
-        ({"training": {"epochs": 1.0}}, r"training\.epochs must be an integer, got 1\.0"),
+        ({"training": {"epochs": "2"}}, r"s\.toml: training\.epochs must be an integer or none, got '2'"),
+        ({"training": {"epochs": True}}, r"training\.epochs must be an integer or none, got True"),
+        ({"training": {"epochs": 1.0}}, r"training\.epochs must be an integer or none, got 1\.0"),
         ({"training": {"epochs": 0}}, r"s\.toml: epochs must be at least 1, got 0"),
         ({"training": {"learning_rate": float("nan")}}, r"learning_rate must be greater than 0, got nan"),
         ({"training": {"order": "random"}}, r"training\.order must be one of 'time', 'shuffle', got 'random'"),
@@ -102,7 +102,7 @@ def test_files_that_are_no_toml(tmp_path: Path) -> None:
 def test_override_refuses_what_it_does_not_know() -> None:
     with pytest.raises(SettingsError, match="command line: there is no setting 'epoch'; did you mean 'epochs'"):
         Settings().override({"epoch": 1})
-    with pytest.raises(SettingsError, match="command line: epochs must be an integer, got 'x'"):
+    with pytest.raises(SettingsError, match="command line: epochs must be an integer or none, got 'x'"):
         Settings().override({"epochs": "x"})
 
 

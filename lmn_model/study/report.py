@@ -230,7 +230,8 @@ def _place(variant: Variant, axis: str) -> float | None:
             return None
         return size**2 if kind == "cells" else size
     if axis == SLOTS:
-        return variant.settings.model.memory.sub_keys**2
+        sub_keys = variant.settings.model.memory.sub_keys
+        return None if sub_keys is None else sub_keys**2
     return variant.settings.value(axis)
 
 

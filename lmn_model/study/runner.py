@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lmn_model.default_sizes import take_sizes
 from lmn_model.run_folder import RunFolder
 from lmn_model.settings import SettingsError
 from lmn_model.signals import stop_requests
@@ -214,7 +215,7 @@ def _has_stale_run(job: Job) -> bool:
     except SettingsError:
         return True
     own = found.data.path  # known by its content: the checkpoint checks that
-    return found != (job.settings if own is None else job.settings.override({"path": own}))
+    return found != take_sizes(job.settings if own is None else job.settings.override({"path": own}), found)
 
 
 def _in_words(result: dict[str, Any]) -> str:

@@ -33,9 +33,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from lmn_model.setting_types import did_you_mean
+from lmn_model.setting_types import declared_settings, did_you_mean
 from lmn_model.settings import Settings, SettingsError
 from lmn_model.study.heuristics import parse_heuristic
 
@@ -276,8 +276,10 @@ def _check_axes(axes: Mapping[str, Any], variants: Sequence[Variant], base: Sett
     _check_questions(axes, variants, f"{source}: axes")
     for question, axis in axes.items():
         if axis != SLOTS:
-            value = base.value(_text(axis, f"{source}: axes: {question}"), f"{source}: axes: {question}")
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            name = _text(axis, f"{source}: axes: {question}")
+            base.value(name, f"{source}: axes: {question}")  # or there is no such setting
+            kinds = next(each.kind for each in declared_settings(Settings) if each.name == name)
+            if not {int, float} & {kinds, *get_args(kinds)}:
                 raise StudyError(f"{source}: axes: {question} must be a setting with a number, got {axis!r}")
 
 

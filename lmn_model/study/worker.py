@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lmn_model.catch_up import catch_up
 from lmn_model.data import Dataset, Split
+from lmn_model.default_sizes import take_sizes
 from lmn_model.environment import describe_environment, peak_memory_mib
 from lmn_model.evaluation import build_model, choose_device, open_dataset, predict_logits
 from lmn_model.files import write_json
@@ -110,9 +111,12 @@ def _train(job: Job, settings: Settings) -> dict[str, Any]:
     folder = RunFolder(job.run_folder)
     dataset = open_dataset(settings.data)
     tunes = job.point is not None  # who tunes does not see the test part
-    if folder.holds_run() and folder.load_settings().override({"path": settings.data.path}) == settings:
-        settings.save(folder.settings)  # the data may have moved: the checkpoint knows them by their content
+    if folder.holds_run():
+        run = folder.load_settings().override({"path": settings.data.path})
+        if take_sizes(settings, run) == run:
+            run.save(folder.settings)  # the data may have moved: the checkpoint knows them by their content
     metrics = train(settings, folder.root, resume=folder.holds_run(), dataset=dataset, test=not tunes)
+    settings = take_sizes(settings, folder.load_settings())
     if differing := same_settings(metrics, settings):
         raise RuntimeError(f"{folder}: the run has other settings: {', '.join(differing)}")
     results, timing = metrics["results"], metrics["timing"]
