@@ -29,7 +29,7 @@ from lmn_model.evaluation import build_model, data_fingerprint, evaluate_split
 from lmn_model.files import write_json
 from lmn_model.metrics import MetricError, auc, log_loss
 from lmn_model.optimizers import Optimizers
-from lmn_model.plots import plot_learning_curves, plot_memory_usage
+from lmn_model.plots import plot_learning_curves, plot_memory_usage, usage_axes
 from lmn_model.reseeding import reseed
 from lmn_model.run_folder import RunFolder
 from lmn_model.run_state import RunState, load_model, save_model
@@ -372,7 +372,7 @@ class Trainer:
         if status != "running" or time.monotonic() - self._drawn_at >= DRAWING_SECONDS:
             plot_learning_curves(metrics["results"], self.folder.curves)
             if (usage := self._reported_usage()) is not None:
-                plot_memory_usage(usage, progress.curve, self.folder.memory_usage)
+                plot_memory_usage(usage, progress.curve, self.folder.memory_usage, usage_axes(self.state.model))
             self._drawn_at = time.monotonic()
         write_json(self.folder.metrics, metrics)
         return metrics

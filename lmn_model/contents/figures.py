@@ -33,7 +33,7 @@ def draw_usage(contents: Contents, usage: dict[str, Any], words: Words, path: Pa
     Raises:
         OSError: the file cannot be written.
     """
-    figure, (grid, bars) = _panels(11.5, 4.8, "How full the cells are", "Cells in use by length")
+    figure, (grid, bars) = _panels(11.5, 5.6, "How full the cells are", "Cells in use by length")
     lengths = contents.lengths
     N = len(lengths)
     first, second = (np.argsort(-lengths.sum(axis=axis), kind="stable") for axis in (1, 0))
@@ -49,8 +49,12 @@ def draw_usage(contents: Contents, usage: dict[str, Any], words: Words, path: Pa
     grid.set_facecolor("#EDEDED")
     grid.grid(False)
     side = -(-N // MOST_BLOCKS)
-    what = f"mean of {side} x {side} cells, empty ones 0" if side > 1 else "length"
-    bar = figure.colorbar(image, ax=grid, label=what, shrink=0.9, ticks=LogLocator(subs=(1, 2, 5)), format="{x:g}")
+    what = f"mean length of {side} x {side} cells, empty ones 0" if side > 1 else "length of a cell"
+    # Below the map and as wide: between the panels it would pass for the other's.
+    bar = figure.colorbar(
+        image, cax=grid.inset_axes((0.0, -0.22, 1.0, 0.04)), orientation="horizontal", label=f"{what}, log scale",
+        ticks=LogLocator(subs=(1, 2, 5) if highest < 100 * lowest else (1,)), format="{x:g}",
+    )  # fmt: skip
     bar.ax.minorticks_off()
     grid.set_xlabel(f"sub-keys of {words.users}, fullest first")
     grid.set_ylabel("sub-keys of items, fullest first")
@@ -62,17 +66,14 @@ def draw_usage(contents: Contents, usage: dict[str, Any], words: Words, path: Pa
         edges = np.geomspace(low * 0.999, max(high, low * 1.01) * 1.001, 41)
         bars.hist(used, bins=edges, weights=np.full(len(used), 1 / lengths.size), color=COLOURS[0])
         bars.set_xscale("log")
-        marks = [mark for mark in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-                 if edges[0] <= mark <= edges[-1]]  # fmt: skip
-        bars.set_xticks(marks, [f"{mark:g}" for mark in marks])
+        bars.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+        bars.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         bars.minorticks_off()
     bars.set_xlabel("length of a cell, 1 is one pair kept whole")
     bars.set_ylabel("share of all cells")
     bars.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    bars.annotate(
-        f"{percent(usage['in_use'])} in use,\n{percent(1 - usage['in_use'])} empty", (0.97, 0.95),
-        xycoords="axes fraction", ha="right", va="top",
-    )  # fmt: skip
+    shares = f"{percent(usage['in_use'])} in use, {percent(1 - usage['in_use'])} empty"
+    bars.set_title(f"Cells in use by length: {shares}", fontsize=12, loc="left")  # within, bars would cover it
     _save(figure, path)
 
 
