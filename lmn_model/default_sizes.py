@@ -17,11 +17,13 @@ from lmn_model.settings import Settings
 EPOCH_STEPS = 250
 """Steps of an epoch that the batch size aims at."""
 MIN_BATCH, MAX_BATCH = 32, 1024
-MAX_EPOCHS = 5
+MIN_EPOCHS, MAX_EPOCHS = 3, 5
+STEPS_IN_ALL = 750
+"""Steps that up to ``MAX_EPOCHS`` epochs make in a table which ``MIN_EPOCHS`` give fewer."""
 ROWS_IN_ALL = 2_000_000
-"""Training rows of all epochs together, beyond which there is one epoch."""
+"""Training rows of all epochs together, beyond which there are fewer, at least one."""
 PATIENCE_EPOCHS = 2
-SLOTS_PER_PAIR = 4
+SLOTS_PER_PAIR = 3
 """Slots for each pair of a user and a value of an item feature."""
 MIN_SUB_KEYS, MAX_SUB_KEYS, MAX_FLAT_SUB_KEYS = 32, 1024, 256
 
@@ -54,19 +56,23 @@ def choose_sizes(settings: Settings, counts: DataCounts) -> dict[str, int]:
     """Values for what ``settings`` leave unset, by name; a pure function of the arguments.
 
     ``batch_size`` is the power of two that makes 250 steps of an epoch or a few more, from 32 to 1,024. ``epochs`` is
-    5, or as many as make two million rows, at least 1. ``patience`` is two epochs. ``sub_keys`` is the power of two
-    whose square has four slots or more for each pair of a user and a value, from 32 to 1,024, of flat keys to 256, and
-    at least ``top_k``.
+    as many as make 750 steps, from 3 to 5, but of no more than two million rows, and at least 1. ``patience`` is two
+    epochs. ``sub_keys`` is the power of two whose square has three slots or more for each pair of a user and a value,
+    from 32 to 1,024, of flat keys to 256, and at least ``top_k``.
     """
     names = settings.unset()
     found: dict[str, int] = {}
-    rows = counts.train_rows
-    if "batch_size" in names:
-        found["batch_size"] = min(max(_power_below(rows // EPOCH_STEPS), MIN_BATCH), MAX_BATCH)
+    rows, training = max(1, counts.train_rows), settings.training
+    batch_size = training.batch_size
+    if batch_size is None:
+        batch_size = found["batch_size"] = min(max(_power_below(rows // EPOCH_STEPS), MIN_BATCH), MAX_BATCH)
+    steps = -(-rows // batch_size)
     if "epochs" in names:
-        found["epochs"] = min(max(ROWS_IN_ALL // max(1, rows), 1), MAX_EPOCHS)
+        epochs = min(max(STEPS_IN_ALL // steps, MIN_EPOCHS), MAX_EPOCHS)
+        found["epochs"] = max(min(epochs, ROWS_IN_ALL // rows), 1)
     if "patience" in names:
-        found["patience"] = PATIENCE_EPOCHS * _evaluations(settings, rows, found.get("batch_size"))
+        evaluations = 1 if training.eval_every is None else -(-steps // training.eval_every)
+        found["patience"] = PATIENCE_EPOCHS * evaluations
     if "sub_keys" in names:
         memory = settings.model.memory
         most = MAX_FLAT_SUB_KEYS if memory.keys == "flat" else MAX_SUB_KEYS
@@ -102,13 +108,6 @@ def fill_sizes(settings: Settings, dataset: Dataset) -> tuple[Settings, str]:
 def take_sizes(settings: Settings, run: Settings) -> Settings:
     """``settings`` with what they leave unset as ``run`` has it: equal to ``run`` if that was opened with them."""
     return settings.override({name: run.value(name) for name in settings.unset()}, source="settings of the run")
-
-
-def _evaluations(settings: Settings, rows: int, batch_size: int | None) -> int:
-    """Evaluations of an epoch."""
-    training = settings.training
-    steps = -(-rows // (training.batch_size or batch_size or MAX_BATCH))
-    return 1 if training.eval_every is None else -(-steps // training.eval_every)
 
 
 def _power_below(value: int) -> int:

@@ -66,7 +66,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "base": {
             "data": {"dataset": "rows", "path": "rows", "window": 4},
             "model": {"embedding_dim": 4, "hidden": [8], "memory": {"sub_keys": 8, "code_dim": 8}},
-            "training": {"batch_size": 32, "device": "cpu"},
+            "training": {"epochs": 1, "batch_size": 32, "device": "cpu"},
         },
         "quick": {"seeds": [0], "questions": ["size"], "max_train_rows": 40},
         "tune": {"learning_rate": [0.001, 0.01], "embedding_std": [0.05, 0.2], "window": [4, 3]},
