@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import tomli_w
 from events_factory import make_events
@@ -21,6 +22,9 @@ from hypothesis import strategies as st
 from rows_factory import write_rows
 from runs_factory import before_step, tiny_settings, write_events
 
+from benchmarks.default_sizes import table
+from benchmarks.results import RESULTS
+from benchmarks.taste_tables import TableSize, make_table
 from lmn_model.ctr_model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Dataset
 from lmn_model.default_sizes import DataCounts, choose_sizes, fill_sizes, take_sizes
@@ -290,3 +294,29 @@ def test_a_small_table_gets_enough_steps_to_learn(tmp_path: Path) -> None:
     assert fixed["steps"] <= 3
     assert chosen["test"]["auc"] > fixed["test"]["auc"] + 0.1
     assert np.isfinite(chosen["test"]["log_loss"])
+
+
+def test_the_table_of_the_docs_is_that_of_the_results() -> None:
+    data = json.loads((RESULTS / "default_sizes.json").read_text())
+    page = (ROOT / "docs" / "defaults.md").read_text()
+    _, _, rest = page.partition("<!-- default sizes -->\n")
+    shown, mark, _ = rest.partition("<!-- /default sizes -->")
+    assert data["complete"]
+    assert mark
+    assert shown.splitlines() == list(table(data["runs"]))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_tables_of_the_benchmark_repeat_and_have_structure(labelled: bool) -> None:
+    size = TableSize(4000, 50, 100)
+    events = make_table(size, labelled=labelled, seed=3)
+    assert events.equals(make_table(size, labelled=labelled, seed=3))
+    assert not events.equals(make_table(size, labelled=labelled, seed=4))
+    assert events.height == 4000
+    assert events["timestamp"].is_sorted()
+    taken = events.filter(pl.col("label") == 1) if labelled else events
+    shares = (
+        taken.group_by("user_id", "category").len().group_by("user_id").agg(pl.col("len").max() / pl.col("len").sum())
+    )
+    assert shares["len"].mean() > 3 / 20  # of the category that a user takes most, of 20
+    assert taken.group_by("user_id", "item_id").len()["len"].max() > 3
