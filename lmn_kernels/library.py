@@ -2,7 +2,8 @@
 
 Each op is functional and has one implementation for every device, which takes the Triton or the torch backend (see
 ``backend.py``), a fake kernel for ``torch.compile`` and ``torch.export``, and, if it is differentiable, an autograd
-formula made of other ops of this library. Ops are never nested.
+formula made of other ops of this library. Ops are never nested. Dynamo does not look into implementations and formulas,
+wherever they are called from.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch._subclasses.fake_tensor import FakeTensor
 
 LIBRARY: Any = torch.library.Library("lmn_kernels", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -30,9 +33,19 @@ def register(
     if not capturable:
         tags.append(torch.Tag.cudagraph_unsafe)
     LIBRARY.define(schema, tags=tuple(tags))
-    LIBRARY.impl(name, _without_autocast(implementation), "CompositeExplicitAutograd")
+    LIBRARY.impl(name, opaque(_without_autocast(implementation)), "CompositeExplicitAutograd")
     torch.library.register_fake(f"lmn_kernels::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.lmn_kernels, name).default
+
+
+def opaque(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep Dynamo out of ``function``, as ``torch.library.custom_op`` does.
+
+    A compiled program calls an op eagerly after a graph break and in the backward pass. Dynamo would then compile what
+    the op calls, frame by frame. ``torch.compiler.disable`` does the same, but imports the compiler at once.
+    """
+    hidden: Callable[..., Any] = _disable_dynamo(function)
+    return hidden
 
 
 def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,6 +60,20 @@ def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
             return implementation(first, *arguments)
 
     return run
+
+
+def data_dependent_size(like: Tensor, *bounds: int) -> Any:
+    """A size that depends on data, for a fake kernel: symbolic where a compiler traces ``like``, else the least bound.
+
+    ``new_dynamic_size`` of ``torch.library.get_ctx()`` raises unless ``fullgraph=True``, so Dynamo breaks the graph.
+    Here only gradients have such a size, and Dynamo never sees them.
+    """
+    shape_env = like.fake_mode.shape_env if isinstance(like, FakeTensor) else None
+    if shape_env is None:  # a meta tensor, or a fake one of fixed sizes
+        return min(bounds)
+    size = shape_env.create_unbacked_symint()
+    torch._check(size >= 0)  # type: ignore[no-untyped-call]
+    return size
 
 
 def register_backward(name: str, setup: Callable[..., None], backward: Callable[..., Any]) -> None:
@@ -64,7 +91,9 @@ def register_backward(name: str, setup: Callable[..., None], backward: Callable[
         sources = (*grads, *ctx.saved_tensors)
         return tuple(None if gradient is None else _no_second(gradient, name, *sources) for gradient in gradients)
 
-    torch.library.register_autograd(f"lmn_kernels::{name}", backward_once, setup_context=setup, lib=LIBRARY)
+    torch.library.register_autograd(
+        f"lmn_kernels::{name}", opaque(backward_once), setup_context=opaque(setup), lib=LIBRARY
+    )
 
 
 class _NoSecondDerivative(torch.autograd.Function):

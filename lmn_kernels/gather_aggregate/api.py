@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..backend import check_backend, use_triton
 from ..checks import check_flag, check_same_device, check_tensor
-from ..library import register, register_backward
+from ..library import data_dependent_size, register, register_backward
 from . import reference
 
 _OP = "gather_aggregate"
@@ -213,7 +213,7 @@ def _touched_rows_fake(
     padded: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    touched = slots.numel() if padded else torch.library.get_ctx().new_dynamic_size()
+    touched = slots.numel() if padded else data_dependent_size(slots, slots.numel(), M)
     return (
         slots.new_empty(touched, dtype=torch.int64),
         grad.new_empty(touched, grad.shape[1], dtype=dtype),

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch._compile import _disable_dynamo
 
+from ..library import opaque
 from .hyperparameters import as_number
 from .rounding import NARROW
 from .touched_rows import touched_rows
 
 
-@_disable_dynamo  # torch.compiler.disable without the import of the compiler, which takes seconds
+@opaque
 @torch.no_grad()
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._compile import _disable_dynamo
 
 from ..backend import check_backend, use_triton
 from ..checks import check_flag
 from ..dtypes import FLOATS, accumulator, describe, names
 from ..huge_pages import huge_zeros
+from ..library import opaque
 from .hyperparameters import as_integer, as_number
 from .rounding import Rounding
 from .touched_rows import TouchedRows, touched_rows, touches_rows
@@ -100,7 +100,7 @@ class RowOptimizer(torch.optim.Optimizer):
         if not holds:
             raise ValueError(f"{self._name}: {name} must be {wanted}, got {value!r}")
 
-    @_disable_dynamo  # lazily, as torch's own optimisers
+    @opaque
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the touched rows of every table that has a gradient.
