@@ -15,6 +15,7 @@ from torch import Tensor
 from ..backend import check_backend, use_triton
 from ..checks import check_flag, check_same_device, check_tensor
 from ..library import data_dependent_size, register, register_backward
+from ..transforms import check_transforms
 from . import reference
 
 _OP = "gather_aggregate"
@@ -79,6 +80,7 @@ def gather_aggregate(
         raise ValueError(f"{_OP}: weights must have the shape of slots, {list(slots.shape)}, got {list(weights.shape)}")
     check_same_device(_OP, values=values, slots=slots, weights=weights)
     sparse_grad = check_flag(_OP, "sparse_grad", sparse_grad)
+    check_transforms(_OP, values, weights)
     return _forward(values, slots, weights, sparse_grad, backend)  # type: ignore[no-any-return]
 
 

@@ -18,6 +18,7 @@ from ..dtypes import accumulator, describe
 from ..gather_aggregate.api import bag_gradients
 from ..library import register, register_backward
 from ..product_key_topk.api import check_router_arguments, router_gradient
+from ..transforms import check_transforms
 from .reference import memory_lookup_reference
 
 _OP = "memory_lookup"
@@ -97,6 +98,7 @@ def memory_lookup(
         )
     check_same_device(_OP, queries=queries, values=values)
     sparse_grad = check_flag(_OP, "sparse_grad", sparse_grad)
+    check_transforms(_OP, queries, keys, values)
     return MemoryLookup(*_forward(queries, keys, values, k, metric, activation, sparse_grad, backend))
 
 

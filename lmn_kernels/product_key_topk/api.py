@@ -16,6 +16,7 @@ from ..backend import check_backend, use_triton
 from ..checks import check_choice, check_int, check_same_device, check_tensor
 from ..dtypes import accumulator, describe
 from ..library import register, register_backward
+from ..transforms import check_transforms
 from . import reference
 from .metric import METRICS
 
@@ -81,6 +82,7 @@ def product_key_topk(
     """
     check_backend(_OP, backend)
     k = check_router_arguments(_OP, queries, keys, k, metric)
+    check_transforms(_OP, queries, keys)
     return ProductKeyTopK(*_forward(queries, keys, k, metric, backend))
 
 

@@ -1,0 +1,57 @@
+"""What the ops say to forward-mode AD and to the transforms of ``torch.func``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
+from torch.autograd import forward_ad
+
+_REFUSED = {
+    "forward": "there is no forward-mode derivative (torch.autograd.forward_ad, torch.func.jvp, jacfwd); "
+    "take gradients by backward() or torch.autograd.grad",
+    "reverse": "torch.func.grad, vjp, jacrev and hessian are not supported; "
+    "take gradients by backward() or torch.autograd.grad, through torch.func.functional_call if need be",
+}
+
+
+def check_transforms(op: str, *tensors: Tensor) -> None:
+    """Refuse to be differentiated by anything but autograd.
+
+    Below autograd an op drops the tangents of forward mode, so that the derivative would be 0 without a word.
+
+    Raises:
+        NotImplementedError: a tensor has a tangent, or ``torch.func`` wants its gradient.
+    """
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        mode = _wanted(tensors)
+    else:
+        mode = "forward" if _has_tangent(tensors) else None
+    if mode is not None:
+        raise NotImplementedError(f"{op}: {_REFUSED[mode]}")
+
+
+def _has_tangent(tensors: Sequence[Tensor]) -> bool:
+    if forward_ad._current_level < 0:
+        return False
+    return any(forward_ad.unpack_dual(each).tangent is not None for each in tensors)  # type: ignore[no-untyped-call]
+
+
+def _wanted(tensors: Sequence[Tensor]) -> str | None:
+    """Which derivative one of the active transforms takes, the innermost first, and then forward mode without any."""
+    functorch = torch._C._functorch
+    transform = functorch.peek_interpreter_stack()
+    batches = transform is not None and transform.key() == functorch.TransformType.Vmap
+    if not batches and _has_tangent(tensors):
+        return "forward"
+    wrapped = [each for each in tensors if functorch.is_functorch_wrapped_tensor(each)]
+    if torch.is_grad_enabled() and any(each.requires_grad for each in wrapped):
+        return "reverse"
+    if transform is None:
+        return None
+    level = transform.level()
+    inside = [functorch.get_unwrapped(x) if functorch.maybe_get_level(x) == level else x for x in tensors]
+    with temporarily_pop_interpreter_stack():
+        return _wanted(inside)
