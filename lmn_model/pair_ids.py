@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-
-@lru_cache(maxsize=64)
-def _tensor(sizes: tuple[int, ...]) -> Tensor:
-    return torch.tensor(sizes, device="cpu")
+from .stored_lists import has_data
 
 
 def checked_ids(item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size: int) -> tuple[Tensor, Tensor]:
@@ -25,7 +21,8 @@ def checked_ids(item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size
 
     Raises:
         TypeError: ids of another type.
-        ValueError: another shape; or, on a CPU and outside ``torch.compile`` and ``torch.export``, an id out of range.
+        ValueError: another shape; or an id out of range, which is looked for on a CPU alone (elsewhere it would wait
+            for the device), and not in ``torch.compile``, ``torch.export`` and ``torch.func``, nor in fake tensors.
     """
     for name, ids in (("item", item), ("user", user)):
         if ids.dtype not in (torch.int64, torch.int32):
@@ -35,8 +32,8 @@ def checked_ids(item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size
     if user.ndim != 1 or user.shape[0] != item.shape[0]:
         raise ValueError(f"FactoredMemoryNetwork: user must be [B = {item.shape[0]}], got {list(user.shape)}")
     item, user = item.long(), user.long()
-    if item.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere to look would be to wait
-        sizes = _tensor(tuple(item_sizes))
+    if item.device.type == "cpu" and not torch.compiler.is_compiling() and has_data(item) and has_data(user):
+        sizes = torch.tensor(tuple(item_sizes), device="cpu")
         if not torch.equal(item % sizes, item):
             row, feature = (item % sizes != item).nonzero()[0].tolist()
             raise ValueError(

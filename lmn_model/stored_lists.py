@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 _SCORES = 1 << 24
@@ -33,7 +34,8 @@ def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, asleep: Tenso
     """
     exact = torch.promote_types(torch.promote_types(codes.dtype, keys.dtype), torch.float32)
     codes, keys = codes.to(exact), keys.to(exact)
-    with torch.autocast("cpu" if codes.is_meta else codes.device.type, enabled=False):  # there is none of "meta"
+    device = codes.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         if metric == "cosine":
             codes, keys = F.normalize(codes, dim=-1), F.normalize(keys, dim=-1)
         scores, places = [], []
@@ -53,12 +55,16 @@ def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, asleep: Tenso
 class ListStore:
     """Keeps lists for as long as the tensors that they were made of do not change. A copy starts empty.
 
-    A change is seen by a tensor's place and version, so not where its ``.data`` is written in place.
+    A change is seen by a tensor's place in memory, its layout and its version, so not where its ``.data`` is written in
+    place. Tensors that were made under ``torch.inference_mode`` have no version: their contents are compared at each
+    call. Of tensors without data (fake, meta, or wrapped by ``torch.func``) lists are made at each call, and not kept.
     """
 
     def __init__(self) -> None:
         self._of: tuple[Tensor, ...] = ()
+        self._storages: tuple[torch.UntypedStorage, ...] = ()  # held, so that no other tensor takes their place
         self._state: object = None
+        self._contents: tuple[Tensor, ...] = ()
         self._lists: tuple[StoredLists, ...] = ()
 
     def __reduce__(self) -> tuple[type[ListStore], tuple[()]]:
@@ -71,14 +77,47 @@ class ListStore:
             RuntimeError: in ``torch.export`` there are none, or what they were made of has changed.
         """
         if torch.compiler.is_exporting():  # what stands for the tensors has no state
-            if not self._lists or self._state != _state(self._of, k):
+            if not self._lists or not self._are_of(self._of, k):
                 raise RuntimeError(
                     "FactoredMemoryNetwork: call the network once before torch.export, to make its lists"
                 )
-        elif self._state != _state(of, k):
-            self._of, self._state, self._lists = tuple(of), _state(of, k), tuple(make())
+            return self._lists
+        if not all(map(has_data, of)):
+            return tuple(make())
+        if not self._are_of(of, k):
+            with torch.inference_mode(False):  # or autograd could not save what is read of them
+                self._lists = tuple(make())
+            self._of, self._state = tuple(of), _state(of, k)
+            self._storages = tuple(tensor.untyped_storage() for tensor in of)
+            self._contents = tuple(tensor.clone() for tensor in of if tensor.is_inference())
         return self._lists
+
+    def _are_of(self, of: Sequence[Tensor], k: int) -> bool:
+        """Whether the lists are those of ``k`` entries of tensors as they are now."""
+        if self._state != _state(of, k):
+            return False
+        unversioned = (tensor for tensor in of if tensor.is_inference())
+        return all(map(torch.equal, unversioned, self._contents))
 
 
 def _state(of: Sequence[Tensor], k: int) -> object:
-    return k, [(tensor.data_ptr(), None if tensor.is_inference() else tensor._version) for tensor in of]
+    return k, [
+        (
+            tensor.data_ptr(),
+            tensor.shape,
+            tensor.stride(),
+            tensor.dtype,
+            tensor.device,
+            None if tensor.is_inference() else tensor._version,
+        )
+        for tensor in of
+    ]
+
+
+def has_data(tensor: Tensor) -> bool:
+    """Whether numbers can be read of a tensor: it is not fake, on ``"meta"`` or wrapped by ``torch.func``."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and not tensor.is_meta
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lmn_kernels import huge_zeros
 from lmn_kernels.checks import check_int
+from lmn_model.stored_lists import has_data
 
 _COMMON = 1 << 16
 """Counts below it are told apart by one histogram; the few above are sorted."""
@@ -131,14 +132,17 @@ class MemoryUsage:
         if by_sub_key:
             self.forget_sub_keys()
 
+    @torch.compiler.disable(reason="reads are counted outside a graph")
     @torch.no_grad()
     def record(self, slots: Tensor, queries: Tensor | None = None) -> None:
-        """Count reads of ``slots [B, H, K]`` int64 in the present step.
+        """Count reads of ``slots [B, H, K]`` int64 in the present step, and none of tensors without data.
 
         Args:
             slots: what was read.
             queries: ``[B, H, 2, C]``, who read it; None where nobody will ask for ``queries``.
         """
+        if not has_data(slots):  # fake or meta: later counts would fail on them
+            return
         self.queries = None if queries is None else queries.detach()
         self._most += slots.shape[0] * slots.shape[1]  # no slot has more reads: a head reads it once for a query
         self._pending.append((slots.reshape(-1), self.step + 1))

@@ -12,6 +12,7 @@ from torch._dynamo.utils import clear_compilation_metrics, counters, get_compila
 
 from lmn_kernels.optim import RowAdagrad, clip_grad_norm_
 from lmn_model import FactoredMemoryNetwork, MemoryLayer
+from lmn_model.usage import MemoryUsage
 
 BATCHES = {"torch": (6, 9, 13, 6, 31), "triton": (3, 5, 7)}  # the interpreter is slow
 
@@ -183,3 +184,19 @@ def test_a_factored_memory_compiles_frames_of_its_own_alone() -> None:
     assert not compiled_in_ops()
     assert network.memory.values.grad is not None
     assert network.memory.values.grad.is_sparse
+
+
+def test_counted_reads_break_the_graph_at_the_count_alone() -> None:
+    layer, eager = small_layer(), small_layer()
+    eager.load_state_dict(layer.state_dict())
+    layer.usage, eager.usage = MemoryUsage(6), MemoryUsage(6)
+    compiled = torch.compile(layer, backend="aot_eager")
+    for step in range(20):  # more than the reads that wait to be counted
+        x = torch.randn(3 + step % 5, 5)
+        with torch.compiler.set_stance("fail_on_recompile" if step >= 2 else "default"):
+            torch.testing.assert_close(compiled(x), eager(x))
+        layer.usage.advance()
+        eager.usage.advance()
+    for name, counts in eager.usage.state().items():
+        assert torch.equal(layer.usage.state()[name], counts), name
+    assert not any("usage.py" in frame for frame in compiled_frames())

@@ -7,15 +7,15 @@ of 4,096. The pairs are listed by rank on axis 0, then rank on axis 1, which is 
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
+from ..constants import kept_constant
 
-@lru_cache(maxsize=64)
+
+@kept_constant
 def staircase(k: int, device: torch.device) -> Tensor:
-    """Ranks on both axes of every pair that can be chosen: int32 ``[2, P]``, cached for each ``k`` and device.
+    """Ranks on both axes of every pair that can be chosen: int32 ``[2, P]``, kept for each ``k`` and device.
 
     The first call for a ``k`` copies from the host: make it before a CUDA graph is captured.
 
@@ -26,7 +26,7 @@ def staircase(k: int, device: torch.device) -> Tensor:
     return torch.tensor(pairs, dtype=torch.int32, device="cpu").T.contiguous().to(device)
 
 
-@lru_cache(maxsize=64)
+@kept_constant
 def staircase_chunks(k: int, block_k: int, device: torch.device) -> Tensor:
     """The pairs of :func:`staircase` in chunks of ``block_k``: int32 ``[chunks, 2, block_k]``, padded with ``block_k``.
 
