@@ -8,7 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lmn_kernels.exported import exported
 
+
+@exported
 class Cells(NamedTuple):
     """Where pairs lead: slots ``[R, F, K]`` int64 and their weights ``[R, F, K]``."""
 

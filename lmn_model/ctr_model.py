@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lmn_kernels.exported import exported
+
 from .data import Batch, FeatureSpec
 from .factored_memory import FactoredMemoryNetwork
 from .feature_embedding import FeatureEmbedding
@@ -25,6 +27,7 @@ from .resetting import ZeroLinear, reset_children
 __all__ = ["CTRModel", "CTROutput", "MemoryGate", "MemoryLogit", "MemorySettings", "ModelSettings"]
 
 
+@exported
 class CTROutput(NamedTuple):
     """What the model says of a batch, and what its memory learns from in training.
 

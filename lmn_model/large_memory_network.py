@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmn_kernels.checks import check_flag, check_int
+from lmn_kernels.exported import exported
 
 from .finite import check_finite as check_rows
 from .memory_layer import MemoryLayer
@@ -25,6 +26,7 @@ LOSSES = {"smooth_l1": F.smooth_l1_loss, "mse": F.mse_loss}
 """Memory losses by name. Near 0 the gradient of the squared error is twice that of Smooth L1, which is half of it."""
 
 
+@exported
 class MemoryReadOut(NamedTuple):
     """Answer of the memory to (item, user).
 
@@ -38,6 +40,7 @@ class MemoryReadOut(NamedTuple):
     familiarity: Tensor
 
 
+@exported
 class MemoryLosses(NamedTuple):
     """What the memory learns from, two scalars that are not yet weighed.
 

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmn_kernels.exported import exported
+
 _SCORES = 1 << 24
 """Scores held at once."""
 
 
+@exported
 class StoredLists(NamedTuple):
     """The best keys of V codes, best first: scores ``[V, K]`` and the keys' places ``[V, K]`` int64."""
 

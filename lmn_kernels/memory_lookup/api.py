@@ -15,6 +15,7 @@ from ..activation import ACTIVATIONS
 from ..backend import check_backend, use_triton
 from ..checks import check_choice, check_flag, check_same_device, check_tensor
 from ..dtypes import accumulator, describe
+from ..exported import exported
 from ..gather_aggregate.api import bag_gradients
 from ..library import register, register_backward
 from ..product_key_topk.api import check_router_arguments, router_gradient
@@ -24,6 +25,7 @@ from .reference import memory_lookup_reference
 _OP = "memory_lookup"
 
 
+@exported
 class MemoryLookup(NamedTuple):
     """What :func:`memory_lookup` returns.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..backend import check_backend, use_triton
 from ..checks import check_choice, check_int, check_same_device, check_tensor
 from ..dtypes import accumulator, describe
+from ..exported import exported
 from ..library import register, register_backward
 from ..transforms import check_transforms
 from . import reference
@@ -23,6 +24,7 @@ from .metric import METRICS
 _OP = "product_key_topk"
 
 
+@exported
 class ProductKeyTopK(NamedTuple):
     """What :func:`product_key_topk` returns, best first.
 
