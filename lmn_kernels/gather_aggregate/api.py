@@ -52,7 +52,8 @@ def gather_aggregate(
         or not ``torch.use_deterministic_algorithms`` asks for it: atomic additions would move more bytes (why is in the
         head of ``triton/sums.py``).
         Gradients flow to ``values`` and ``weights``, each computed only if it is needed, both in one pass on Triton if
-        that of the values is dense, and once: there is no second derivative.
+        that of the values is dense, and once: there is no second derivative, and
+        forward-mode AD and gradients of ``torch.func`` raise ``NotImplementedError``.
         CUDA graphs: on Triton every step can be captured. ``sparse_grad`` reads the number of touched slots on the
         host, which waits for the GPU; while a graph is being captured it gives instead a gradient that is not
         coalesced and has B * L rows, of which those past the touched slots repeat one of them with zeros: an equal sum.

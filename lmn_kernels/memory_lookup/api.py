@@ -77,7 +77,8 @@ def memory_lookup(
 
     Notes:
         Order of ties, NaN and infinities as in ``product_key_topk``; softmax gives equal scores equal shares, infinite
-        ones too, so a weight is never NaN. There is no second derivative.
+        ones too, so a weight is never NaN. There is no second derivative; forward-mode AD and gradients of
+        ``torch.func`` raise ``NotImplementedError``.
 
     Source: Lample et al. 2019, arXiv 1907.05242, equations 1-3; the memory read of LMN, arXiv 2502.05558. Sigmoid and
     relu are this library's options.

@@ -66,8 +66,8 @@ def product_key_topk(
         other.
         Scores accumulate in float32 (float64 for float64). The gradient is sparse: K of the N scores on an axis have
         one.
-        There is no second derivative, and no ``torch.func`` transform. Infinite queries or keys give defined scores and
-        slots, but NaN gradients, as in plain torch.
+        There is no second derivative; forward-mode AD and gradients of ``torch.func`` raise ``NotImplementedError``.
+        Infinite queries or keys give defined scores and slots, but NaN gradients, as in plain torch.
         ``"l2"`` is computed as ``2 q.k - |k|^2 - |q|^2``, at most 0: its error is some units in the last place of the
         squared norms, so vectors far from the origin should be centred first.
         ``queries`` and ``keys`` must share a type: under autocast, cast the queries to the keys'.
