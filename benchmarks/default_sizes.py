@@ -36,11 +36,11 @@ MODELS: dict[str, dict[str, str]] = {
 }
 FIXED = {"epochs": 1, "batch_size": 1024, "sub_keys": 1024}
 SIZES = {"fixed": FIXED, "by the data": {}}
-MEANS = ("auc", "log_loss", "seconds", "steps", "folder_mb")
+MEANS = ("auc", "log_loss", "steps", "folder_mb")
 
 
 def measure(table: str, labelled: bool, model: str, sizes: str) -> dict[str, Any]:
-    """Train on each seed of a table; means of the metrics on the test split, of seconds and of the folder's size."""
+    """Train on each seed of a table; means of the metrics on the test split, of steps and of the folder's size."""
     runs = [_run(table, labelled, seed, {**MODELS[model], **SIZES[sizes]}) for seed in SEEDS[table]]
     return {
         "table": table,
@@ -75,7 +75,6 @@ def _run(table: str, labelled: bool, seed: int, changes: dict[str, Any]) -> dict
         results, used = metrics["results"], Settings.load(run / "settings.toml")
         return {
             **{name: results["test"][name] for name in ("auc", "log_loss")},
-            "seconds": metrics["timing"]["train_seconds"],
             "steps": results["steps"],
             "folder_mb": sum(file.stat().st_size for file in run.iterdir()) / 1e6,
             "chosen": {
@@ -89,8 +88,8 @@ def _run(table: str, labelled: bool, seed: int, changes: dict[str, Any]) -> dict
 
 def table(records: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Lines of a Markdown table: fixed sizes and those by the data side by side."""
-    yield "| events | model | batch, N | steps | AUC | log loss | training s | folder MB |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "| events | model | batch, N | steps | AUC | log loss | folder MB |"
+    yield "|---|---|---|---|---|---|---|"
     pairs: dict[tuple[str, bool, str], dict[str, dict[str, Any]]] = {}
     for record in records:
         key = record["table"], record["labelled"], record["model"]
@@ -102,8 +101,7 @@ def table(records: Sequence[dict[str, Any]]) -> Iterator[str]:
         sub_keys = chosen["chosen"]["sub_keys"]
         sizes = str(chosen["chosen"]["batch_size"]) + ("" if sub_keys is None else f", {sub_keys}")
         cells = [f"{size}{' labelled' if labelled else ''}", model, sizes]
-        for name, form in (("steps", ",.0f"), ("auc", ".4f"), ("log_loss", ".4f"), ("seconds", ".1f"),
-                           ("folder_mb", ",.1f")):  # fmt: skip
+        for name, form in (("steps", ",.0f"), ("auc", ".4f"), ("log_loss", ".4f"), ("folder_mb", ",.1f")):
             cells.append(f"{fixed[name]:{form}} → {chosen[name]:{form}}")
         yield f"| {' | '.join(cells)} |"
 

@@ -20,6 +20,7 @@ KIND_NAMES = {
     "serving": "latency of scoring",
     "fuxictr": "training beside FuxiCTR",
     "train_profile": "profile of training",
+    "default_sizes": "default sizes",
     "gpu": "GPU",
     "audit": "machine code",
 }

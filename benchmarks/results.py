@@ -31,7 +31,8 @@ class ResultFile:
     Args:
         path: of the file; its folder is made.
         kind: what the report takes it for: ``"cpu"``, ``"suite"``, ``"training"``,
-            ``"large_tables"``, ``"serving"``, ``"fuxictr"``, ``"train_profile"``, ``"gpu"`` or ``"audit"``.
+            ``"large_tables"``, ``"serving"``, ``"fuxictr"``, ``"train_profile"``, ``"default_sizes"``, ``"gpu"`` or
+            ``"audit"``.
         device: where the run runs.
         **about: more that the file should say of itself.
     """
