@@ -29,7 +29,8 @@ from lmn_model.ctr_model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Dataset
 from lmn_model.default_sizes import DataCounts, choose_sizes, fill_sizes, take_sizes
 from lmn_model.demo import DEMO, run_demo
-from lmn_model.evaluation import evaluate_run, open_dataset
+from lmn_model.evaluation import open_dataset
+from lmn_model.run_evaluation import evaluate_run
 from lmn_model.run_folder import RunFolder
 from lmn_model.run_growth import grow_run
 from lmn_model.settings import Settings, SettingsError

@@ -89,7 +89,7 @@ def test_rows_are_read_without_the_rest(tmp_path: Path) -> None:
     assert rows.tolist() == [[40.0, 41.0, 42.0, 43.0], [44.0, 45.0, 46.0, 47.0]]
 
 
-PEAK = """
+PEAK = r"""
 import re, sys, torch
 from pathlib import Path
 from lmn_kernels.optim import RowAdagrad

@@ -99,7 +99,9 @@ def test_what_is_no_integer_is_refused_at_construction(name: str, kind: Callable
         MAKERS[name](kind)
 
 
-@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, np.array, torch.tensor], ids=str)
+@pytest.mark.parametrize(
+    "kind", [np.float64, np.float32, np.float16, np.array, torch.tensor], ids=lambda each: each.__name__
+)
 def test_real_numbers_of_numpy(kind: Callable[[float], Any]) -> None:
     half = kind(0.5)
     layer = MemoryLayer(5, 6, sub_keys=6, top_k=3, value_std=half)

@@ -94,7 +94,7 @@ def test_a_column_in_another_notation_is_asked_about(tmp_path: Path, form: str) 
         loaded(path, context_features=("price",))
 
 
-@pytest.mark.parametrize("blank", ["", "NA", "-", "nan", "null", "None", "?"])
+@pytest.mark.parametrize("blank", ["", "NA", "-", "\u2014", "nan", "null", "None", "?"])
 def test_a_missing_number_is_refused_or_marked(tmp_path: Path, blank: str) -> None:
     values = [f"{row}.5" for row in range(ROWS)]
     values[17] = blank
@@ -202,6 +202,8 @@ def test_units_of_integer_times_are_not_mixed(tmp_path: Path) -> None:
         (b"user_id,a,a\n", "line 1: names the column 'a' twice"),
         ("user_id,b\n".encode("utf-16"), "line 1: must be UTF-8 text, got UTF-16"),
         (b"user_id;item_id;timestamp\n1;2;3\n", "no column .*separated by ';', but a .csv has commas"),
+        (b"user_id item_id timestamp\n1 2 3\n", "separated by ' '"),
+        (b"196,242,3,881250949\n186,302,3,891717742\n", "first line must hold the names .* looks like values"),
         (b"User_ID,item_id,timestamp\n", "no column 'user_id'.*did you mean 'User_ID'"),
         (b"user_id,item_id,timestamp\n1,2,3\n4,5\n", "line 3: must have 3 fields like the header, got 2"),
         (b"user_id,item_id,timestamp\n1,2,3\n\n4,5,6,7\n", "line 4: must have 3 fields like the header, got 4"),

@@ -19,7 +19,24 @@ from lmn_model.wording import shown
 
 Kind = Literal["categorical", "numeric"]
 
-MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", ".", "<na>", r"\n")
+MISSING = (
+    "",
+    "na",
+    "n/a",
+    "#n/a",
+    "nan",
+    "null",
+    "none",
+    "nil",
+    "-",
+    "--",
+    "\u2013",
+    "\u2014",
+    "?",
+    ".",
+    "<na>",
+    r"\n",
+)
 """What stands for a number that is missing, in lower case."""
 _OTHER_NUMBER = r"^[+-]?[$€£¥]?\s?\d{1,3}([ ,.']?\d{3})*([.,]\d+)?\s?[%$€£¥]?$"
 """Numbers with a currency, a percent sign, groups of thousands or a decimal comma."""
@@ -160,7 +177,7 @@ def _as_names(values: pl.Series) -> pl.Series:
     return values.cast(pl.String).zip_with(~exact, whole.cast(pl.String))
 
 
-def list_like(values: pl.Series, separators: str = "|;") -> tuple[str, float] | None:
+def list_like(values: pl.Series, separators: str = "|;,") -> tuple[str, float] | None:
     """The separator that many names of a categorical column hold and the share that does; None if there is none.
 
     Args:

@@ -120,10 +120,18 @@ def check_columns(names: Sequence[str], wanted: Collection[str], table: str) -> 
     missing = [name for name in wanted if name not in names]
     if not missing:
         return
-    near = did_you_mean(missing[0], [name for name in names if name not in wanted]) if len(missing) == 1 else ""
-    separators = [each for each in ";|\t" if len(names) == 1 and each in names[0]]
-    other = f"; its fields seem to be separated by {separators[0]!r}, but a .csv has commas" if separators else near
-    raise DataError(f"{table}: no column {shown_names(missing)}; the columns are {shown_names(names)}{other}")
+    advice = _advice(names, missing, wanted)
+    raise DataError(f"{table}: no column {shown_names(missing)}; the columns are {shown_names(names)}{advice}")
+
+
+def _advice(names: Sequence[str], missing: Sequence[str], wanted: Collection[str]) -> str:
+    """What may be wrong with a header that lacks columns."""
+    separator = next((each for each in (";", "|", "\t", "::", " ") if len(names) == 1 and each in names[0]), None)
+    if separator is not None:
+        return f"; its fields seem to be separated by {separator!r}, but a .csv has commas and a .tsv tabs"
+    if len(missing) > 1 and names and all(name.strip()[:1].isdigit() for name in names):
+        return "; the first line must hold the names of the columns, and it looks like values"
+    return did_you_mean(missing[0], [name for name in names if name not in wanted]) if len(missing) == 1 else ""
 
 
 def _read_file(path: Path, columns: Collection[str] | None, optional: Collection[str]) -> Table:
