@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 from lmn_model.command_arguments import COMMANDS
 from lmn_model.output import print_result
-from lmn_model.setting_types import SettingsError, declared_settings, did_you_mean
+from lmn_model.setting_types import SettingsError, declared_settings
 from lmn_model.settings import Settings
+from lmn_model.wording import did_you_mean
 
 TABLES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
 DESCRIPTION = (

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from lmn_model import signals
 from lmn_model.output import EXIT_CLOSED_PIPE, OutputClosed, close_output, complain, describe_os_error, fail
 
-EXTRA = ("matplotlib", "polars", "safetensors", "tomli", "tomli_w", "tqdm")
+EXTRA = ("matplotlib", "polars", "pyarrow", "safetensors", "tomli", "tomli_w", "tqdm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

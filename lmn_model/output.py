@@ -13,6 +13,8 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from lmn_model.wording import reason_of
+
 EXIT_ERROR = 2
 EXIT_CLOSED_PIPE = 141
 """What a shell reports for a process that SIGPIPE ended."""
@@ -54,7 +56,7 @@ def fail(message: str) -> int:
 
 def describe_os_error(error: OSError) -> str:
     """``file: reason``; the reason alone where the error names no file."""
-    reason = error.strerror or (str(error.args[0]).partition(" (os error")[0] if error.args else type(error).__name__)
+    reason = reason_of(error)
     return f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, str | bytes) else reason
 
 

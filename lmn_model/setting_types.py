@@ -6,15 +6,16 @@ text of a flag is read as: bool, int, float, str, ``Literal``, ``tuple[X, ...]``
 
 from __future__ import annotations
 
-import difflib
 import operator
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
 from numbers import Real
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+
+from lmn_model.wording import did_you_mean
 
 NONE = "none"
 
@@ -276,9 +277,3 @@ def without_none(value: Any) -> Any:
 
 def _default(each: Field[Any]) -> Any:
     return each.default_factory() if each.default_factory is not MISSING else each.default
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

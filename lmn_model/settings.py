@@ -25,11 +25,11 @@ from lmn_model.setting_types import (
     check_range,
     convert,
     declared_settings,
-    did_you_mean,
     override,
     setting,
     without_none,
 )
+from lmn_model.wording import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 
 SHOWN_CHARACTERS, SHOWN_NAMES = 60, 20
 
@@ -20,7 +20,7 @@ def shown_names(names: Sequence[str]) -> str:
     return text if len(names) <= SHOWN_NAMES else f"{text} and {len(names) - SHOWN_NAMES} more"
 
 
-def did_you_mean(name: str, known: Collection[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'user_id'?"`` where a known name is near, else nothing."""
     folded = {each.strip().casefold(): each for each in known}
     near = difflib.get_close_matches(name.strip().casefold(), folded, n=1)
@@ -31,5 +31,5 @@ def reason_of(error: Exception) -> str:
     """Why reading or writing failed, on one line and without a path; OSErrors of Polars have no ``strerror``."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = str(error.args[0]) if error.args else ""
+    text = str(error.args[0]).partition(" (os error")[0] if error.args else ""
     return (text.strip().splitlines() or [type(error).__name__])[0]

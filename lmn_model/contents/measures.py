@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from lmn_model.contents.reading import Contents, FloatArray, IntArray
 from lmn_model.data import DataError
 from lmn_model.metrics import auc, grouped_auc
-from lmn_model.setting_types import SettingsError, did_you_mean
+from lmn_model.setting_types import SettingsError
+from lmn_model.wording import did_you_mean
 
 TOP = 5
 COUNT_EDGES = (0, 1, 2, 3, 5, 10, 20, 50)

@@ -21,7 +21,8 @@ from lmn_model.evaluation import data_fingerprint, load_run, open_dataset, same_
 from lmn_model.factored_memory import FactoredMemoryNetwork
 from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder, RunFolderError
-from lmn_model.setting_types import SettingsError, did_you_mean
+from lmn_model.setting_types import SettingsError
+from lmn_model.wording import did_you_mean
 
 MOST_PAIRS = 20_000_000
 """Of more pairs of user and category a draw of users is looked at."""

@@ -35,9 +35,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from lmn_model.setting_types import declared_settings, did_you_mean
+from lmn_model.setting_types import declared_settings
 from lmn_model.settings import Settings, SettingsError
 from lmn_model.study.heuristics import parse_heuristic
+from lmn_model.wording import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
