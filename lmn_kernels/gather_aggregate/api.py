@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..backend import check_backend, use_triton
 from ..checks import check_flag, check_same_device, check_tensor
+from ..data_parallel import check_outside_ddp
 from ..library import data_dependent_size, register, register_backward
 from ..transforms import check_transforms
 from . import reference
@@ -45,7 +46,8 @@ def gather_aggregate(
         IndexError: on the torch backend, a slot lies outside [0, M). The Triton backend does not wait for the GPU to
             look: there such a slot reads nothing and makes its row of the output NaN; the backward pass of
             ``sparse_grad``, which does wait, raises.
-        RuntimeError: ``backend="triton"`` where Triton cannot run.
+        RuntimeError: ``backend="triton"`` where Triton cannot run, or ``sparse_grad`` in the forward pass of a
+            ``DistributedDataParallel`` that would exchange it as dense.
 
     Notes:
         Deterministic: each output row and each gradient row is summed in one fixed order, forward and backward, whether
@@ -82,6 +84,8 @@ def gather_aggregate(
     check_same_device(_OP, values=values, slots=slots, weights=weights)
     sparse_grad = check_flag(_OP, "sparse_grad", sparse_grad)
     check_transforms(_OP, values, weights)
+    if sparse_grad:
+        check_outside_ddp(_OP, values)
     return _forward(values, slots, weights, sparse_grad, backend)  # type: ignore[no-any-return]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..activation import ACTIVATIONS
 from ..backend import check_backend, use_triton
 from ..checks import check_choice, check_flag, check_same_device, check_tensor
+from ..data_parallel import check_outside_ddp
 from ..dtypes import accumulator, describe
 from ..exported import exported
 from ..gather_aggregate.api import bag_gradients
@@ -73,7 +74,8 @@ def memory_lookup(
     Raises:
         TypeError: an argument is no tensor or has a type that is not listed above; ``k`` is no int.
         ValueError: a shape, type or device does not fit, ``k`` is out of range, or a choice is unknown.
-        RuntimeError: ``backend="triton"`` where Triton cannot run.
+        RuntimeError: ``backend="triton"`` where Triton cannot run, or ``sparse_grad`` in the forward pass of a
+            ``DistributedDataParallel`` that would exchange it as dense.
 
     Notes:
         Order of ties, NaN and infinities as in ``product_key_topk``; softmax gives equal scores equal shares, infinite
@@ -102,6 +104,8 @@ def memory_lookup(
     check_same_device(_OP, queries=queries, values=values)
     sparse_grad = check_flag(_OP, "sparse_grad", sparse_grad)
     check_transforms(_OP, queries, keys, values)
+    if sparse_grad:
+        check_outside_ddp(_OP, values)
     return MemoryLookup(*_forward(queries, keys, values, k, metric, activation, sparse_grad, backend))
 
 
