@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(signals.exit_line())
         code = signals.exit_code()
     code = close_output(code)
-    signals.release()
+    signals.release(code)
     return code
 
 

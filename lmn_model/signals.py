@@ -72,11 +72,17 @@ def loaded() -> None:
     threading.Thread(target=_watch, args=(reader,), name="lmn-signals", daemon=True).start()
 
 
-def release() -> None:
-    """The command is done: a signal while the interpreter shuts down changes nothing any more."""
+def release(code: int) -> None:
+    """The command is done: a signal while the interpreter shuts down changes nothing any more.
+
+    Args:
+        code: of the process, which ends here if a signal ended the command: to free a large model takes seconds.
+    """
     _process.over = True
     for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)
+    if _process.received is not None and code == exit_code():
+        os._exit(code)
 
 
 def exit_code() -> int:

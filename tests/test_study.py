@@ -99,7 +99,7 @@ def test_a_study_runs_goes_on_and_is_reported(study: Path, capsys: pytest.Captur
     assert _run(study, "--tune", "--only", "DIN", "--keep") == 0
     logs = [path.read_text() for path in Path("scratch/tiny/tune").rglob("*.log")]
     assert logs
-    assert all("valid auc" in log and "test auc" not in log for log in logs)
+    assert all("validation AUC" in log and "test split" not in log for log in logs)
     points = {path.stem: json.loads(path.read_text()) for path in Path("results/tiny/tune").glob("*.json")}
     assert all(each["test"] is None for each in points.values())  # who tunes does not see the test part
     found: dict[str, object] = {}  # the search again: an axis at a time, and what is the file's own value not twice
