@@ -49,11 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     try:
         from lmn_model.arguments import parse_arguments
+        from lmn_model.data.schema import DataError
+        from lmn_model.run_settings import check_table
         from lmn_model.setting_types import SettingsError
 
         try:
             parsed = parse_arguments(arguments)
-        except SettingsError as error:
+            check_table(parsed)
+        except (DataError, SettingsError) as error:
             return fail(str(error))
         from lmn_model.commands import run
 

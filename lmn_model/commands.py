@@ -9,18 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lmn_model import signals
 from lmn_model.checkpoint import CheckpointError
-from lmn_model.command_arguments import SET
 from lmn_model.contents.command import run_contents
 from lmn_model.data import DataError
 from lmn_model.demo import DEMO, format_table, run_demo
@@ -31,7 +28,8 @@ from lmn_model.preparation import run_prepare
 from lmn_model.run_evaluation import evaluate_run
 from lmn_model.run_folder import RunFolder, RunFolderError
 from lmn_model.run_growth import grow_run
-from lmn_model.settings import Settings, SettingsError, read_table
+from lmn_model.run_settings import given_flags, settings_of
+from lmn_model.settings import SettingsError
 from lmn_model.study.command import run_study
 from lmn_model.study.runner import StudyFailed, StudyStopped
 from lmn_model.trainer import TrainingError, TrainingInterrupted
@@ -47,8 +45,6 @@ USER_ERRORS = (
     TrainingError,
 )
 EXIT_FAILED = 1
-DATASET_FILES = {"rows": ("train.parquet", "item_info.parquet"), "kuairand": ("impressions.parquet", "videos.parquet")}
-"""Files of a folder that show what it holds."""
 _ALLOCATOR = "DefaultCPUAllocator: can't allocate memory"
 
 
@@ -84,44 +80,19 @@ def run(parsed: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    flags = {name.removeprefix(SET): value for name, value in vars(arguments).items() if name.startswith(SET)}
     if arguments.resume is not None:
-        if flags or arguments.config is not None or arguments.out is not None or arguments.rows is not None:
+        if given_flags(arguments) or any(
+            each is not None for each in (arguments.config, arguments.out, arguments.rows)
+        ):
             raise SettingsError("--resume takes the settings of the run; no other setting goes with it")
         folder = RunFolder(arguments.resume)
         metrics = train(folder.load_settings(), folder.root, resume=True)
     else:
-        settings = _settings(arguments, flags)
+        settings = settings_of(arguments)
         folder = RunFolder(arguments.out or Path("runs") / f"{settings.data.dataset}-{settings.model.interest}")
         metrics = train(settings, folder.root)
     results = metrics["results"]
     print_result(json.dumps({"run": str(folder), "best_step": results["best"]["step"], "test": results["test"]}))
-
-
-def _settings(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> Settings:
-    """The settings of a new run, of its file and its flags."""
-    if arguments.rows is not None:
-        if given := [name for name in ("dataset", "path") if name in flags]:
-            raise SettingsError(f"--rows DIR is short for --dataset rows --path DIR; leave --{given[0]} out")
-        flags = {**flags, "dataset": "rows", "path": arguments.rows}
-    source = arguments.config
-    table = {} if source is None else read_table(Path(source))
-    settings = (Settings() if source is None else Settings.from_dict(table, source)).override(flags)
-    if (path := settings.data.path) is None:
-        return settings
-    # The run must find its data again from wherever it is resumed.
-    settings = settings.override({"path": os.path.abspath(path)})
-    if "dataset" in flags or "dataset" in table.get("data", {}):
-        return settings
-    return settings.override({"dataset": _dataset_at(Path(path))})
-
-
-def _dataset_at(path: Path) -> str:
-    """The data set at ``path`` where none is named: events, unless the files of a folder show that it is another."""
-    for name, files in DATASET_FILES.items():
-        if all((path / file).is_file() for file in files):
-            return name
-    return "events"
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -27,9 +27,11 @@ from torch.nn import functional as F
 from lmn_kernels import gather_aggregate
 from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_kernels.checks import check_flag, check_int
+from lmn_kernels.library import opaque
 from lmn_kernels.product_key_topk.metric import METRICS
 
 from .codes import Cells, draw_codes, draw_keys, id_offsets
+from .factored_options import check_together
 from .large_memory_network import LOSSES, MemoryLosses
 from .memory_layer import MemoryLayer
 from .pair_ids import checked_ids
@@ -41,18 +43,6 @@ _HALVES = {"pair": ("item", "user"), "item": ("item", "item"), "user": ("user", 
 TARGETS = ("bound", "pair")
 READ_OUTS = ("familiarity", "answer", "both")
 KEYS = ("product", "flat")
-FLAT_SUB_KEYS = 256
-"""The most sub-keys on an axis whose N * N slots are searched one by one: a search costs rows * N * N * D."""
-
-
-def check_together(*, code_dim: int, target: str, keys: str, sub_keys: int, address: str) -> None:
-    """Raise ValueError for options of a factored query, each possible, that do not go together."""
-    if target == "pair" and code_dim % 2:
-        raise ValueError(f"code_dim must be even for target = 'pair', got {code_dim}")
-    if keys == "flat" and sub_keys > FLAT_SUB_KEYS:
-        raise ValueError(f"sub_keys must be at most {FLAT_SUB_KEYS} for keys = 'flat', got {sub_keys}")
-    if keys == "flat" and address != "pair":
-        raise ValueError(f"address must be 'pair' for keys = 'flat', got {address!r}")
 
 
 class FactoredMemoryNetwork(nn.Module):
@@ -387,6 +377,6 @@ class FactoredMemoryNetwork(nn.Module):
         self._stored = ListStore()
 
 
-@torch.compiler.disable(reason="whether the stored lists are those of the sub-keys is seen from outside a graph")
+@opaque  # whether the stored lists are those of the sub-keys is seen from outside a graph
 def _lists_outside(network: FactoredMemoryNetwork) -> tuple[StoredLists, ...]:
     return network._current_lists()

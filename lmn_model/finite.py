@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from lmn_kernels.library import opaque
 
-@torch.compiler.disable(reason="whether a row is finite is read on the host")
+
+@opaque  # whether a row is finite is read on the host
 def check_finite(op: str, name: str, rows: Tensor, places: Tensor | None = None) -> None:
     """Raise ``ValueError`` unless ``rows [B, ...]`` are finite, with the count and the first row that is not.
 

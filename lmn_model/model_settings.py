@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from .factored_options import check_together
 from .setting_types import check_range, setting, take_plain
 
 FACTORED = ("code_dim", "marginals", "address", "target", "read_out", "keys", "code_metric")
@@ -100,8 +101,6 @@ class MemorySettings:
             default = next(each.default for each in fields(self) if each.name == name)
             if getattr(self, name) != default:
                 raise ValueError(f"{name} has no effect on a {self.query} query, got {getattr(self, name)!r}")
-        from .factored_memory import check_together  # imports torch, which --help does without
-
         check_together(
             code_dim=self.code_dim,
             target=self.target,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lmn_kernels import huge_zeros
 from lmn_kernels.checks import check_int
+from lmn_kernels.library import opaque
 from lmn_model.stored_lists import has_data
 
 _COMMON = 1 << 16
@@ -132,7 +133,7 @@ class MemoryUsage:
         if by_sub_key:
             self.forget_sub_keys()
 
-    @torch.compiler.disable(reason="reads are counted outside a graph")
+    @opaque  # reads are counted outside a graph
     @torch.no_grad()
     def record(self, slots: Tensor, queries: Tensor | None = None) -> None:
         """Count reads of ``slots [B, H, K]`` int64 in the present step, and none of tensors without data.

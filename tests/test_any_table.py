@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lmn_model.cli import main
 from lmn_model.data import DataError, DataOptions, Schema, load_dataset, load_source, prepare_pairs, read_table
-from lmn_model.data.text_files import append_column, raw_records
+from lmn_model.data.text_records import append_column, raw_records
 from tests.batch_fields import FIELDS
 
 ROWS = 40

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from lmn_model.data.kinds import Kind, check_feature, kinds_of
 from lmn_model.data.schema import DataError, Schema
-from lmn_model.data.tables import Column, Table, check_columns, column_of
+from lmn_model.data.tables import Column, Table, column_of
+from lmn_model.data.text_records import check_columns
 from lmn_model.data.times import Clock, check_times
 from lmn_model.wording import shown
 

@@ -16,7 +16,8 @@ from lmn_model.data.features import UNSEEN
 from lmn_model.data.kinds import check_feature
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.splits import FeatureTable, Split
-from lmn_model.data.tables import Table, check_columns
+from lmn_model.data.tables import Table
+from lmn_model.data.text_records import check_columns
 from lmn_model.data.times import check_times, format_time
 from lmn_model.data.vocabularies import Vocabularies
 from lmn_model.wording import shown

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from lmn_model.data.events import check_labels
 from lmn_model.data.schema import DataError
-from lmn_model.data.tables import Table, check_columns, read_table
+from lmn_model.data.tables import Table, read_table
+from lmn_model.data.text_records import check_columns
 
 LABEL, USER, ITEM, LENGTH, USER_ID, HISTORY = (
     "label",

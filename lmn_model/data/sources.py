@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from lmn_model.data.schema import DataError, Schema
-from lmn_model.data.tables import Table, check_columns, read_table
+from lmn_model.data.tables import Table, read_table
+from lmn_model.data.text_records import check_columns
 
 
 def load_source(name: str, path: Path | str | None = None, **overrides: object) -> tuple[Table, Schema]:

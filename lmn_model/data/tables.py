@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import itertools
-import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,11 @@ import polars as pl
 import polars.selectors as cs
 
 from lmn_model.data.schema import DataError
-from lmn_model.data.text_files import line_of, read_header, read_text
-from lmn_model.wording import did_you_mean, reason_of, shown, shown_names
+from lmn_model.data.text_files import read_text
+from lmn_model.data.text_records import TEXT_SUFFIXES, check_columns, line_of, read_header
+from lmn_model.wording import reason_of, shown
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 READABLE = (".parquet", *TEXT_SUFFIXES)
-ANNOUNCED_BYTES = 2 * 10**7
-"""From this size on a log says that a file is read."""
-
-logger = logging.getLogger("lmn")
 
 
 class Column(NamedTuple):
@@ -115,25 +110,6 @@ def read_table(path: Path | str, columns: Collection[str] | None = None, optiona
         raise DataError(f"{path}: cannot be read: {reason_of(error)}") from error
 
 
-def check_columns(names: Sequence[str], wanted: Collection[str], table: str) -> None:
-    """Raise DataError if a column is missing, and name those that there are."""
-    missing = [name for name in wanted if name not in names]
-    if not missing:
-        return
-    advice = _advice(names, missing, wanted)
-    raise DataError(f"{table}: no column {shown_names(missing)}; the columns are {shown_names(names)}{advice}")
-
-
-def _advice(names: Sequence[str], missing: Sequence[str], wanted: Collection[str]) -> str:
-    """What may be wrong with a header that lacks columns."""
-    separator = next((each for each in (";", "|", "\t", "::", " ") if len(names) == 1 and each in names[0]), None)
-    if separator is not None:
-        return f"; its fields seem to be separated by {separator!r}, but a .csv has commas and a .tsv tabs"
-    if len(missing) > 1 and names and all(name.strip()[:1].isdigit() for name in names):
-        return "; the first line must hold the names of the columns, and it looks like values"
-    return did_you_mean(missing[0], [name for name in names if name not in wanted]) if len(missing) == 1 else ""
-
-
 def _read_file(path: Path, columns: Collection[str] | None, optional: Collection[str]) -> Table:
     name = path.name.lower()
     if not name.endswith(READABLE):
@@ -142,8 +118,6 @@ def _read_file(path: Path, columns: Collection[str] | None, optional: Collection
         return _read_parquet([path], str(path), columns, optional)
     header = read_header(path)
     wanted = _wanted(header, columns, optional, str(path))
-    if path.stat().st_size >= ANNOUNCED_BYTES:
-        logger.info("reading %s (%.0f MB)", path, path.stat().st_size / 1e6)
     return Table(read_text(path, header, wanted), str(path), untyped=True, text_file=path, header=tuple(header))
 
 
