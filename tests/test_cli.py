@@ -167,7 +167,7 @@ def test_files_that_are_not_tables(tmp_path: Path, capsys: pytest.CaptureFixture
     ("arguments", "message"),
     [
         (["train", "--bach-size=3"], "unknown argument '--bach-size'; did you mean '--batch-size'?"),
-        (["train", "--batch-size=many"], "argument --batch-size: the value must be an integer, got 'many'"),
+        (["train", "--batch-size=many"], "argument --batch-size: the value must be an integer or none, got 'many'"),
         (["train", "--batch-size=0"], "command line: batch_size must be at least 1, got 0"),
         (["train", "--order=random"], "the value must be one of 'time', 'shuffle', got 'random'"),
         (["train", "--seed=99999999999999999999"], "seed must be at most 9223372036854775807, got 9999"),

@@ -88,12 +88,12 @@ def line_of(path: Path, row: int) -> int:
     with _open(path) as file:
         records = _Records(io.TextIOWrapper(file, encoding="latin-1", newline=""), separator_of(path))
         for number, _ in enumerate(records):
-            if number == row:  # the header is a record too, so that this is the one before
-                break
-        return records.line_num + 1
+            if number == row + 1:  # the header is a record too
+                return records.first_line
+    raise DataError(f"{path}: has no row {row + 1} any more; it changed while it was read")
 
 
-def raw_Records(path: Path) -> tuple[bytes, list[bytes]]:
+def raw_records(path: Path) -> tuple[bytes, list[bytes]]:
     """The header and the rows byte for byte, each with its end of line; blank lines are left out.
 
     Raises:
@@ -127,7 +127,7 @@ def append_column(file: BinaryIO, source: Path, name: str, values: Sequence[str]
         OSError: if one cannot be read or the other not be written.
     """
     separator = separator_of(source).encode()
-    header, rows = raw_Records(source)
+    header, rows = raw_records(source)
     if len(rows) != len(values):
         raise DataError(f"{source}: has {len(rows)} rows and had {len(values)} before; it changed while it was read")
     for record, value in zip((header, *rows), (name, *values), strict=True):
