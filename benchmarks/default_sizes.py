@@ -25,7 +25,7 @@ TABLES = {
     "80k": TableSize(80_000, 2_000, 2_000),
     "500k": TableSize(500_000, 10_000, 5_000),
 }
-SEEDS = {"1k": (0, 1, 2, 3, 4), "10k": (0, 1), "80k": (0,), "500k": (0,)}
+SEEDS = {"1k": (0, 1, 2), "10k": (0,), "80k": (0,), "500k": (0,)}
 LABELLED = {"500k": (True,)}
 """Which kinds of table there are of a size, if not both: without labels each event makes two rows."""
 MODELS: dict[str, dict[str, str]] = {
@@ -34,6 +34,8 @@ MODELS: dict[str, dict[str, str]] = {
     "LMN": {"interest": "lmn"},
     "LMN, joint query": {"interest": "lmn", "query": "joint"},
 }
+LEFT_OUT = {("500k", "LMN, joint query"): "an hour of training"}
+"""Tables and models that are not trained, and why."""
 FIXED = {"epochs": 1, "batch_size": 1024, "sub_keys": 1024}
 SIZES = {"fixed": FIXED, "by the data": {}}
 MEANS = ("auc", "log_loss", "steps", "folder_mb")
@@ -118,6 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in chosen:
             for labelled in LABELLED.get(name, (True, False)):
                 for model in MODELS:
+                    if reason := LEFT_OUT.get((name, model)):
+                        file.skip(f"{model} on {name} events", reason)
+                        continue
                     for sizes in SIZES:
                         file.add("runs", measure(name, labelled, model, sizes))
     print("\n".join(table(file.data["runs"])))
