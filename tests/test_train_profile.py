@@ -57,7 +57,7 @@ def test_the_middle_of_the_training_part_knows_what_came_before(tmp_path: Path) 
 
 
 def test_hooks_are_taken_off_and_leave_the_result_as_it_is(tmp_path: Path) -> None:
-    settings = _rows(tmp_path / "rows", batch_size=50, sub_keys=8)
+    settings = _rows(tmp_path / "rows", epochs=1, batch_size=50, sub_keys=8)
     before = {name: vars(Trainer)[name] for name in ("_step", "_run_epoch", "_record")}
     clock = Clock(0)
     with hooked(clock):
