@@ -48,7 +48,7 @@ def plot_learning_curves(results: Mapping[str, Any], path: Path) -> None:
         train = [point for point in curve if point[train_key] is not None]
         marker = {"marker": MARKERS[1], "markersize": 4} if len(train) == 1 else {}
         style = {"color": TRAIN_COLOUR, "linewidth": 1.4, **marker}
-        axes.plot(*_series(train, train_key), label="training, before learning", **style)
+        axes.plot(*_series(train, train_key), label="training, before each update", **style)
         axes.plot(*_series(evaluations, valid_key), color=COLOURS[0], marker=MARKERS[0], markersize=5, label=label)
         if len(evaluations) == 1:
             _write_value(axes, evaluations[0]["step"], evaluations[0][valid_key])
@@ -150,7 +150,7 @@ def plot_memory_usage(
     _draw_map(figure, grid, usage, axes)
     points = [point for point in curve if "memory" in point]
     for place, (name, label) in enumerate(
-        (("coverage", "since the memory was emptied"), ("recent_coverage", "since the point before"))
+        (("coverage", "since the memory was emptied"), ("recent_coverage", "in the steps since the last mark"))
     ):
         shares = [100 * point["memory"][name] for point in points]
         style = {"color": COLOURS[place], "marker": MARKERS[place], "markersize": 4, "linewidth": 1.4, "label": label}
@@ -218,7 +218,7 @@ def _panels(loss_title: str, score_title: str) -> tuple[Figure, tuple[Axes, Axes
     figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     loss, score = figure.subplots(1, 2)
-    for axes, title, label in ((loss, loss_title, "nats a row"), (score, score_title, "area under the ROC curve")):
+    for axes, title, label in ((loss, loss_title, "mean over samples"), (score, score_title, "area under the ROC curve")):
         _label_steps(axes, title, label)
     return figure, (loss, score)
 
