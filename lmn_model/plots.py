@@ -218,7 +218,10 @@ def _panels(loss_title: str, score_title: str) -> tuple[Figure, tuple[Axes, Axes
     figure = Figure(figsize=(10, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     loss, score = figure.subplots(1, 2)
-    for axes, title, label in ((loss, loss_title, "mean over samples"), (score, score_title, "area under the ROC curve")):
+    for axes, title, label in (
+        (loss, loss_title, "mean over samples"),
+        (score, score_title, "area under the ROC curve"),
+    ):
         _label_steps(axes, title, label)
     return figure, (loss, score)
 

@@ -8,11 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from lmn_model.catch_up import catch_up
-from lmn_model.data import DataError, Dataset, Split, Table, Vocabularies, load_dataset, load_samples, load_source
-from lmn_model.data.times import check_times, time_in_words
+from lmn_model.data import (
+    DataError,
+    Dataset,
+    Split,
+    Vocabularies,
+    events_of_run,
+    load_dataset,
+    load_samples,
+    load_source,
+)
+from lmn_model.data.events import Events
+from lmn_model.data.times import time_in_words
 from lmn_model.evaluation import LoadedRun, data_fingerprint, evaluate_split, load_run, open_dataset, same_data
 from lmn_model.reproducible import reproducible
 from lmn_model.run_folder import RunFolder
@@ -120,8 +128,12 @@ def _other_events(root: Path | str, run: LoadedRun, data: DataSettings) -> Split
     vocabularies, options = run.vocabularies, data.options()
     if not isinstance(vocabularies, Vocabularies):
         raise DataError("split 'all': the run was trained on prepared rows")
-    table, schema = load_source(data.dataset, data.path, **data.columns())
-    times = check_times(table.column(schema.timestamp), schema.time_format)[1].to_numpy()
+    events = events_of_run(*load_source(data.dataset, data.path, **data.columns()), vocabularies)
+    times = events.times(vocabularies.schema)
+    own = _own_events(run)
+    follows = isinstance(own, _Own) and own.events.times(vocabularies.schema)[-1] < times[0]
+    # Every mistake of the table is found before anything is said of it.
+    split = load_samples(events, options, vocabularies, earlier=own.events if follows else None)  # type: ignore[union-attr]
     if vocabularies.times is not None and (count := int((times <= vocabularies.times[1]).sum())):
         logger.warning(
             "%s: %d of %d rows are not later than the run's training split, which ends at %s; the model may have "
@@ -131,35 +143,30 @@ def _other_events(root: Path | str, run: LoadedRun, data: DataSettings) -> Split
             len(times),
             time_in_words(vocabularies.times[1], vocabularies.clock),
         )
-    own = _own_events(run)
-    if own is not None and own.last < times.min(initial=np.iinfo(np.int64).max):
+    if isinstance(own, _Own) and follows:
         logger.info("%s: comes after the run's own events, which are its histories", data.path)
         if not _warn_of_change(run, own.dataset, None):
             _write_memory(root, run, own.dataset, "test")
-        return load_samples(table, schema, options, vocabularies, earlier=own.table)
-    logger.warning(
-        "%s: does not come after the run's own events, so histories hold its own events alone%s",
-        data.path,
-        ", and the memory what training wrote" if run.settings.model.writes_new_events else "",
-    )
-    return load_samples(table, schema, options, vocabularies)
+        return split
+    memory = ", and the memory what training wrote" if run.settings.model.writes_new_events else ""
+    why = "does not come after the run's own events" if isinstance(own, _Own) else f"{own}"
+    logger.warning("%s: %s, so histories hold its own events alone%s", data.path, why, memory)
+    return split
 
 
 class _Own(NamedTuple):
-    table: Table
+    """The data that a run was trained on."""
+
+    events: Events
     dataset: Dataset
-    last: int
-    """The time of the last event."""
 
 
-def _own_events(run: LoadedRun) -> _Own | None:
-    """The data that the run was trained on, if they can still be read."""
-    data = run.settings.data
+def _own_events(run: LoadedRun) -> _Own | str:
+    """The data that the run was trained on, or why they cannot be read."""
+    data, vocabularies = run.settings.data, run.vocabularies
     try:
         table, schema = load_source(data.dataset, data.path, **data.columns())
-        dataset = load_dataset(table, schema, data.options(), vocabularies=run.vocabularies)  # type: ignore[arg-type]
-        times = check_times(table.column(schema.timestamp), schema.time_format)[1]
+        dataset = load_dataset(table, schema, data.options(), vocabularies=vocabularies)  # type: ignore[arg-type]
+        return _Own(events_of_run(table, schema, vocabularies), dataset)  # type: ignore[arg-type]
     except DataError as error:
-        logger.warning("the run's own events cannot be read, so they are not in the histories: %s", error)
-        return None
-    return _Own(table, dataset, int(times.to_numpy().max()))
+        return f"the run's own events cannot be read ({error})"

@@ -89,6 +89,11 @@ def test_a_few_rows_of_one_day_are_scored_too(folder: Path, tmp_path: Path, caps
     LATER.head(7).write_csv(tmp_path / "next.csv")
     assert main(["evaluate", f"--run={folder / 'din'}", f"--path={tmp_path / 'next.csv'}"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 7
+    for name, changes in (("clock", {"timestamp": pl.lit(17)}), ("label", {"label": pl.lit(1)})):
+        LATER.with_columns(**changes).write_csv(tmp_path / f"{name}.csv")
+        capsys.readouterr()
+        assert main(["evaluate", f"--run={folder / 'din'}", f"--path={tmp_path / f'{name}.csv'}"]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
     with pytest.raises(SettingsError, match="'all' is for a table of other events"):
         evaluate_run(folder / "din", "all")
 

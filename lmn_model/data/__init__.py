@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmn_model.data.batches import Batch, BatchLoader
-    from lmn_model.data.dataset import Dataset, load_dataset, load_samples
+    from lmn_model.data.dataset import Dataset, events_of_run, load_dataset, load_samples
     from lmn_model.data.features import CategoricalFeature, FeatureSpec
     from lmn_model.data.options import DataOptions
     from lmn_model.data.pairs import prepare_pairs
@@ -35,6 +35,7 @@ __all__ = [
     "Split",
     "Table",
     "Vocabularies",
+    "events_of_run",
     "load_dataset",
     "load_rows",
     "load_samples",
@@ -56,6 +57,7 @@ _MODULES = {
     "Split": "splits",
     "Table": "tables",
     "Vocabularies": "vocabularies",
+    "events_of_run": "dataset",
     "load_dataset": "dataset",
     "load_rows": "rows",
     "load_samples": "dataset",

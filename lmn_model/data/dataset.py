@@ -120,33 +120,26 @@ def load_dataset(
 
 
 def load_samples(
-    table: Table | pl.DataFrame,
-    schema: Schema,
-    options: DataOptions,
-    vocabularies: Vocabularies,
-    *,
-    earlier: Table | pl.DataFrame | None = None,
+    events: Events, options: DataOptions, vocabularies: Vocabularies, *, earlier: Events | None = None
 ) -> Split:
     """All samples of an event table as one split, under the ids of an earlier run.
 
     Args:
-        table: the events, in any order.
-        schema: names of its columns.
+        events: from :func:`events_of_run`.
         options: how samples are made; the fractions and moments of the splits do not apply.
         vocabularies: of the run.
         earlier: events that come before, which enter histories and are no samples.
 
     Raises:
-        DataError: if a table fails a check, is not like that of ``vocabularies``, or holds no sample or one class only.
+        DataError: if there is no sample, or all have one class.
     """
-    events = events_of_run(table, schema, vocabularies)
+    schema = vocabularies.schema
     rows = np.flatnonzero(events.samples(schema))
     if not len(rows):
         raise DataError(f"column {shown(schema.label)}: every label is null, so there is no sample")
     if earlier is not None:
-        before = events_of_run(earlier, schema, vocabularies)
-        rows += before.frame.height
-        events = replace(events, frame=pl.concat([before.frame, events.frame]))
+        rows += earlier.frame.height
+        events = replace(events, frame=pl.concat([earlier.frame, events.frame]))
     known = vocabularies.extended(events.frame)
     samples = _Samples(events, known, options, popular_rows=events.frame.height)
     return samples.split(capped(rows, options.max_eval_rows, options.seed, len(PARTS)), len(PARTS), "the samples")

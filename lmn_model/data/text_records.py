@@ -39,7 +39,7 @@ def read_header(path: Path) -> list[str]:
     try:
         with _open(path) as file:
             head = file.read(HEADER_BYTES)
-    except (EOFError, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: must be a gzip file, as its name says: {error}") from None
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
         raise DataError(f"{path}: line 1: must be UTF-8 text, got UTF-16 or a binary file; save it as UTF-8")
@@ -59,7 +59,10 @@ def read_header(path: Path) -> list[str]:
     seen: set[str] = set()
     for name in header:
         if name and name in seen:
-            raise DataError(f"{path}: line 1: names the column {shown(name)} twice; rename one of them")
+            raise DataError(
+                f"{path}: line 1: names the column {shown(name)} twice; rename one of them, or put a line of column "
+                "names first if this one holds values"
+            )
         seen.add(name)
     return header
 
@@ -75,7 +78,8 @@ def check_columns(names: Sequence[str], wanted: Collection[str], table: str) -> 
 
 def _advice(names: Sequence[str], missing: Sequence[str], wanted: Collection[str]) -> str:
     """What may be wrong with a header that lacks columns."""
-    separator = next((each for each in (";", "|", "\t", "::", " ") if len(names) == 1 and each in names[0]), None)
+    others = ("::", *((";", "|", "\t", " ") if len(names) == 1 else ()))
+    separator = next((each for each in others if names and each in names[0]), None)
     if separator is not None:
         return f"; its fields seem to be separated by {separator!r}, but a .csv has commas and a .tsv tabs"
     if len(missing) > 1 and names and all(name.strip()[:1].isdigit() for name in names):
