@@ -6,8 +6,14 @@ prepares dense buffers for all others. A sparse gradient then fails in the backw
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
+
+_answers: WeakKeyDictionary[nn.parallel.DistributedDataParallel, dict[int, bool]] = WeakKeyDictionary()
+"""For each wrapped model whether its reducer expects a dense gradient of a table, by the table's id: the parameters of
+a wrapped model live as long as it does, and a search of all modules in each call is slow."""
 
 
 def check_outside_ddp(op: str, values: Tensor) -> None:
@@ -21,7 +27,12 @@ def check_outside_ddp(op: str, values: Tensor) -> None:
     if torch.compiler.is_compiling() or not (values.requires_grad and torch.is_grad_enabled()):
         return
     ddp = nn.parallel.DistributedDataParallel._active_ddp_module
-    if ddp is not None and _expects_dense(ddp, values):
+    if ddp is None or not ddp.require_backward_grad_sync:
+        return
+    known = _answers.setdefault(ddp, {})
+    if id(values) not in known:
+        known[id(values)] = _expects_dense(ddp, values)
+    if known[id(values)]:
         raise RuntimeError(
             f"{op}: sparse_grad must be False in DistributedDataParallel, which exchanges sparse gradients of "
             "nn.Embedding and nn.EmbeddingBag alone; or have it ignore the values and exchange their rows yourself, as "

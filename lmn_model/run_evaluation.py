@@ -19,6 +19,7 @@ from lmn_model.data import (
     load_samples,
     load_source,
 )
+from lmn_model.data.description import MANY_UNSEEN, warn_of_unseen_values
 from lmn_model.data.events import Events
 from lmn_model.data.times import time_in_words
 from lmn_model.evaluation import LoadedRun, data_fingerprint, evaluate_split, load_run, open_dataset, same_data
@@ -73,7 +74,11 @@ def evaluate_run(
     found = {"split": part, "rows": len(split), **metrics}
     if part == "all":
         unseen = zip(("unseen_users", "unseen_items"), split.unseen(), strict=True)
-        found.update({name: round(float(rows.mean()), 4) for name, rows in unseen})
+        shares = {name: round(float(rows.mean()), 4) for name, rows in unseen}
+        if max(shares.values()) > MANY_UNSEEN:
+            logger.warning("%s: training has not seen the user of %.0f %% of the rows, the item of %.0f %%", path, *(
+                100 * share for share in shares.values()))  # fmt: skip
+        found.update(shares)
     return found
 
 
@@ -134,6 +139,9 @@ def _other_events(root: Path | str, run: LoadedRun, data: DataSettings) -> Split
     follows = isinstance(own, _Own) and own.events.times(vocabularies.schema)[-1] < times[0]
     # Every mistake of the table is found before anything is said of it.
     split = load_samples(events, options, vocabularies, earlier=own.events if follows else None)  # type: ignore[union-attr]
+    warn_of_unseen_values(
+        split.tables.events.ids[split.events], vocabularies.schema.context_features, vocabularies, str(data.path)
+    )
     if vocabularies.times is not None and (count := int((times <= vocabularies.times[1]).sum())):
         logger.warning(
             "%s: %d of %d rows are not later than the run's training split, which ends at %s; the model may have "

@@ -7,13 +7,12 @@ text of a flag is read as: bool, int, float, str, ``Literal``, ``tuple[X, ...]``
 from __future__ import annotations
 
 import operator
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
 from numbers import Real
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
-
-import numpy as np
 
 from lmn_model.wording import did_you_mean
 
@@ -150,7 +149,7 @@ def _accept(value: Any, kind: Any) -> tuple[bool, Any]:
             return False, value
     if kind is float and isinstance(value, Real) and not isinstance(value, bool):
         return True, float(value)
-    if kind is bool and isinstance(value, np.bool_):
+    if kind is bool and _is_numpy_bool(value):
         return True, bool(value)
     return type(value) is kind, value
 
@@ -277,3 +276,9 @@ def without_none(value: Any) -> Any:
 
 def _default(each: Field[Any]) -> Any:
     return each.default_factory() if each.default_factory is not MISSING else each.default
+
+
+def _is_numpy_bool(value: Any) -> bool:
+    """Whether ``value`` is a ``numpy.bool_``, without loading NumPy: who has one has loaded it."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.bool_)

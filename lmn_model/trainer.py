@@ -118,6 +118,9 @@ class Trainer:
         with stop_requests() as stop, logging_redirect_tqdm([logger]):
             while not self._is_done():
                 self._run_epoch(stop)
+            if stop.is_set():  # the signal came in the last step or its evaluation; all is saved
+                self._write_metrics("interrupted", {})
+                raise TrainingInterrupted(f"stopped before the test; go on with: lmn train --resume {self.folder}")
         best = load_model(self.folder.best, self.state.model).get("evaluation")
         if best is None:
             raise CheckpointError(f"{self.folder.best}: holds no evaluation; it is not the best model of a run")

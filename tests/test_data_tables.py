@@ -102,15 +102,15 @@ def test_dates_are_times_too() -> None:
         (pl.lit(2**63, dtype=pl.UInt64).alias("timestamp"), "column 'timestamp': .* fit in 64 bits .* 300 do not"),
         (
             pl.when(pl.col("price") > 2).then("price"),
-            r"column 'price': row \d+: a numeric feature must be finite, .* in \d+",
+            r"column 'price': row \d+: a numeric feature must have a finite number, .* \(\d+ of",
         ),
         (
             pl.lit(float("nan")).alias("price"),
-            "column 'price': row 1: a numeric feature must be finite, .* in 300 rows",
+            r"column 'price': row 1: a numeric feature must (have a finite number|be finite), .*300",
         ),
         (
             pl.lit(float("-inf")).alias("price"),
-            "column 'price': row 1: a numeric feature must be finite, .* in 300 rows",
+            r"column 'price': row 1: a numeric feature must (have a finite number|be finite), .*300",
         ),
         (pl.concat_list("hour", "hour").alias("hour"), r"column 'hour': a feature must be .* got List\(Int64\)"),
     ],

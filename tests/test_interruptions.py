@@ -107,7 +107,8 @@ with replacing(Path({str(kept)!r})) as temporary:
     print("ready", flush=True)
     while True:
         try:
-            {busy}
+            while True:
+                {busy}
         except KeyboardInterrupt:
             pass
 """

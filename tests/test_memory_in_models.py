@@ -85,7 +85,7 @@ def test_a_memory_of_cells_compiled_follows_its_sub_keys() -> None:
         torch.testing.assert_close(compiled(*ids), network(*ids))
     for _ in range(2):
         torch._dynamo.reset()  # or it takes the graphs of before
-        with pytest.raises(torch._dynamo.exc.Unsupported, match="stored lists"):
+        with pytest.raises(torch._dynamo.exc.Unsupported, match="_lists_outside"):
             torch.compile(network, fullgraph=True)(*ids)
 
 

@@ -130,7 +130,9 @@ def test_module_by_module_every_tensor_is_set(name: str) -> None:
 def test_module_by_module_layers_start_as_their_owners_want() -> None:
     features = FeatureSpec((CategoricalFeature("user", 2000),), ITEM, (), ())
     with torch.device("meta"):
-        model = CTRModel(features, ModelSettings(embedding_dim=8, memory=MemorySettings(query="joint", gate=True)))
+        model = CTRModel(
+            features, ModelSettings(embedding_dim=8, memory=MemorySettings(query="joint", sub_keys=1024, gate=True))
+        )
     materialise(model)
     table = model.user_embedding.tables[0].weight.detach()
     assert table[0].count_nonzero() == 0

@@ -109,6 +109,13 @@ def test_features_of_unknown_items_and_users_come_from_the_pairs(caplog: pytest.
     assert batch.item.tolist() == [[1, categories.index("c3") + 2], [1, categories.index("c4") + 2], [1, 1]]
     assert batch.user.tolist() == [[1, segments.index("s1") + 2]] * 3
     assert "another value" not in caplog.text
+    priced = Schema(label="label", item_features=("price",))
+    saved = load_dataset(EARLIER, priced, DataOptions(window=5)).vocabularies
+    prepare_pairs(pl.DataFrame([{**known, "price": 1e3}]).drop("label"), EARLIER, priced, saved, 5)  # type: ignore[arg-type]
+    assert "column 'price': 1 of 1 rows give another value" in caplog.text
+    prepare_pairs(pairs.with_columns(hour=77), EARLIER, LABELLED, vocabularies, 5)
+    assert "column 'hour': training has not seen the value of 100 % of the rows" in caplog.text
+    caplog.clear()
     other = next(each for each in categories if each != known["category"])
     pairs = pl.DataFrame([row, {**row, "item_id": known["item_id"], "category": other}])
     batch = prepare_pairs(pairs, EARLIER, LABELLED, vocabularies, 5).batch(np.arange(2))

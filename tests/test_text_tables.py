@@ -13,7 +13,8 @@ import pytest
 
 from lmn_model.data import DataError, DataOptions, Dataset, Vocabularies, load_dataset, load_source, read_table
 from lmn_model.data.tables import Column
-from lmn_model.data.times import check_times
+from lmn_model.data.text_records import raw_records
+from lmn_model.data.times import check_times, check_unit
 
 ROWS = 60
 
@@ -99,7 +100,7 @@ def test_a_missing_number_is_refused_or_marked(tmp_path: Path, blank: str) -> No
     values = [f"{row}.5" for row in range(ROWS)]
     values[17] = blank
     path = csv_of(tmp_path / "e.csv", price=values)
-    with pytest.raises(DataError, match=r"column 'price': line 19: .* in 1 rows; --missing-numbers indicator"):
+    with pytest.raises(DataError, match=r"column 'price': line 19: .* \(1 of 60 rows\); .*--missing-numbers indicator"):
         loaded(path, context_features=("price",))
     dataset = loaded(path, context_features=("price",), missing_numbers="indicator")
     assert dataset.features.numeric == ("price", "price is missing")
@@ -115,7 +116,7 @@ def test_whole_numbers_of_a_float_column_are_the_codes_of_a_csv(tmp_path: Path) 
     frame = pl.read_csv(csv_of(tmp_path / "e.csv"), infer_schema=False)
     frame = frame.with_columns(x=pl.Series([codes[row % 4] for row in range(ROWS)]))
     frame.write_parquet(tmp_path / "e.parquet")
-    with pytest.raises(DataError, match=r"column 'x': row 2: .* null or NaN .*--categorical 'x'"):
+    with pytest.raises(DataError, match=r"column 'x': row 2: .* got None .*--categorical 'x'"):
         loaded(tmp_path / "e.parquet", context_features=("x",))
     for path in (tmp_path / "e.parquet", csv_of(tmp_path / "e.csv", x=mixed("12", "", "13", ""))):
         vocabularies = loaded(path, context_features=("x",), categorical=("x",)).vocabularies
@@ -169,7 +170,8 @@ def test_a_format_says_what_day_and_month_are(tmp_path: Path) -> None:
     assert dataset.train.timestamps[-1] < dataset.test.timestamps[0]
     path = csv_of(tmp_path / "e.csv", timestamp=[f"{day:%d/%m/%Y}" for day in reversed(days)])
     with pytest.raises(
-        DataError, match=r"line 2: timestamps must have the format '%m/%d/%Y', got '18/12/2020' \(36 of"
+        DataError,
+        match=r"line 2: timestamps must have the format '%m/%d/%Y' of the training table, got '18/12/2020' \(36 of",
     ):
         loaded(path, time_format="%m/%d/%Y")
 
@@ -269,3 +271,97 @@ def test_a_missing_column_is_reported_before_the_rows_are_read(tmp_path: Path) -
     path.write_bytes(path.read_bytes() + b"\xff" * 1000)  # what reading the rows would trip over
     with pytest.raises(DataError, match="no column 'sku'; the columns are 'user_id', 'item_id', 'timestamp', 'label'"):
         load_source("events", path, item="sku")
+
+
+def test_a_constant_column_has_deviation_one(tmp_path: Path) -> None:
+    dataset = loaded(csv_of(tmp_path / "e.csv", price=["0.1"] * 51 + ["0.2"] * 9), context_features=("price",))
+    assert dataset.test.batch(np.arange(len(dataset.test))).numeric[-1, 0].item() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "moment"),
+    [
+        ("%d/%m/%Y %H:%M:%S.%f", "31/01/2024 10:00:00.5", datetime(2024, 1, 31, 10, 0, 0, 500_000)),
+        ("%d/%m/%Y %H:%M:%S,%f", "31/01/2024 10:00:00,500000", datetime(2024, 1, 31, 10, 0, 0, 500_000)),
+        ("%d/%m/%y", "31/01/24", datetime(2024, 1, 31)),
+        ("%b %d, %Y %I:%M %p", "Jan 31, 2024 3:04 PM", datetime(2024, 1, 31, 15, 4)),
+        ("%Y%m%d", "20240131", datetime(2024, 1, 31)),
+        ("%Y-%m-%d %H:%M %z", "2024-01-31 10:00 +0200", datetime(2024, 1, 31, 8)),
+    ],
+)
+def test_formats_are_those_of_strptime(
+    form: str, text: str, moment: datetime, recwarn: pytest.WarningsRecorder
+) -> None:
+    _, times = check_times(Column(pl.Series([text]), "t", str), form)
+    assert times[0] == (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+    assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("DD/MM/YYYY", "must hold a year, a month, a day, got 'DD/MM/YYYY'"),
+        ("%H:%M", "must hold a year, a month, a day"),
+        ("%Y-%m-%d %H:%M %Z", "names of zones"),
+        ("%d/%m/%Y", r"1: timestamps must have the format .* got '01/02/24' \(1 of 2"),
+    ],
+)
+def test_formats_that_would_be_misread_are_refused(form: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check_times(Column(pl.Series(["01/03/2024", "01/02/24"]), "t", str), form)
+
+
+def test_counters_have_no_unit() -> None:
+    counter = list(range(500_000_000, 200_000_000_000, 1_000_000_000))
+    assert check_times(Column(pl.Series(counter), "t", str))[0] == "integer"
+    run = (0, 99_999_319)
+    for later in (100_000_409, 700_000_000):
+        check_unit(later, run, "t")
+    with pytest.raises(DataError, match="unit of the run's"):
+        check_unit(1_700_000_000_000, (1_600_000_000, 1_700_000_000), "t")
+
+
+def test_times_beyond_the_calendar_are_refused() -> None:
+    for unit in ("ms", "us", "ns"):
+        column = Column(pl.Series([0, 2**62]).cast(pl.Datetime(unit)), "t", lambda row: f"row {row + 1}")
+        if unit == "ns":
+            check_times(column)
+            continue
+        with pytest.raises(DataError, match="row 2: timestamps must be in the years 1000 to 9999"):
+            check_times(column)
+
+
+def test_types_that_are_no_feature_are_refused(tmp_path: Path) -> None:
+    frame = pl.read_csv(csv_of(tmp_path / "e.csv"), infer_schema=False)
+    frame.with_columns(x=pl.duration(seconds=pl.int_range(pl.len()))).write_parquet(tmp_path / "e.parquet")
+    with pytest.raises(DataError, match=r"column 'x': a feature must be text, .* got Duration"):
+        loaded(tmp_path / "e.parquet", context_features=("x",))
+    frame.with_columns(item_id=pl.lit("")).write_parquet(tmp_path / "e.parquet")
+    with pytest.raises(DataError, match="column 'item_id': ids must not be null or empty"):
+        loaded(tmp_path / "e.parquet")
+
+
+def test_files_of_a_folder_may_differ_where_it_does_not_matter(tmp_path: Path) -> None:
+    folder = tmp_path / "run=3" / "events"
+    for day, dtype in (("a", pl.Int32), ("b", pl.Int64)):
+        (folder / f"day={day}").mkdir(parents=True)
+        frame = pl.DataFrame({"user_id": pl.Series([1, 2], dtype=dtype), **({"more": [1, 2]} if day == "b" else {})})
+        frame.write_parquet(folder / f"day={day}" / "x.parquet")
+    assert read_table(folder, ("user_id", "day")).frame.rows() == [(1, "a"), (2, "a"), (1, "b"), (2, "b")]
+
+
+def test_large_files_have_no_other_rules_for_their_header(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    rows = b"".join(b"u,i,%d\n" % row for row in range(200_000))
+    path.write_bytes("größe,item_id,timestamp\n".encode("latin-1") + rows)
+    with pytest.raises(DataError, match=r"line 1: must be UTF-8 text, got b'\\xf6'"):
+        read_table(path)
+    path.write_bytes(b"user_id,item_id,timestamp,,\n1,2,3,4,5\n")
+    assert read_table(path, ("user_id",)).frame.rows() == [("1",)]
+    with pytest.raises(DataError, match="must name every column"):
+        read_table(path)
+    path.write_bytes(b"user_id,item_id,timestamp")
+    assert read_table(path, ("user_id",)).frame.height == 0
+    path.write_bytes(b"\xef\xbb\xbf\r\nuser_id,x\r\n1,2\r\n")
+    assert raw_records(path) == (b"\xef\xbb\xbfuser_id,x\r\n", [b"1,2\r\n"])
+    assert read_table(path, ("user_id",)).frame.rows() == [("1",)]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,15 +281,3 @@ def test_a_module_can_skip_its_initialisation(kind: type[nn.Module], arguments: 
     fresh = kind(*arguments, sub_keys=6, top_k=2, device="cpu")
     for name, tensor in fresh.state_dict().items():
         assert torch.equal(module.state_dict()[name], tensor), name
-
-
-def test_the_code_of_the_page_runs() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "pytorch.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
-    blocks = []
-    for name in ("Meta device and reset_parameters", "NaN inputs", "Parametrizations"):
-        found = re.findall(r"```python\n(.*?)```", sections[name], flags=re.DOTALL)
-        assert found, name
-        blocks += found
-    for block in blocks:
-        exec(block, {})

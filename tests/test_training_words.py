@@ -38,7 +38,7 @@ def test_the_log_is_sentences_with_the_figures_of_the_metrics(
     results = json.loads((tmp_path / "run" / "metrics.json").read_text())["results"]
     total = results["parameters"]["total"]
     assert re.search(rf"^model: {total:,} parameters \(.*tower .*\); the memory has 64 slots$", log, re.MULTILINE)
-    assert log.startswith("data: train ")
+    assert re.search(r"^data: train .* of users new", log, re.MULTILINE)
     first = results["evaluations"][0]
     assert (
         f"epoch 1 of 1, step 15: training loss {first['train_loss']:.4f}, memory loss {first['memory_loss']:.4f}; "

@@ -156,6 +156,10 @@ class RowOptimizer(torch.optim.Optimizer):
         """Shape of each state tensor but the step."""
         raise NotImplementedError
 
+    def _optional_shapes(self, table: Tensor) -> dict[str, tuple[int, ...]]:
+        """Shape of each state tensor that a saved state may have or lack, whatever the settings say now."""
+        return {}
+
     def _initial_value(self, name: str, group: dict[str, Any]) -> float:
         return 0.0
 
@@ -211,7 +215,8 @@ class RowOptimizer(torch.optim.Optimizer):
             state = kept[number]
             wanted = {"step": (), **self._state_shapes(table, {**self.defaults, **saved})}
             got = {name: tuple(value.shape) if isinstance(value, Tensor) else value for name, value in state.items()}
-            if got != wanted:
+            optional = self._optional_shapes(table)
+            if {**optional, **got} != {**optional, **wanted}:
                 raise ValueError(f"{self._name}: the state of a table {describe(table)} must be {wanted}, got {got}")
             kept[number] = {name: _Kept(value.to(table.device).contiguous()) for name, value in state.items()}
         return kept

@@ -72,7 +72,10 @@ class RowSGD(RowOptimizer):
 
     def _state_shapes(self, table: Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         held = "velocity" in self.state.get(table, ())  # momentum that a schedule has turned off for a while
-        return {"velocity": tuple(table.shape)} if group["momentum"] or held else {}
+        return self._optional_shapes(table) if group["momentum"] or held else {}
+
+    def _optional_shapes(self, table: Tensor) -> dict[str, tuple[int, ...]]:
+        return {"velocity": tuple(table.shape)}  # a schedule of momentum passes through 0
 
     def _update(
         self,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lmn_model.data.features import FIRST_KNOWN
+from lmn_model.data.features import FIRST_KNOWN, UNSEEN
 from lmn_model.data.kinds import list_like
 from lmn_model.data.splits import Split
 from lmn_model.data.times import Clock, format_time, time_in_words
 from lmn_model.data.vocabularies import Vocabularies
-from lmn_model.wording import shown
+from lmn_model.wording import shown, shown_names
+
+logger = logging.getLogger("lmn")
 
 MANY_UNSEEN = 0.2
 """A split in which more than this share of the rows is of unseen users or items is warned of."""
@@ -150,6 +154,33 @@ def _warn_of_columns(vocabularies: Vocabularies) -> list[str]:
                 "combination is one category; to use its parts, split it into columns of one value each"
             )
     return found
+
+
+def warn_of_unseen_values(
+    ids: NDArray[np.int64], columns: Sequence[str], vocabularies: Vocabularies, table: str
+) -> None:
+    """Log which categorical columns of a table hold mostly values that training has not seen.
+
+    That is what another notation looks like: ``1`` for ``01``, or ``true`` of one file format for ``True`` of another.
+
+    Args:
+        ids: int64 [R, F], of the categorical ones of ``columns``.
+        columns: names of columns of the table.
+        vocabularies: of the run.
+        table: what the message calls the table.
+    """
+    names = [name for name in columns if name in vocabularies.encoder.vocabularies]
+    for name, column in zip(names, ids.T, strict=True):
+        share = float((column == UNSEEN).mean()) if len(column) else 0.0
+        if share > MANY_UNSEEN:
+            known = vocabularies.encoder.vocabularies[name].values.drop_nulls().head(3).to_list()
+            logger.warning(
+                "%s: column %s: training has not seen the value of %s of the rows; it knows values such as %s",
+                table,
+                shown(name),
+                _percent(share),
+                shown_names(known),
+            )
 
 
 def _percent(share: float) -> str:

@@ -89,12 +89,14 @@ def check_ids(column: Column) -> pl.Series:
     values = column.values
     if not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical, pl.Enum)):
         raise DataError(f"column {shown(column.name)}: ids must be text or integers, got {values.dtype}")
-    if count := values.null_count():
+    ids = values.cast(pl.String)
+    absent = (ids == "").fill_null(True)
+    if count := int(absent.sum()):
         raise DataError(
             f"column {shown(column.name)}: ids must not be null or empty, got null in {count} rows, "
-            f"the first in {column.at(values.is_null())}"
+            f"the first in {column.at(absent)}"
         )
-    return values.cast(pl.String)
+    return ids
 
 
 def check_labels(column: Column) -> pl.Series:

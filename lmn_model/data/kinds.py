@@ -127,7 +127,7 @@ def check_feature(
             is missing or infinite.
     """
     name, values = shown(column.name), column.values
-    if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Object):
+    if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Object, pl.Duration):
         raise DataError(f"column {name}: a feature must be text, a number, a boolean or a date, got {values.dtype}")
     if kind == "categorical":
         return _as_names(values)
@@ -136,9 +136,9 @@ def check_feature(
         absent = numbers.is_null() if checked_rows is None else numbers.is_null() & checked_rows
         if count := int(absent.sum()):
             raise DataError(
-                f"column {name}: {column.at(absent)}: a numeric feature must be finite, got null or NaN in {count} "
-                f"rows; --missing-numbers indicator reads them as missing, --categorical {name} takes all values as "
-                "names"
+                f"column {name}: {column.at(absent)}: a numeric feature must have a finite number, got "
+                f"{column.first(absent)} ({count} of {len(numbers)} rows); a model that is trained with "
+                f"--missing-numbers indicator takes missing ones, one with --categorical {name} any value"
             )
     return numbers
 
@@ -168,9 +168,12 @@ def _as_numbers(column: Column) -> pl.Series:
 
 
 def _as_names(values: pl.Series) -> pl.Series:
-    """Text; whole numbers in a float column, as pandas writes codes where some are missing, lose their ``.0``."""
+    """Text, null where it is empty.
+
+    Whole numbers in a float column, as pandas writes codes where some are missing, lose their ``.0``.
+    """
     if not values.dtype.is_float():
-        return values.cast(pl.String)
+        return values.cast(pl.String).replace({"": None})
     values = values.fill_nan(None)
     whole = values.cast(pl.Int64, strict=False)
     exact = (whole.cast(pl.Float64) == values.cast(pl.Float64)).fill_null(False)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from lmn_model.data.dataset import events_of_run, sample_tables
+from lmn_model.data.description import warn_of_unseen_values
 from lmn_model.data.entities import Entities
 from lmn_model.data.events import check_ids
 from lmn_model.data.features import UNSEEN
 from lmn_model.data.kinds import check_feature
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.splits import FeatureTable, Split
-from lmn_model.data.tables import Table
+from lmn_model.data.tables import Table, column_of
 from lmn_model.data.text_records import check_columns
 from lmn_model.data.times import check_times, format_time
 from lmn_model.data.vocabularies import Vocabularies
@@ -89,6 +90,7 @@ def prepare_pairs(
         new_items=items.added,
     )
     item_rows = items.rows + (items.rows >= len(known.items))  # the row of padding stands between known and new items
+    warn_of_unseen_values(tables.events.ids, schema.context_features, known, pairs.name)
     ends = tables.histories.ends(users.rows, times)
     _warn_of_histories(ends - tables.histories.starts[users.rows], times, checked.times(schema), vocabularies)
     return Split(
@@ -136,24 +138,25 @@ def _resolved(known: Entities, pairs: Table, features: tuple[str, ...], vocabula
     numbers = np.tile(encoder.unknown(columns), (len(keys), 1))
     if given:
         given_ids, given_numbers = encoder.encode(pl.DataFrame(given), tuple(given))
-        categorical = [name for name in columns if name in encoder.vocabularies]
-        names = [name for name in given if name in encoder.vocabularies]
-        for name, column in zip(names, given_ids.T, strict=True):
-            ids[:, categorical.index(name)] = column
-            _warn_of_contradictions(pairs, name, columns[0], rows, column, known.ids[:, categorical.index(name)])
-        every = encoder.numbers_of(columns)
-        numbers[:, [every.index(name) for name in encoder.numbers_of(tuple(given))]] = given_numbers
+        known_ids, known_numbers = encoder.places(columns)
+        for name, column in zip((n for n in given if n in encoder.vocabularies), given_ids.T, strict=True):
+            ids[:, known_ids[name]] = column
+            _warn_of_contradictions(pairs, name, columns[0], rows, column, known.ids[:, known_ids[name]])
+        for name, column in zip(encoder.numbers_of(tuple(given)), given_numbers.T, strict=True):
+            numbers[:, known_numbers[name]] = column
+            if name in given:
+                _warn_of_contradictions(pairs, name, columns[0], rows, column, known.numbers[:, known_numbers[name]])
     unknown = rows < 0
     rows[unknown] = len(known) + np.arange(int(unknown.sum()))
     return _Resolved(rows, FeatureTable(ids[unknown], numbers[unknown]))
 
 
 def _warn_of_contradictions(
-    pairs: Table, name: str, key: str, rows: NDArray[np.int32], given: NDArray[np.int64], saved: NDArray[np.int64]
+    pairs: Table, name: str, key: str, rows: NDArray[np.int32], given: NDArray[Any], saved: NDArray[Any]
 ) -> None:
-    """Say where a categorical feature of a known user or item differs from the saved one, which is used."""
-    there = np.flatnonzero(rows >= 0)
-    differs = there[given[there] != saved[rows[there]]]
+    """Say where a feature of a known user or item differs from the saved one, which is used; a blank does not."""
+    there = np.flatnonzero((rows >= 0) & column_of(pairs.frame, name).is_not_null().to_numpy())
+    differs = there[~np.isclose(given[there], saved[rows[there]], rtol=1e-5, atol=1e-5)]
     if not len(differs):
         return
     first = int(differs[0])

@@ -123,6 +123,8 @@ def _read_file(path: Path, columns: Collection[str] | None, optional: Collection
 
 def _wanted(header: list[str], columns: Collection[str] | None, optional: Collection[str], table: str) -> list[str]:
     check_columns(header, columns or (), table)
+    if columns is None and len(set(header)) < len(header):
+        raise DataError(f"{table}: line 1: must name every column, got several without a name")
     return header if columns is None else [*columns, *(name for name in optional if name in header)]
 
 
@@ -149,13 +151,36 @@ def _read_parquet(
     optional: Collection[str],
     partitions: Sequence[str] = (),
 ) -> Table:
-    scan = pl.scan_parquet(
-        files, glob=False, hive_partitioning=bool(partitions), hive_schema=dict.fromkeys(partitions, pl.String) or None
-    )
-    header = scan.collect_schema().names()
+    first = pl.scan_parquet(files[0], glob=False, hive_partitioning=False).collect_schema().names()
+    header = [*first, *(each for each in partitions if each not in first)]
     wanted = _wanted(header, columns, optional, name)
-    frame = scan.select(cs.by_name(*wanted)).collect()  # a name is no pattern here, as it is in pl.col
-    return Table(pl.DataFrame({each: frame.get_column(each) for each in wanted}), name, header=tuple(header))
+    # Widths of integers may differ between the files.
+    frame = pl.concat([_read_one(file, wanted, partitions) for file in files], how="vertical_relaxed")
+    return Table(frame, name, header=tuple(header))
+
+
+def _read_one(file: Path, wanted: Sequence[str], partitions: Sequence[str]) -> pl.DataFrame:
+    """The wanted columns of one file; those of partitions have the value in its path."""
+    scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+    held = [name for name in wanted if name not in partitions]
+    check_columns(scan.collect_schema().names(), held, str(file))
+    # A name is no pattern here, as it is in pl.col; without a column the rows still count.
+    frame = scan.select(cs.by_name(*held) if held else cs.first()).collect()
+    values = _partition_values(file)
+    return pl.DataFrame(
+        {
+            name: pl.repeat(values[name], frame.height, dtype=pl.String, eager=True)
+            if name in partitions
+            else frame.get_column(name)
+            for name in wanted
+        }
+    )
+
+
+def _partition_values(file: Path) -> dict[str, str]:
+    """Names and values of the Hive partitions in a path; the last of a name counts."""
+    parts = [part.partition("=") for part in file.parts[:-1] if "=" in part]
+    return {unquote(name): unquote(value) for name, _, value in parts}
 
 
 def _partitions(files: list[Path], path: Path) -> list[str]:

@@ -62,7 +62,9 @@ def read_text(path: Path, header: Sequence[str], columns: Sequence[str]) -> pl.D
                 if time.monotonic() - logged >= PROGRESS_SECONDS:
                     logged = time.monotonic()
                     logger.info("reading %s: %s rows", path, f"{rows:,}")
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
+        if "Empty CSV file" in str(error):  # a header without an end of line
+            return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
         raise DataError(
             diagnosis_of(path, header, columns) or f"{path}: cannot be read: {shortened(str(error))}"
         ) from error

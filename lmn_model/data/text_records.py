@@ -6,6 +6,7 @@ checks a header before torch is loaded.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -41,14 +42,15 @@ def read_header(path: Path) -> list[str]:
             head = file.read(HEADER_BYTES)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: must be a gzip file, as its name says: {error}") from None
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
+    first = head.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n").splitlines(keepends=True)[:1]
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in b"".join(first):
         raise DataError(f"{path}: line 1: must be UTF-8 text, got UTF-16 or a binary file; save it as UTF-8")
     try:
-        # An incomplete character may stand at the end of what was read, far behind the header.
-        text = head.decode("utf-8-sig", errors="strict" if len(head) < HEADER_BYTES else "ignore")
+        text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if b"\n" not in head[: error.start]:
-            raise DataError(f"{path}: line 1: must be UTF-8 text, got {error.object[error.start :][:1]!r}") from None
+        if b"\n" not in head[: error.start] and b"\r" not in head[: error.start]:
+            found = error.object[error.start : error.start + 1]
+            raise DataError(f"{path}: line 1: must be UTF-8 text, got {found!r}; save the file as UTF-8") from None
         text = head[: error.start].decode("utf-8-sig")
     try:
         header = next(_Records(io.StringIO(text, newline=""), separator_of(path)), [])
@@ -104,17 +106,19 @@ def raw_records(path: Path) -> tuple[bytes, list[bytes]]:
         OSError: if the file cannot be read.
     """
     with _open(path) as file:
-        lines = file.read().splitlines(keepends=True)
+        content = file.read()
+    mark = codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b""
+    lines = content.removeprefix(mark).splitlines(keepends=True)
     if not any(b'"' in line for line in lines):
         records = [line for line in lines if line.strip(b"\r\n")]
-        return records[0], records[1:]
+        return mark + records[0], records[1:]
     found: list[bytes] = []
     first = 0
     reader = _Records((line.decode("latin-1") for line in lines), separator_of(path))
     for _ in reader:
         found.append(b"".join(lines[first : reader.line_num]).lstrip(b"\r\n"))
         first = reader.line_num
-    return found[0], found[1:]
+    return mark + found[0], found[1:]
 
 
 def append_column(file: BinaryIO, source: Path, name: str, values: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ size, so that a later file in another unit is refused.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
@@ -19,6 +20,8 @@ from lmn_model.wording import reason_of, shown
 Clock = Literal["datetime", "integer"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_NEEDED = {"a year": "YyGDFcxs+", "a month": "mbBhjDFcxs+", "a day": "dejDFcxs+"}
+"""What a format must hold, and the directives that give it."""
 _ISO_LOCAL = (
     "%Y-%m-%d %H:%M:%S%.f",
     "%Y-%m-%dT%H:%M:%S%.f",
@@ -27,8 +30,13 @@ _ISO_LOCAL = (
     "%Y-%m-%dT%H:%M",
 )
 _ISO_ZONED = tuple(f"{time}%#z" for time in _ISO_LOCAL if "%H" in time)
-_FIRST_YEAR = datetime(1000, 1, 1)  # "12-11-20" is a two-digit year in some order, not the year 12
-_UNITS = ((10**17, "nanoseconds"), (10**14, "microseconds"), (10**11, "milliseconds"), (10**8, "seconds"))
+_FIRST, _LAST = datetime(1000, 1, 1), datetime(9999, 12, 31)
+"""Times outside are refused: "12-11-20" is a two-digit year in some order, not the year 12."""
+_UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+_SINCE_1990, _UNTIL_2100 = 631_152_000, 4_102_444_800
+"""In seconds: integers in this range, or in that of another unit, are taken for times since 1970."""
+_RATIO = 100
+"""Times of another unit are larger or smaller by more than that."""
 
 
 def check_times(column: Column, time_format: str | None = None) -> tuple[Clock, pl.Series]:
@@ -61,8 +69,17 @@ def check_times(column: Column, time_format: str | None = None) -> tuple[Clock, 
             raise DataError(f"column {shown(column.name)}: timestamps must fit in 64 bits with a sign, {count} do not")
         return "integer", _of_one_unit(column, whole)
     if values.dtype == pl.Date:
+        values = values.clip(_FIRST.date(), _LAST.date())
         return "datetime", values.cast(pl.Datetime("us")).to_physical()
     if values.dtype == pl.Datetime:
+        ticks = {"ms": 10**3, "us": 10**6, "ns": 10**9}[values.dtype.time_unit]  # type: ignore[attr-defined]
+        physical = values.to_physical()
+        wrong = (physical // ticks < _seconds(_FIRST)) | (physical // ticks > _seconds(_LAST))
+        if wrong.any():
+            raise DataError(
+                f"column {shown(column.name)}: {column.at(wrong)}: timestamps must be in the years 1000 to 9999, got "
+                f"{physical[wrong.arg_max() or 0]} {values.dtype.time_unit} since 1970"  # type: ignore[attr-defined]
+            )
         return "datetime", values.dt.cast_time_unit("us").to_physical()
     raise DataError(
         f"column {shown(column.name)}: timestamps must be datetimes, dates, integers or ISO text, "
@@ -73,8 +90,8 @@ def check_times(column: Column, time_format: str | None = None) -> tuple[Clock, 
 def _from_text(column: Column, time_format: str | None) -> tuple[Clock, pl.Series]:
     text = column.values
     if time_format is not None:
-        times = _parsed(text, time_format)
-        _refuse_unread(column, times, f"must have the format {time_format!r}")
+        times = _parsed(text, _checked_format(time_format))
+        _refuse_unread(column, times, f"must have the format {time_format!r} of the training table")
         return "datetime", times.to_physical()
     whole = text.cast(pl.Int64, strict=False)
     if not whole.null_count():
@@ -92,7 +109,12 @@ def _from_text(column: Column, time_format: str | None) -> tuple[Clock, pl.Serie
             times = zoned
         else:
             times = times.scatter(unread.arg_true(), zoned)
-    _refuse_unread(column, times, "must be ISO 8601 (2024-01-31, 2024-01-31 12:30:00) or integers")
+    _refuse_unread(
+        column,
+        times,
+        "must be ISO 8601 (2024-01-31, 2024-01-31 12:30:00) or integers, unless training has a --time-format such as "
+        "'%d/%m/%Y %H:%M'",
+    )
     return "datetime", times.to_physical()
 
 
@@ -104,18 +126,19 @@ def _iso(text: pl.Series, formats: tuple[str, ...]) -> pl.Series:
         if not rest.any():
             break
         times = times.scatter(rest.arg_true(), _parsed(text.filter(rest), each))
-    return times.scatter((times < _FIRST_YEAR).arg_true(), None)
+    return times
 
 
 def _parsed(text: pl.Series, time_format: str) -> pl.Series:
-    """Datetimes in UTC, in microseconds, without a zone; null where the format does not fit."""
+    """Datetimes in UTC, in microseconds, without a zone; null where the format or the year does not fit."""
     try:
         times = text.str.to_datetime(time_format, strict=False, time_unit="us")
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"time_format: must be a format as in datetime.strptime, got {time_format!r}: {reason_of(error)}"
         ) from error
-    return times.dt.replace_time_zone(None)
+    times = times.dt.replace_time_zone(None)
+    return times.scatter(((times < _FIRST) | (times > _LAST)).arg_true(), None)
 
 
 def _refuse_unread(column: Column, times: pl.Series, wanted: str) -> None:
@@ -124,13 +147,31 @@ def _refuse_unread(column: Column, times: pl.Series, wanted: str) -> None:
     unread = times.is_null()
     raise DataError(
         f"column {shown(column.name)}: {column.at(unread)}: timestamps {wanted}, got {column.first(unread)} "
-        f"({count} of {len(times)} rows); --time-format says what they are, such as '%d/%m/%Y %H:%M'"
+        f"({count} of {len(times)} rows)"
     )
 
 
+def _seconds(moment: datetime) -> int:
+    return int(moment.replace(tzinfo=timezone.utc).timestamp())
+
+
+def _checked_format(time_format: str) -> str:
+    """A format of ``datetime.strptime`` in the words of Polars, whose ``%f`` counts nanoseconds."""
+    directives = set(re.findall(r"%[-_0]?(.)", time_format.replace("%%", "")))
+    lacks = [name for name, any_of in _NEEDED.items() if not directives & set(any_of)]
+    if lacks:
+        raise DataError(f"time_format: must hold {', '.join(lacks)}, got {time_format!r}")
+    if "Z" in directives:
+        raise DataError(f"time_format: names of zones (%Z) are not read, only offsets (%z), got {time_format!r}")
+    return time_format.replace(".%f", "%.f").replace("%f", "%6f")
+
+
 def unit_of(value: int) -> str | None:
-    """The unit of an integer time since 1970, by its size; None for a counter or a time before 1973."""
-    return next((unit for least, unit in _UNITS if abs(value) >= least), None)
+    """The unit of an integer time between 1990 and 2100, by its size; None for a counter or another time."""
+    for place, unit in enumerate(_UNITS):
+        if _SINCE_1990 <= abs(value) / 1000**place < _UNTIL_2100:
+            return unit
+    return None
 
 
 def _of_one_unit(column: Column, whole: pl.Series) -> pl.Series:
@@ -138,12 +179,15 @@ def _of_one_unit(column: Column, whole: pl.Series) -> pl.Series:
         return whole
     early, late = whole.arg_min() or 0, whole.arg_max() or 0
     least, most = unit_of(whole[early]), unit_of(whole[late])
-    if least is not None and most is not None and least != most:
-        raise DataError(
-            f"column {shown(column.name)}: timestamps must have one unit, but {whole[early]} in {column.place(early)} "
-            f"looks like {least} and {whole[late]} in {column.place(late)} like {most}"
-        )
-    return whole
+    if least is None or most is None or least == most:
+        return whole
+    scale = 1000 ** _UNITS.index(least)
+    if whole.is_between(_UNTIL_2100 * scale, _SINCE_1990 * scale * 1000, closed="none").any():
+        return whole  # a counter that passes through all sizes
+    raise DataError(
+        f"column {shown(column.name)}: timestamps must have one unit, but {whole[early]} in {column.place(early)} "
+        f"looks like {least} and {whole[late]} in {column.place(late)} like {most}"
+    )
 
 
 def check_unit(last: int, known: tuple[int, int] | None, name: str) -> None:
@@ -157,7 +201,8 @@ def check_unit(last: int, known: tuple[int, int] | None, name: str) -> None:
     if known is None:
         return
     run, here = unit_of(known[1]), unit_of(last)
-    if run != here:
+    ratio = max(abs(last), 1) / max(abs(known[1]), 1)
+    if run != here and max(ratio, 1 / ratio) > _RATIO:
         names = {None: "small integers, such as a counter"}
         raise DataError(
             f"column {shown(name)}: timestamps must have the unit of the run's, {names.get(run, run)} such as "

@@ -58,7 +58,9 @@ class Scale:
             )
         with np.errstate(over="ignore", invalid="ignore"):  # apply() refuses what a scale cannot hold
             mean, deviation = float(values.mean()), float(values.std())
-        return cls(mean, deviation if deviation > 0 else 1.0)
+        # The sums of a constant column round: their deviation is not 0, but no larger than this.
+        rounding = 8 * np.finfo(np.float64).eps * float(np.abs(values).max())
+        return cls(mean, 1.0 if deviation <= rounding else deviation)
 
     def apply(self, column: pl.Series, name: str) -> NDArray[np.float32]:
         """The column in standard units, float32 [R]; null gives 0, the mean.
@@ -96,6 +98,12 @@ class Encoder:
         return tuple(
             each for name in numeric for each in ((name, f"{name} is missing") if self.indicators else (name,))
         )
+
+    def places(self, columns: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
+        """Place of each categorical column among the ids, and of each number among the numbers, of ``columns``."""
+        ids = [name for name in columns if name in self.vocabularies]
+        return ({name: place for place, name in enumerate(ids)},
+                {name: place for place, name in enumerate(self.numbers_of(columns))})  # fmt: skip
 
     def unknown(self, columns: tuple[str, ...]) -> NDArray[np.float32]:
         """Numbers of a user or an item that nothing is known of, float32 [X]: all average, all missing."""
