@@ -104,9 +104,12 @@ from lmn_model.files import replacing
 signals.take_over()
 signals.loaded()
 with replacing(Path({str(kept)!r})) as temporary:
-    print("ready", flush=True)
+    said = False
     while True:
         try:
+            if not said:
+                said = True
+                print("ready", flush=True)
             while True:
                 {busy}
         except KeyboardInterrupt:
