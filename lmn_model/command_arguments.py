@@ -75,7 +75,7 @@ def _add_train(parser: ArgumentParser) -> None:
             )
     run = parser.add_argument_group("run")
     run.add_argument("--out", metavar="DIR", help="new folder for the run (default: runs/DATASET-INTEREST)")
-    run.add_argument("--resume", metavar="DIR", help="continue the run in this folder; takes no other setting")
+    run.add_argument("--resume", metavar="DIR", help="continue the run in this folder with its settings")
     run.add_argument(
         "--config", metavar="FILE", help="read settings from a TOML file, such as a run's settings.toml; flags win"
     )
@@ -92,7 +92,7 @@ def _add_evaluate(parser: ArgumentParser) -> None:
     group.add_argument(
         "--split",
         choices=("valid", "test", "all"),
-        help="validation split, test split or all rows (default: test; with --path of a table all)",
+        help="validation split, test split, or with --path of a table all rows (default: test; with such a path all)",
     )
     group.add_argument(
         "--path",
@@ -133,7 +133,8 @@ def _add_grow(parser: ArgumentParser) -> None:
         "--epochs",
         type=_integer(1),
         metavar="INT",
-        help="passes over the training split, those of the old run included (default: as in the old run)",
+        help="passes over the training split in all, those already made included; a finished run needs more "
+        "(default: as in the old run)",
     )
 
 
@@ -200,8 +201,8 @@ def _add_study(parser: ArgumentParser) -> None:
         "--quick", action="store_true", help="rehearse with the settings of [quick]; has results of its own"
     )
     what.add_argument("--tune", action="store_true", help="search the settings named in [tune] by validation AUC")
-    what.add_argument("--again", action="store_true", help="repeat runs that have a result, compare, keep the results")
-    what.add_argument("--force", action="store_true", help="repeat runs whose result is of other settings, replace it")
+    what.add_argument("--again", action="store_true", help="repeat runs as a check: compare, and keep the old results")
+    what.add_argument("--force", action="store_true", help="replace results that were made with other settings")
     what.add_argument("--report", action="store_true", help="run nothing; make tables and figures of the results")
     what.add_argument(
         "--jobs", type=_integer(1), default=_cores(), metavar="INT", help="runs at a time (default: cores)"
@@ -295,7 +296,7 @@ COMMANDS = {
         "Train a model on your table of events, or on prepared rows",
         "A row of the table is an event: a user, an item and a time. The samples are split by time into training, "
         "validation and test split. The run folder then holds the best model, metrics.json, train.log and "
-        "settings.toml. Ctrl-C saves the run, and --resume continues it.",
+        "settings.toml. Once training has begun, Ctrl-C saves the run, and --resume continues it.",
         "",
         _add_train,
         "  lmn train --path purchases.csv --user-col customer --item-col sku \\\n"

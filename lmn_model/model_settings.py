@@ -37,7 +37,7 @@ class MemorySettings:
         "user; the better one in our study) or joint (one learned map of both, as in the paper)",
     )
     sub_keys: int | None = setting(
-        None, "size of the memory: INT x INT slots (default: chosen by the number of events)", "INT"
+        None, "the memory has INT x INT slots (default: by the pairs of a user and an item or its features)", "INT"
     )
     top_k: int | None = setting(
         None,
@@ -136,8 +136,8 @@ class ModelSettings:
 
     interest: Literal["pooling", "din", "sim_hard", "sim_soft", "mimn", "lmn", "lmn_only"] = setting(
         "lmn",
-        "model of the user's history: pooling (mean of the newest events), din (attention over them), sim_hard and "
-        "sim_soft (search in the whole history), mimn (a memory for each user), lmn (din and the large memory), "
+        "model that reads the user's history: pooling (mean of the newest events), din (attention over them), sim_hard "
+        "and sim_soft (search in the whole history), mimn (a memory for each user), lmn (din and the large memory), "
         "lmn_only (the large memory alone)",
     )
     embedding_dim: int = setting(16, "numbers in the embedding of each feature value")

@@ -72,8 +72,8 @@ class DataSettings:
 
     dataset: Literal["complete-journey", "kuairand", "events", "rows"] = setting(
         "complete-journey",
-        "kind of data: events (your own table), rows (a folder of prepared rows) or a public data set; recognised "
-        "from --path if you leave it out",
+        "kind of data: events (your own table), rows (a folder of prepared rows) or a public data set; with --path "
+        "recognised from it, without it complete-journey (default: complete-journey)",
     )
     path: str | None = setting(
         None,
@@ -87,8 +87,8 @@ class DataSettings:
     )
     label_col: str | None = setting(
         None,
-        "column with the label, 1 for a click or purchase and 0 for none; without it every row counts as 1, and "
-        "items that the user did not choose are drawn as 0",
+        "column with the label, 1 for a click or purchase and 0 for none; without it every row is a 1, and items "
+        "that the user did not choose are added as 0",
         "COLUMN",
     )
     user_features: tuple[str, ...] | None = setting(
@@ -101,10 +101,12 @@ class DataSettings:
         None, "columns that describe the event, such as hour or price", "COLUMN[,COLUMN...]"
     )
     numeric: tuple[str, ...] | None = setting(
-        None, "feature columns whose values are measures, such as a whole-number price", "COLUMN[,COLUMN...]"
+        None,
+        "whole-number feature columns to read as quantities; columns with decimal points are read so anyway",
+        "COLUMN[,COLUMN...]",
     )
     categorical: tuple[str, ...] | None = setting(
-        None, "feature columns whose values are names, even if they look like numbers", "COLUMN[,COLUMN...]"
+        None, "feature columns whose values are names although they look like numbers", "COLUMN[,COLUMN...]"
     )
     time_format: str | None = setting(
         None, "how the times are written if they are neither ISO 8601 nor integers, such as '%d/%m/%Y %H:%M'", "FORMAT"
@@ -125,7 +127,7 @@ class DataSettings:
     test_from: int | str | None = setting(None, "start of the test split; see --valid-from", "TIME")
     negatives: int = setting(1, "without labels: items drawn as 0 for each event, by popularity")
     history: Literal["positive", "all"] = setting(
-        "positive", "with labels: events that enter a user's history, those with label 1 or all"
+        "positive", "with labels: events that enter a user's history, those with label 1 or a blank one, or all"
     )
     min_item_count: int = setting(1, "items with fewer events in the training split share one id")
     max_train_rows: int | None = setting(
@@ -133,8 +135,8 @@ class DataSettings:
     )
     max_eval_rows: int | None = setting(
         None,
-        "evaluate on at most so many events of the validation split and of the test split; a factored memory then "
-        "stores only those of the validation split before it is tested",
+        "evaluate on at most so many events of the validation split, and of the test split. A factored memory is "
+        "written with no more of the validation split than that",
     )
     sampling_seed: int = setting(0, "seed of the drawn negatives and of the two limits above")
     search_by: str | None = setting(
@@ -143,7 +145,7 @@ class DataSettings:
         "found; --interest sim_hard needs it",
         "COLUMN",
     )
-    search_window: int = setting(50, "events that this search returns at most")
+    search_window: int = setting(50, "most events that the search by --search-by returns")
 
     def __post_init__(self) -> None:
         """Raise DataError for a value out of range."""
@@ -218,8 +220,8 @@ class TrainingSettings:
     )
     patience: int | None = setting(
         None,
-        "stop after so many evaluations without a better validation AUC, with a memory after so many epochs (default: "
-        "chosen with --epochs; never if you set --epochs)",
+        "stop after INT evaluations (models with a memory: epochs) without a better validation AUC (default: chosen "
+        "together with the epochs; never if you set --epochs)",
     )
     checkpoint_minutes: float = setting(5.0, "minutes between checkpoints, from which --resume continues")
     checkpoint_steps: int | None = setting(None, "steps between checkpoints, besides the minutes")

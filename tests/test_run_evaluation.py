@@ -243,6 +243,6 @@ def test_flags_name_kinds_and_missing_numbers(tmp_path: Path, capsys: pytest.Cap
     assert "--missing-numbers indicator" in capsys.readouterr().err
     flags = [*flags, "--missing-numbers=indicator", "--numeric=hour"]
     assert main(["train", f"--out={tmp_path / 'a'}", *flags]) == 0
-    assert "'hour' numeric; 'price' numeric" in capsys.readouterr().err
+    assert "'hour' numeric, marked where it is missing; 'price' numeric" in capsys.readouterr().err
     assert main(["train", f"--out={tmp_path / 'b'}", *flags, "--categorical=hours"]) == 2
     assert "categorical: must name feature columns, got 'hours'; did you mean 'hour'?" in capsys.readouterr().err

@@ -97,7 +97,8 @@ def describe_columns(vocabularies: Vocabularies) -> str:
     parts = [f"{shown(schema.user)} {sizes[schema.user]:,} users", f"{shown(schema.item)} {sizes[schema.item]:,} items"]
     for name in schema.features:
         numeric = vocabularies.kinds[name] == "numeric"
-        parts.append(f"{shown(name)} numeric" if numeric else f"{shown(name)} categorical, {sizes[name]:,} values")
+        measure = "numeric, marked where it is missing" if vocabularies.encoder.indicators else "numeric"
+        parts.append(f"{shown(name)} {measure if numeric else f'categorical, {sizes[name]:,} values'}")
     return "; ".join(parts)
 
 

@@ -33,7 +33,11 @@ def load_source(name: str, path: Path | str | None = None, **overrides: object) 
         raise DataError(f"dataset must be one of {', '.join(_SOURCES)}, got {name!r}")
     given = {field: value for field, value in overrides.items() if value is not None}
     table, schema = _SOURCES[name](None if path is None else Path(path), given)
-    check_columns(table.frame.columns, schema.columns, table.name)
+    try:
+        check_columns(table.frame.columns, schema.columns, table.name)
+    except DataError as error:
+        advice = "" if path is not None or name == "events" else "; --path names a table of your own"
+        raise DataError(f"{error}{advice}") from error
     return table, schema
 
 

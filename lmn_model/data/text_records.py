@@ -175,10 +175,10 @@ def diagnosis_of(path: Path, header: Sequence[str], columns: Sequence[str]) -> s
                 if len(record) != len(header):
                     text = separator_of(path).join(record).encode("latin-1").decode("utf-8", errors="replace")
                     span = records.line_num - records.first_line
-                    quote = f"; it runs over {span + 1} lines: is a quote not closed?" if span else ""
+                    quote = f" a quote may not be closed (the row runs over {span + 1} lines);" if span else ""
                     return (
-                        f"{path}: line {records.first_line}: must have {len(header)} fields like the header, "
-                        f"got {len(record)}: {shortened(repr(text))}{quote}"
+                        f"{path}: line {records.first_line}:{quote} must have {len(header)} fields like the header, "
+                        f"got {len(record)}: {shortened(repr(text))}"
                     )
                 for place, name in wanted:
                     try:
@@ -189,7 +189,7 @@ def diagnosis_of(path: Path, header: Sequence[str], columns: Sequence[str]) -> s
                             f"got the byte 0x{error.object[error.start]:02x}; save the file as UTF-8"
                         )
         except csv.Error as error:
-            return f"{path}: line {records.first_line}: cannot be read: {error}; is a quote not closed?"
+            return f"{path}: line {records.first_line}: cannot be read: {error}; a quote may not be closed"
     return None
 
 
