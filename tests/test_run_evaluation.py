@@ -30,7 +30,7 @@ LABELLED = Schema(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs, DIN and a memory of cells, on the first 600 of 900 events."""
+    """Two runs, DIN and a factored memory, on the first 600 of 900 events."""
     root = tmp_path_factory.mktemp("runs")
     EARLIER.write_csv(root / "events.csv")
     for name, changes in (("din", {"interest": "din"}), ("lmn", {"query": "factored", "key_dim": 16, "top_k": 1})):
