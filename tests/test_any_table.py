@@ -79,7 +79,7 @@ def write(path: Path, header: list[str], rows: list[list[str]]) -> None:
         writer.writerows(rows)
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=200)
 @given(tables(), st.data())
 def test_a_row_is_read_the_same_whatever_stands_beside_it(
     table: tuple[list[str], list[list[str]]], data: st.DataObject
