@@ -22,6 +22,8 @@ from lmn_model.data.text_records import compression_of, diagnosis_of, separator_
 BLOCK_BYTES = 1 << 24
 """Bytes that Arrow parses at once; a record must fit."""
 PROGRESS_SECONDS = 2.0
+MANY_ROWS = 10**6
+"""From so many rows on a log says what comes after reading."""
 
 logger = logging.getLogger("lmn")
 
@@ -68,5 +70,7 @@ def read_text(path: Path, header: Sequence[str], columns: Sequence[str]) -> pl.D
         raise DataError(
             diagnosis_of(path, header, columns) or f"{path}: cannot be read: {shortened(str(error))}"
         ) from error
+    if rows >= MANY_ROWS:
+        logger.info("read %s rows of %s; sorting them takes a while", f"{rows:,}", path)
     table = pa.Table.from_batches(batches, schema)
     return pl.DataFrame({name: pl.from_arrow(table.column(name)) for name in columns})
