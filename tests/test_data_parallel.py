@@ -179,3 +179,22 @@ def test_two_ranks() -> None:
 
 def test_reads_outside_ddp_are_let_be() -> None:
     model()(batch(0)).sum().backward()
+
+
+def test_the_message_of_one_rank_and_none_without_an_exchange(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        layer = MemoryLayer(4, 4, sub_keys=4, top_k=2, backend="torch")
+        wrapped = DistributedDataParallel(layer)
+        for _ in range(2):  # the second answer is a kept one
+            with pytest.raises(RuntimeError, match=MESSAGE):
+                wrapped(torch.randn(3, 4))
+        with wrapped.no_sync():
+            wrapped(torch.randn(3, 4))
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(layer, ["values", ".values"])
+        ignoring = DistributedDataParallel(layer)
+        ignoring(torch.randn(3, 4)).sum().backward()
+        assert layer.values.grad is not None
+        assert layer.values.grad.is_sparse
+    finally:
+        dist.destroy_process_group()
