@@ -331,6 +331,17 @@ def test_times_beyond_the_calendar_are_refused() -> None:
             check_times(column)
 
 
+def test_dates_beyond_the_calendar_are_refused_and_not_moved() -> None:
+    for days in (-(10**6), 10**7):
+        column = Column(pl.Series([0, days], dtype=pl.Int32).cast(pl.Date), "t", lambda row: f"row {row + 1}")
+        with pytest.raises(DataError, match=f"row 2: timestamps must be in the years 1000 to 9999, got {days} days"):
+            check_times(column)
+    assert check_times(Column(pl.Series([0, 19_000], dtype=pl.Int32).cast(pl.Date), "t", str))[1].to_list() == [
+        0,
+        19_000 * 86_400_000_000,
+    ]
+
+
 def test_types_that_are_no_feature_are_refused(tmp_path: Path) -> None:
     frame = pl.read_csv(csv_of(tmp_path / "e.csv"), infer_schema=False)
     frame.with_columns(x=pl.duration(seconds=pl.int_range(pl.len()))).write_parquet(tmp_path / "e.parquet")

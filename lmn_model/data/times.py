@@ -68,22 +68,27 @@ def check_times(column: Column, time_format: str | None = None) -> tuple[Clock, 
         if count := whole.null_count():
             raise DataError(f"column {shown(column.name)}: timestamps must fit in 64 bits with a sign, {count} do not")
         return "integer", _of_one_unit(column, whole)
-    if values.dtype == pl.Date:
-        values = values.clip(_FIRST.date(), _LAST.date())
-        return "datetime", values.cast(pl.Datetime("us")).to_physical()
-    if values.dtype == pl.Datetime:
-        ticks = {"ms": 10**3, "us": 10**6, "ns": 10**9}[values.dtype.time_unit]  # type: ignore[attr-defined]
-        physical = values.to_physical()
-        wrong = (physical // ticks < _seconds(_FIRST)) | (physical // ticks > _seconds(_LAST))
-        if wrong.any():
-            raise DataError(
-                f"column {shown(column.name)}: {column.at(wrong)}: timestamps must be in the years 1000 to 9999, got "
-                f"{physical[wrong.arg_max() or 0]} {values.dtype.time_unit} since 1970"  # type: ignore[attr-defined]
-            )
-        return "datetime", values.dt.cast_time_unit("us").to_physical()
+    if values.dtype in (pl.Date, pl.Datetime):
+        return "datetime", _from_calendar(column)
     raise DataError(
         f"column {shown(column.name)}: timestamps must be datetimes, dates, integers or ISO text, "
         f"got {values.dtype} such as {shown(values[0])}"
+    )
+
+
+def _from_calendar(column: Column) -> pl.Series:
+    """Dates or datetimes as microseconds; those beyond the calendar of Python, which casts would bend, are refused."""
+    values = column.values
+    physical, unit = values.to_physical().cast(pl.Int64), getattr(values.dtype, "time_unit", "days")
+    seconds = physical * 86_400 if unit == "days" else physical // {"ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    wrong = (seconds < _seconds(_FIRST)) | (seconds > _seconds(_LAST))
+    if wrong.any():
+        raise DataError(
+            f"column {shown(column.name)}: {column.at(wrong)}: timestamps must be in the years 1000 to 9999, got "
+            f"{physical[wrong.arg_max() or 0]} {unit} since 1970"
+        )
+    return (
+        values.cast(pl.Datetime("us")).to_physical() if unit == "days" else values.dt.cast_time_unit("us").to_physical()
     )
 
 
