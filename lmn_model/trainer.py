@@ -87,6 +87,7 @@ class Trainer:
         self._watch = StepWatch(model, dataset.features.numeric, device)
         self.steps_per_epoch = -(-len(dataset.train) // settings.training.batch_size)
         self._baseline: dict[str, Any] = {"valid": baseline_metrics(dataset.train, [], dataset.valid), "test": None}
+        self._warnings = dataset.warnings()
         self._environment = describe_environment(device)
         self._saved_at = time.monotonic()
         self._drawn_at = -math.inf
@@ -135,7 +136,7 @@ class Trainer:
         logger.info("best at step %d by validation AUC; test split: %s", best["step"], metrics_in_words(found))
         self._baseline["test"] = baseline_metrics(self.dataset.train, [self.dataset.valid], self.dataset.test)
         logger.info("item and user rates alone, without a model: %s", metrics_in_words(self._baseline["test"]))
-        for warning in self.dataset.warnings():
+        for warning in self._warnings:
             if warning.startswith("test split"):
                 logger.warning("warning: %s", warning)
         return self._write_metrics("finished", {"best": best, "test": found})
@@ -358,7 +359,7 @@ class Trainer:
                 "stopped_early": progress.stopped,
                 "parameters": self.state.model.parameter_counts(),
                 "data": self.dataset.describe(),
-                "warnings": self.dataset.warnings(),
+                "warnings": self._warnings,
                 "baseline": self._baseline,
                 "evaluations": progress.evaluations,
                 "curve": progress.curve,
