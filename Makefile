@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-KERNEL_TESTS := tests/test_backend.py tests/test_gather_aggregate.py tests/test_gather_aggregate_backward.py \
-	tests/test_product_key_topk.py tests/test_product_key_survivors.py tests/test_memory_lookup.py \
-	tests/test_optim.py tests/test_stochastic_rounding.py
+KERNEL_TESTS := tests/lmn_kernels/test_backend.py tests/lmn_kernels/gather_aggregate/test_gather_aggregate.py tests/lmn_kernels/gather_aggregate/test_gather_aggregate_backward.py \
+	tests/lmn_kernels/product_key_topk/test_product_key_topk.py tests/lmn_kernels/product_key_topk/test_product_key_survivors.py tests/lmn_kernels/memory_lookup/test_memory_lookup.py \
+	tests/lmn_kernels/optim/test_optim.py tests/lmn_kernels/optim/test_stochastic_rounding.py
 
 .PHONY: help install demo test check format test-interpret test-gpu audit bench bench-gpu bench-fuxictr bench-serving profile-training sanitize-gpu report clean
 
@@ -44,31 +44,31 @@ test-gpu:  ## the kernel tests on this machine's GPU, with the Python and torch 
 	$(PYTHON) -m pytest --durations=10 $(shell $(PYTHON) -c "import xdist" 2>/dev/null && echo --numprocesses=4 --dist=loadgroup) $(KERNEL_TESTS)
 
 audit: $(VENV)/.installed  ## what every kernel costs on four GPUs, compiled here without one, against its budgets
-	$(BIN)/python -m benchmarks.audit
+	$(BIN)/python -m benchmarks.audit.__main__
 
 bench: $(VENV)/.installed  ## the timing suite and the CPU bars, alone on the machine; result files in OUT (runs/bench)
 	$(BIN)/python -m pytest benchmarks --results $(or $(OUT),runs/bench)/suite.json
-	$(BIN)/python -m benchmarks.cpu --out $(or $(OUT),runs/bench)/cpu.json
+	$(BIN)/python -m benchmarks.kernels.cpu --out $(or $(OUT),runs/bench)/cpu.json
 
 bench-gpu:  ## checks and times everything on this machine's GPU in 8 minutes; result files in OUT (runs/bench); installs nothing
-	$(PYTHON) -m benchmarks.gpu --out $(or $(OUT),runs/bench) $(if $(COMMIT),--commit $(COMMIT))
+	$(PYTHON) -m benchmarks.kernels.gpu --out $(or $(OUT),runs/bench) $(if $(COMMIT),--commit $(COMMIT))
 
 bench-fuxictr: $(VENV)/.installed  ## training against FuxiCTR: ROWS=folder of prepared rows, FUXICTR=its Python; result file in OUT (runs/bench)
-	$(BIN)/python -m benchmarks.against_fuxictr --rows $(ROWS) --fuxictr-python $(FUXICTR) --max-steps 100 --out $(or $(OUT),runs/bench)/fuxictr.json
+	$(BIN)/python -m benchmarks.training.against_fuxictr --rows $(ROWS) --fuxictr-python $(FUXICTR) --max-steps 100 --out $(or $(OUT),runs/bench)/fuxictr.json
 
 bench-serving: $(VENV)/.installed  ## latency of scoring with and without a memory: result file in OUT (runs/bench)
 	mkdir -p $(or $(OUT),runs/bench)
-	$(BIN)/python -m benchmarks.serving --out $(or $(OUT),runs/bench)/serving.json
+	$(BIN)/python -m benchmarks.serving.__main__ --out $(or $(OUT),runs/bench)/serving.json
 
 profile-training: $(VENV)/.installed  ## where the time of lmn train goes, on synthetic rows or those in ROWS; result file in OUT (runs/bench)
-	$(BIN)/python -m benchmarks.train_profile $(if $(ROWS),--rows $(ROWS)) --out $(or $(OUT),runs/bench)/train_profile.json
+	$(BIN)/python -m benchmarks.training.profile $(if $(ROWS),--rows $(ROWS)) --out $(or $(OUT),runs/bench)/train_profile.json
 
 sanitize-gpu:  ## all ops under compute-sanitizer's memcheck and racecheck, on this machine's GPU; installs nothing
-	PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 1 $(PYTHON) -m benchmarks.sanitize
-	compute-sanitizer --tool racecheck --error-exitcode 1 $(PYTHON) -m benchmarks.sanitize
+	PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 1 $(PYTHON) -m benchmarks.kernels.sanitize
+	compute-sanitizer --tool racecheck --error-exitcode 1 $(PYTHON) -m benchmarks.kernels.sanitize
 
 report: $(VENV)/.installed  ## docs/performance.md and its plots from benchmarks/results
-	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.report.__main__
 
 clean:  ## remove .venv and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .benchmarks *.egg-info

@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .factored_memory import FactoredMemoryNetwork
-    from .large_memory_network import LargeMemoryNetwork, MemoryLosses, MemoryReadOut
-    from .memory_layer import MemoryLayer
+    from lmn_model.modules.factored_memory import FactoredMemoryNetwork
+    from lmn_model.modules.large_memory_network import LargeMemoryNetwork, MemoryLosses, MemoryReadOut
+    from lmn_model.modules.memory_layer import MemoryLayer
 
 __all__ = ["FactoredMemoryNetwork", "LargeMemoryNetwork", "MemoryLayer", "MemoryLosses", "MemoryReadOut"]
 _MODULES = {

@@ -1,4 +1,4 @@
-"""How settings are declared, checked and read: the machinery behind :mod:`lmn_model.settings`.
+"""How settings are declared, checked and read: the machinery behind :mod:`lmn_model.training.settings`.
 
 A setting is a field of a frozen dataclass. Its annotation is the type that TOML values are checked against and that the
 text of a flag is read as: bool, int, float, str, ``Literal``, ``tuple[X, ...]`` and unions with None.

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmn_model.data.batches import Batch, BatchLoader
-    from lmn_model.data.dataset import Dataset, events_of_run, load_dataset, load_samples
+    from lmn_model.data.events.load import Dataset, events_of_run, load_dataset, load_samples
     from lmn_model.data.features import CategoricalFeature, FeatureSpec
     from lmn_model.data.options import DataOptions
-    from lmn_model.data.pairs import prepare_pairs
-    from lmn_model.data.row_features import RowFeatures, load_vocabularies
-    from lmn_model.data.rows import load_rows
+    from lmn_model.data.events.pairs import prepare_pairs
+    from lmn_model.data.rows.features import RowFeatures, load_vocabularies
+    from lmn_model.data.rows.load import load_rows
     from lmn_model.data.schema import DataError, Schema
-    from lmn_model.data.sources import load_source
+    from lmn_model.data.events.sources import load_source
     from lmn_model.data.splits import Split
-    from lmn_model.data.tables import Table, read_table
-    from lmn_model.data.vocabularies import Vocabularies
+    from lmn_model.data.events.tables import Table, read_table
+    from lmn_model.data.events.vocabularies import Vocabularies
 
 __all__ = [
     "Batch",

@@ -33,7 +33,7 @@ class Schema:
         context_features: columns that describe the event itself, such as the hour or the device.
         numeric: feature columns whose values are measures, whatever they look like.
         categorical: feature columns whose values are names, whatever they look like. What neither names is decided
-            by :mod:`lmn_model.data.kinds` from the training file.
+            by :mod:`lmn_model.data.events.kinds` from the training file.
         time_format: format of text times, as in ``datetime.strptime`` (``"%d/%m/%Y %H:%M"``); None reads ISO 8601 and
             integers alone.
         missing_numbers: ``"refuse"`` raises for a numeric feature without a value; ``"indicator"`` reads the mean and

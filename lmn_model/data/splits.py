@@ -69,7 +69,7 @@ class Split:
         history_ends: int64 [S], see ``Histories.ends``.
         labels: float32 [S], 0 or 1; NaN for pairs to predict.
         timestamps: int64 [S], microseconds since 1970 or the integers of the column; for prepared rows each
-            user's own clock, see :func:`lmn_model.data.rows.load_rows`.
+            user's own clock, see :func:`lmn_model.data.rows.load.load_rows`.
         seen: int64 [U], where the events of each user begin that no sample of an earlier part has seen; None where
             there is no earlier part.
     """

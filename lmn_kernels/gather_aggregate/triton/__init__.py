@@ -4,9 +4,9 @@
 runs; ``rows.py`` makes a sparse gradient of them.
 """
 
-from .bags import launch_gather_aggregate, launch_weights_backward
-from .rows import launch_touched_rows
-from .sums import launch_scatter_rows, launch_values_backward
+from .forward import launch_gather_aggregate, launch_weights_backward
+from .sparse_grad import launch_touched_rows
+from .sorted_backward import launch_scatter_rows, launch_values_backward
 
 __all__ = [
     "launch_gather_aggregate",

@@ -25,7 +25,7 @@ from ...launch import ceil_div, for_amd, launch, power_of_two
 from ..metric import metric_term, sparse_score_backward
 from ..staircase import staircase, staircase_chunks
 from .axis_entries import launch_axis_entries
-from .lists import _product_key_topk_lists_fwd_kernel
+from .pair_selection import _product_key_topk_lists_fwd_kernel
 from .search import _product_key_topk_axis_search_fwd_kernel, _product_key_topk_pairs_search_fwd_kernel
 from .streaming import _product_key_topk_axis_fwd_kernel, _product_key_topk_pairs_fwd_kernel
 from .survivors import _product_key_topk_survivors_fwd_kernel

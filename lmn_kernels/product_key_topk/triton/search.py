@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ordering import LOWEST, add_scores, combine_terms, comes_after, rank64
+from .packed_order import LOWEST, add_scores, combine_terms, comes_after, rank64
 
 
 @triton.jit(do_not_specialize=["B"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ordering import LOWEST, activate_rows, add_scores, combine_terms, rank32, unrank32
+from .packed_order import LOWEST, activate_rows, add_scores, combine_terms, rank32, unrank32
 
 
 @triton.jit(do_not_specialize=["B"])

@@ -20,7 +20,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ordering import LOWEST, combine_terms, rank32
+from .packed_order import LOWEST, combine_terms, rank32
 
 SEGMENT = tl.constexpr(32)  # blocks that one int32 of bits can tell apart
 

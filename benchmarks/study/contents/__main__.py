@@ -1,0 +1,149 @@
+"""The command ``lmn contents``: what the memory of a run has kept, as a piece of Markdown, pictures and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.study.contents.figures import PICTURES, draw_categories, draw_profiles, draw_recall, draw_usage
+from benchmarks.study.contents.measures import (
+    choose_categories,
+    describe_categories,
+    describe_profiles,
+    describe_recall,
+    describe_usage,
+    threshold_of,
+)
+from benchmarks.study.contents.page import page
+from benchmarks.study.contents.reading import read_contents
+from benchmarks.study.contents.words import Words
+from lmn_model.training.environment import describe_environment
+from lmn_model.training.evaluation import choose_device
+from lmn_model.files import replacing, write_json
+from lmn_model.cli.output import print_result
+from lmn_model.training.run_folder import RunFolder
+from lmn_model.setting_types import SettingsError
+
+logger = logging.getLogger("lmn")
+
+FORMAT = 1
+PAGE, NUMBERS = "contents.md", "contents.json"
+
+
+def run_contents(arguments: argparse.Namespace) -> None:
+    """Look into the memory, write the page and print a few numbers as JSON.
+
+    Raises:
+        SettingsError: the folder cannot be written, or as in :func:`benchmarks.study.contents.reading.read_contents`, whose
+            other errors it raises too.
+    """
+    found = write_contents(
+        arguments.run_folder,
+        arguments.out,
+        feature=arguments.feature,
+        categories=arguments.category,
+        threshold=arguments.threshold,
+        path=arguments.data,
+        device=arguments.device,
+        force=arguments.force,
+    )
+    logger.info("wrote %s and its pictures", Path(arguments.out) / PAGE)
+    recall, profiles = found["recall"], found["profiles"]
+    print_result(
+        json.dumps(
+            {
+                "out": str(arguments.out),
+                "feature": found["feature"],
+                "in_use": found["usage"]["in_use"],
+                **recall["own"],
+                "overlap": profiles["overlap"],
+                "percentile_of_nearest": profiles["nearest"]["percentile"],
+            }
+        )
+    )
+
+
+def write_contents(
+    run: Path | str,
+    out: Path | str,
+    *,
+    feature: str | None = None,
+    categories: Sequence[str] | None = None,
+    threshold: float | None = None,
+    path: str | None = None,
+    device: str | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write ``contents.md``, ``contents.json`` and four pictures into ``out`` and return what the JSON holds.
+
+    Args:
+        run: folder of a finished run with a factored query.
+        out: folder, made if it is not there.
+        feature: item feature, see :func:`benchmarks.study.contents.reading.read_contents`.
+        categories: its values to look at, see :func:`benchmarks.study.contents.measures.choose_categories`.
+        threshold: projection above which the memory says yes; None for ``threshold_of``.
+        path: where the data are, if they were moved.
+        device: as the setting; None takes the run's own.
+        force: replace files of these names in ``out``.
+
+    Raises:
+        SettingsError: ``out`` holds a report and ``force`` is False, or cannot be written, or as in the functions
+            above.
+        RunFolderError, DataError, CheckpointError: as in :func:`benchmarks.study.contents.reading.read_contents`.
+    """
+    if threshold is not None and not math.isfinite(threshold):
+        raise SettingsError(f"--threshold must be a finite number, got {threshold}")
+    settings = RunFolder(run).load_settings()
+    target = Path(out)
+    taken = [name for name in (PAGE, NUMBERS, *PICTURES) if (target / name).exists()]
+    if taken and not force:
+        raise SettingsError(f"{target} already holds {', '.join(taken)}; --force replaces them")
+    _prove_writable(target)
+    contents = read_contents(run, feature, path=path, device=device)
+    chosen = choose_categories(contents, categories)
+    limit = threshold_of(contents) if threshold is None else threshold
+    profiles = describe_profiles(contents)
+    percentiles = profiles.pop("percentiles")
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "settings": settings.to_dict(),
+        "environment": describe_environment(choose_device(device or settings.training.device)),
+        "feature": contents.feature,
+        "user": contents.user,
+        "users": len(contents.users),
+        "users_in_all": contents.users_in_all,
+        "categories": len(contents.categories),
+        "events": int(contents.counts.sum(dtype=np.int64)),
+        "events_shown": contents.shown,
+        "usage": describe_usage(contents),
+        "chosen": describe_categories(contents, chosen, limit),
+        "recall": describe_recall(contents, limit),
+        "profiles": profiles,
+    }
+    words = Words(contents)
+    draw_usage(contents, found["usage"], words, target / PICTURES[0])
+    draw_categories(contents, chosen, limit, words, target / PICTURES[1])
+    draw_recall(found["recall"], words, target / PICTURES[2])
+    draw_profiles(profiles, percentiles, words, target / PICTURES[3])
+    write_json(target / NUMBERS, found)
+    with replacing(target / PAGE) as temporary:
+        temporary.write_text(page(found, words), encoding="utf-8")
+    return found
+
+
+def _prove_writable(folder: Path) -> None:
+    """Make ``folder`` and write in it, before minutes go into what is to be stored there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(f"--out {folder}: the folder cannot be written: {error.strerror}") from error

@@ -1,0 +1,119 @@
+"""One run of a study: what it is and where its files are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lmn_model.training.settings import Settings
+from benchmarks.study.result_files import same_settings
+from benchmarks.study.study_file import Study, Variant, slug
+
+THREADS = 1
+"""CPU threads of a run: runs share the cores, and sums on one thread repeat to the last digit."""
+TUNE = "tune"
+"""Folder of the results of tuning within those of a study."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Args:
+        study: name of the study.
+        variant: name of the variant.
+        seed: of the run.
+        settings: of the run, seed and threads included; ``data.path`` as the file of the study has it.
+        result: file to write.
+        run_folder: scratch folder, from which the run can go on.
+        data_path: where the data are, if not at ``data.path``.
+        counting: name of a heuristic, for a variant that learns nothing.
+        tuned: settings that came from tuning; None if there was none.
+        point: the point of the grid, for a run of the tuning, which leaves the test part out; None for others.
+        keep: leave the run folder when the run is over.
+    """
+
+    study: str
+    variant: str
+    seed: int
+    settings: Settings
+    result: Path
+    run_folder: Path
+    data_path: str | None = None
+    counting: str | None = None
+    tuned: Mapping[str, Any] | None = None
+    point: Mapping[str, Any] | None = None
+    keep: bool = False
+
+    def __str__(self) -> str:
+        point = "" if self.point is None else f" at {_in_words(self.point)}"
+        return f"{self.variant} seed {self.seed}{point}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        paths = {"result": str(self.result), "run_folder": str(self.run_folder)}
+        return {**asdict(self), "settings": self.settings.to_dict(), **paths}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Job:
+        """Rebuild from :meth:`to_dict`."""
+        paths = {name: Path(values[name]) for name in ("result", "run_folder")}
+        return cls(**{**values, "settings": Settings.from_dict(values["settings"]), **paths})
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files of a study are.
+
+    Args:
+        out: folder of the run folders.
+        results: folder of the result files.
+        data: replaces ``data.path``, if not None.
+    """
+
+    out: Path
+    results: Path
+    data: str | None = None
+
+
+def differing(result: Mapping[str, Any], job: Job) -> list[str]:
+    """What a result file and the run that is to make it differ in: names of settings, or the heuristic."""
+    other = (result.get("counting") or {}).get("name") != job.counting
+    return [*(["counting"] if other else []), *same_settings(result, job.settings)]
+
+
+def make_job(
+    study: Study,
+    variant: Variant,
+    seed: int,
+    places: Places,
+    *,
+    tuned: Mapping[str, Any] | None = None,
+    point: Mapping[str, Any] | None = None,
+    keep: bool = False,
+) -> Job:
+    """The run of ``variant`` with ``seed``, or of tuning it at ``point``; see :class:`Job`."""
+    changes = {**(tuned or {}), **(point or {}), "seed": seed, "threads": THREADS}
+    if point is None:
+        name = Path(f"{slug(variant.name)}-seed{seed}")
+    else:
+        name = Path(TUNE) / slug(f"{variant.name} {_in_words(point)}")
+    return Job(
+        study=study.name,
+        variant=variant.name,
+        seed=seed,
+        settings=variant.settings.override(changes, f"study {study.name}: variant {variant.name!r}"),
+        result=places.results / study.name / f"{name}.json",
+        run_folder=places.out / study.name / name,
+        data_path=places.data,
+        counting=variant.counting,
+        tuned=tuned,
+        point=point,
+        keep=keep,
+    )
+
+
+def _in_words(point: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in point.items())

@@ -1,0 +1,216 @@
+"""The process of one run, ``python -m benchmarks.study.worker``: trains, scores and writes the result file.
+
+The job comes as a line on stdin. Whoever starts it keeps its stdin open. When that closes, because the other end was
+killed, the run stops as it does on SIGTERM: it finishes its step and saves its state.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmn_model.training.catch_up import catch_up
+from lmn_model.data import Dataset, Split
+from lmn_model.training.default_sizes import take_sizes
+from lmn_model.training.environment import describe_environment, peak_memory_mib
+from lmn_model.training.evaluation import build_model, choose_device, open_dataset, predict_logits
+from lmn_model.files import write_json
+from lmn_model.training.metrics import auc, grouped_auc, log_loss
+from lmn_model.training.reproducible import reproducible
+from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.run_state import load_model
+from lmn_model.training.settings import Settings
+from benchmarks.study.heuristics import parse_heuristic, score
+from benchmarks.study.jobs import Job
+from benchmarks.study.result_files import FORMAT, same_settings
+from lmn_model.training.loop import TrainingInterrupted
+from lmn_model.training.train import train
+
+HISTORY_EDGES = (0, 10, 30, 100, 300, 1000)
+"""The test part is also scored apart by the number of events before a sample: 0 to 9, 10 to 29 and so on."""
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+FloatArray = NDArray[np.floating[Any]]
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Run a job to its end, write its result file and return what is in it.
+
+    Raises:
+        What :func:`lmn_model.training.train.train` raises.
+    """
+    settings = job.settings
+    path = settings.data.path if job.data_path is None else job.data_path
+    if path is not None:
+        settings = settings.override({"path": os.path.abspath(path)})
+    result = {
+        "format": FORMAT,
+        "study": job.study,
+        "variant": job.variant,
+        "seed": job.seed,
+        "counting": None,
+        "tuned": job.tuned,
+        "point": job.point,
+        "settings": job.settings.to_dict(),
+        **(_train(job, settings) if job.counting is None else _count(job.counting, settings)),
+    }
+    job.result.parent.mkdir(parents=True, exist_ok=True)
+    write_json(job.result, result)
+    if job.run_folder.exists() and not job.keep:
+        shutil.rmtree(job.run_folder)
+    return result
+
+
+def by_history(split: Split, scores: FloatArray, with_loss: bool = True) -> list[dict[str, Any]]:
+    """AUC, GAUC and log loss of the samples of ``split`` by the number of the user's events before them.
+
+    Args:
+        split: S samples.
+        scores: ``[S]``, logits, or any scores if ``with_loss`` is False.
+        with_loss: whether log loss means anything.
+
+    Returns:
+        For each range of :data:`HISTORY_EDGES` that has samples ``{"from", "to", "rows", "users", "auc", "gauc",
+        "log_loss"}``; ``to`` is exclusive, None for no end. A metric that is not defined there is None.
+    """
+    seen = split.history_ends - split.tables.histories.starts[split.users]  # [S]
+    found = []
+    for low, high in zip(HISTORY_EDGES, (*HISTORY_EDGES[1:], None), strict=True):
+        chosen = (seen >= low) & (seen < (np.inf if high is None else high))
+        labels, scored, groups = split.labels[chosen], scores[chosen], split.groups[chosen]
+        if not len(labels):
+            continue
+        both = 0 < labels.sum() < len(labels)
+        found.append(
+            {
+                "from": low,
+                "to": high,
+                "rows": len(labels),
+                "users": len(np.unique(groups)),
+                "auc": auc(labels, scored) if both else None,
+                "gauc": grouped_auc(labels, scored, groups),
+                "log_loss": log_loss(labels, scored) if with_loss else None,
+            }
+        )
+    return found
+
+
+def _train(job: Job, settings: Settings) -> dict[str, Any]:
+    folder = RunFolder(job.run_folder)
+    dataset = open_dataset(settings.data)
+    tunes = job.point is not None  # who tunes does not see the test part
+    if folder.holds_run():
+        run = folder.load_settings().override({"path": settings.data.path})
+        if take_sizes(settings, run) == run:
+            run.save(folder.settings)  # the data may have moved: the checkpoint knows them by their content
+    metrics = train(settings, folder.root, resume=folder.holds_run(), dataset=dataset, test=not tunes)
+    settings = take_sizes(settings, folder.load_settings())
+    if differing := same_settings(metrics, settings):
+        raise RuntimeError(f"{folder}: the run has other settings: {', '.join(differing)}")
+    results, timing = metrics["results"], metrics["timing"]
+    found = {
+        "test": None,
+        "best": results["best"],
+        "valid": results["evaluations"],
+        **{name: results[name] for name in ("epochs", "steps", "train_rows", "stopped_early", "parameters", "data")},
+        "train_seconds": timing["train_seconds"],
+        "samples_per_second": timing["samples_per_second"],
+        "peak_memory_mib": timing["peak_memory_mib"],
+        "environment": metrics["environment"],
+    }
+    if tunes:
+        return found
+    return {**found, "test": results["test"], **_score_test(folder, settings, dataset)}
+
+
+def _score_test(folder: RunFolder, settings: Settings, dataset: Dataset) -> dict[str, Any]:
+    """What the metrics of a run do not hold: the test part by history length, and rows scored a second."""
+    device = choose_device(settings.training.device)
+    with reproducible(settings.training.seed, settings.training.threads, device):
+        model = build_model(dataset.features, settings.model)
+        load_model(folder.best, model)
+        model.to(device)
+        catch_up(folder.best, model, settings.training, dataset, device)
+        started = time.perf_counter()
+        logits = predict_logits(model, dataset.test, settings.training.batch_size, device)
+        seconds = time.perf_counter() - started
+    return {
+        "test_by_history": by_history(dataset.test, logits),
+        "predicted_rows_per_second": round(len(dataset.test) / seconds, 1),
+    }
+
+
+def _count(name: str, settings: Settings) -> dict[str, Any]:
+    dataset = open_dataset(settings.data)
+    scores, seconds = {}, {}
+    for part in ("valid", "test"):
+        started = time.perf_counter()
+        scores[part] = score(name, dataset, getattr(dataset, part))
+        seconds[part] = time.perf_counter() - started
+
+    def metrics(part: str) -> dict[str, Any]:
+        split: Split = getattr(dataset, part)
+        found = {"auc": auc(split.labels, scores[part]), "gauc": grouped_auc(split.labels, scores[part], split.groups)}
+        return {**found, "log_loss": None}
+
+    device = torch.device("cpu")
+    heuristic = parse_heuristic(name)
+    return {
+        "counting": {"name": name, "kind": heuristic.kind, "size": heuristic.size},
+        "test": metrics("test"),
+        "best": {"step": 0, "epoch": 0, **metrics("valid")},
+        "valid": [],
+        "epochs": 0,
+        "steps": 0,
+        "train_rows": 0,
+        "stopped_early": False,
+        "parameters": None,
+        "data": dataset.describe(),
+        "train_seconds": 0.0,
+        "samples_per_second": None,
+        "peak_memory_mib": peak_memory_mib(device),
+        "environment": describe_environment(device),
+        "test_by_history": by_history(dataset.test, scores["test"], with_loss=False),
+        "predicted_rows_per_second": round(len(dataset.test) / seconds["test"], 1),
+    }
+
+
+def _stop_with_stdin() -> None:
+    while os.read(0, 4096):  # not sys.stdin, which the interpreter locks when it ends
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Run the job on stdin and return the exit code: 0, 1 for a failure, 130 after SIGTERM."""
+    logger = logging.getLogger("lmn")
+    logger.addHandler(logging.StreamHandler(sys.stderr))
+    logger.setLevel(logging.INFO)
+    job = Job.from_dict(json.loads(sys.stdin.readline()))
+    threading.Thread(target=_stop_with_stdin, daemon=True).start()
+    try:
+        run_job(job)
+    except TrainingInterrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        traceback.print_exc()
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

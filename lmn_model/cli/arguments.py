@@ -1,0 +1,178 @@
+"""The arguments of ``lmn`` and their help. Parsing imports neither torch nor polars, so a mistake shows at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from lmn_model.cli.command_arguments import COMMANDS
+from lmn_model.cli.output import print_result
+from lmn_model.setting_types import SettingsError, declared_settings
+from lmn_model.training.settings import Settings
+from lmn_model.wording import did_you_mean
+
+TABLES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
+DESCRIPTION = (
+    "Predict clicks and purchases: train a model on a table of events, measure it, and score pairs of user and item. "
+    "The default model has a large memory that stores which user interacted with which item."
+)
+EXAMPLE = """example:
+  lmn train --path purchases.csv --user-col customer --item-col sku \\
+      --time-col bought_at --out runs/mine
+  lmn evaluate --run runs/mine
+  lmn predict --run runs/mine --pairs pairs.csv --out scores.csv
+
+exit codes: 0 done, 1 runs of a study failed, 2 error, 130 after Ctrl-C,
+143 after SIGTERM, 141 if the reader of the output is gone"""
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Fills paragraphs and leaves text of several lines, such as an example, as it is."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are raised; flags are never abbreviated."""
+
+    def __init__(self, prog: str, usage: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message} (see {self.prog} --help)")
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command, as ``command``, and its arguments; settings given as flags have the prefix ``SET``.
+
+    Raises:
+        SettingsError: an argument is unknown, missing, wrong or not UTF-8.
+        SystemExit: after help or the version, which are printed.
+    """
+    for argument in arguments:
+        _refuse_other_encodings(argument)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    if not arguments or arguments[0].startswith("-"):
+        top = _top_parser()
+        _refuse_unknown_flags(top, arguments)
+        top.parse_known_args(arguments)
+        top.error(f"the following arguments are required: COMMAND, one of {', '.join(COMMANDS)}")
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise SettingsError(
+            f"invalid choice: {name!r} is no command{did_you_mean(name, COMMANDS)} "
+            f"(the commands are {', '.join(COMMANDS)}; see lmn --help)"
+        )
+    parser = command_parser(name)
+    _refuse_unknown_flags(parser, rest)
+    parsed, extra = parser.parse_known_args(rest)
+    if extra:
+        parser.error(_about_extra(parser, rest, extra[0]))
+    parsed.command = name
+    return parsed
+
+
+def command_parser(name: str) -> Parser:
+    """The parser of one command."""
+    command = COMMANDS[name]
+    usage = " ".join(part for part in ("lmn", name, command.takes, "[OPTIONS]") if part)
+    description = f"{command.summary}. {command.details}".strip()
+    parser = Parser(f"lmn {name}", usage, description, f"example:\n{command.example}")
+    command.add(parser)
+    options = parser.add_argument_group("help")
+    options.add_argument("-h", "--help", action=_Help, help="show this help")
+    if name == "train":
+        options.add_argument("--help-all", action=_Help, help="show all settings, also the advanced ones")
+    return parser
+
+
+class _Help(argparse.Action):
+    """Print the help of the command, with all settings for ``--help-all``, and exit."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{**given, "nargs": 0, "default": argparse.SUPPRESS, "dest": argparse.SUPPRESS})
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> NoReturn:
+        if option_string != "--help-all":
+            for group in parser._action_groups:
+                if (group.title or "").startswith("advanced"):
+                    for action in group._group_actions:
+                        action.help = argparse.SUPPRESS
+                    group.description = None
+        print_result(parser.format_help().rstrip())
+        parser.exit()
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print_result(f"lmn {version('lmn-kernels')}")
+        except PackageNotFoundError:
+            print_result("lmn, not installed as a package")
+        parser.exit()
+
+
+def _top_parser() -> Parser:
+    width = max(map(len, COMMANDS)) + 2
+    commands = "".join(f"\n  {name:<{width}}{command.summary[0].lower()}{command.summary[1:]}"
+                       for name, command in COMMANDS.items())  # fmt: skip
+    parser = Parser("lmn", "lmn COMMAND [OPTIONS]", DESCRIPTION, f"commands:{commands}\n\n{EXAMPLE}")
+    options = parser.add_argument_group("options")
+    options.add_argument("-h", "--help", action=_Help, help="show this help; lmn COMMAND --help shows a command's")
+    options.add_argument("--version", action=_Version, nargs=0, help="show the version")
+    return parser
+
+
+def _refuse_other_encodings(argument: str) -> None:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        shown = argument.encode("ascii", "backslashreplace").decode()
+        raise SettingsError(f"argument '{shown}' must be UTF-8 text; rename the file if it names one") from None
+
+
+def _flags(parser: Parser) -> list[str]:
+    return [flag for action in parser._actions for flag in action.option_strings]
+
+
+def _refuse_unknown_flags(parser: Parser, arguments: Sequence[str]) -> None:
+    """Name an unknown flag before a missing one: the one is often the other, misspelt."""
+    for argument in arguments:
+        if argument == "--":
+            return
+        name = argument.split("=")[0]
+        if name.startswith("--") and " " not in name and name not in (known := _flags(parser)):
+            place = " before a command; flags follow it: lmn COMMAND FLAGS" if parser.prog == "lmn" else ""
+            parser.error(f"unknown argument {name!r}{place}{did_you_mean(name, known)}")
+
+
+def _about_extra(parser: Parser, arguments: Sequence[str], extra: str) -> str:
+    """What to say of an argument that belongs to no flag."""
+    before = arguments[: arguments.index(extra)] if extra in arguments else []
+    flag = next((each for each in reversed(before) if each.startswith("--")), "")
+    lists = [each.flag for each in declared_settings(Settings) if each.takes_list]
+    if flag in lists:
+        given = [each.strip(",") for each in arguments[len(before) - before[::-1].index(flag) :]]
+        values = given[: next((place for place, each in enumerate(given) if each.startswith("-")), None)]
+        what = "widths" if flag == "--hidden" else "names"
+        return f"unexpected argument {extra!r}; separate {what} with commas: {flag} {','.join(values)}"
+    if extra.startswith("-") and not extra[1:2].isdigit():
+        return f"unknown argument {extra!r}{did_you_mean(extra, _flags(parser))}"
+    hint = f"; did you mean --path {extra}?" if "--path" in _flags(parser) and extra.lower().endswith(TABLES) else ""
+    return f"unexpected argument {extra!r}{hint}"

@@ -1,0 +1,76 @@
+"""The way into the command ``lmn``: light, so that arguments are checked and signals handled before torch is loaded.
+
+The commands need the ``train`` extra; where that is missing, one line says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from lmn_model import signals
+from lmn_model.cli.output import EXIT_CLOSED_PIPE, OutputClosed, close_output, complain, describe_os_error, fail
+
+EXTRA = ("matplotlib", "polars", "pyarrow", "safetensors", "tomli", "tomli_w", "tqdm")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        arguments: those behind ``lmn``. None takes those of the process, which is then the command's own: its signals
+            are handled by :mod:`lmn_model.signals`.
+
+    Returns:
+        0; 1 if runs of a study failed; 2 for an error; 130 after Ctrl-C, 143 after SIGTERM; 141 if the reader of stdout
+        is gone.
+
+    Raises:
+        SystemExit: after help or the version, if ``arguments`` are given.
+    """
+    if arguments is not None:
+        return _run(arguments)
+    signals.take_over()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = _run(sys.argv[1:])
+    except SystemExit as finished:
+        code = int(finished.code or 0)
+    except KeyboardInterrupt:
+        complain(signals.exit_line())
+        code = signals.exit_code()
+    code = close_output(code)
+    signals.release(code)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        from lmn_model.cli.arguments import parse_arguments
+        from lmn_model.data.schema import DataError
+        from lmn_model.cli.run_settings import check_table
+        from lmn_model.setting_types import SettingsError
+
+        try:
+            parsed = parse_arguments(arguments)
+            check_table(parsed)
+        except (DataError, SettingsError) as error:
+            return fail(str(error))
+        from lmn_model.cli.commands import run
+
+        signals.loaded()
+        return run(parsed)
+    except OutputClosed:
+        return EXIT_CLOSED_PIPE
+    except OSError as error:
+        return fail(describe_os_error(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in EXTRA:
+            raise
+        return fail(f"{error.name} is not installed; pip install 'lmn-kernels[train]'")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

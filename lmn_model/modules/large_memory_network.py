@@ -1,0 +1,173 @@
+"""The Large Memory Network: one global memory that all users write and read through a user-aware query.
+
+What it writes: for each position of a history the memory learns, by the Smooth L1 memory loss, to answer the query
+(item_t, user) with the embeddings [item_t ; user]. What it reads: the answer to (candidate, user). A pair that was
+written is answered with its own embedding, a pair that was not with what its neighbours wrote or with nothing, so the
+distance between the answer and the embedding of the pair tells how familiar the pair is, far beyond the history window.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmn_kernels.checks import check_flag, check_int
+from lmn_kernels.exported import exported
+
+from lmn_model.modules.finite import check_finite as check_rows
+from lmn_model.modules.memory_layer import MemoryLayer
+from lmn_model.modules.reseeding import balance_loss
+from lmn_model.modules.resetting import PairMap, reset_children
+
+LOSSES = {"smooth_l1": F.smooth_l1_loss, "mse": F.mse_loss}
+"""Memory losses by name. Near 0 the gradient of the squared error is twice that of Smooth L1, which is half of it."""
+
+
+@exported
+class MemoryReadOut(NamedTuple):
+    """Answer of the memory to (item, user).
+
+    Attributes:
+        output: ``[B, item_dim + user_dim]``.
+        familiarity: ``[B, 6]``: for the item half and for the user half the cosine to the asked embedding, the
+            projection on it (1 = as written, 0 = nothing there) and the distance over its length.
+    """
+
+    output: Tensor
+    familiarity: Tensor
+
+
+@exported
+class MemoryLosses(NamedTuple):
+    """What the memory learns from, two scalars that are not yet weighed.
+
+    Attributes:
+        answer: the memory loss: mean over the real positions of loss(answer to (item_t, user), [item_t ; user]); of a
+            factored query, over the events and features, of loss(answer, item * user).
+        balance: see :func:`lmn_model.modules.reseeding.balance_loss`; None unless it was asked for.
+    """
+
+    answer: Tensor
+    balance: Tensor | None
+
+
+class LargeMemoryNetwork(nn.Module):
+    """User-aware memory with its memory loss.
+
+    Args:
+        item_dim: width of an item embedding.
+        user_dim: width of a user embedding.
+        positions: history positions of each row that the memory loss looks at in one step, drawn at random; None for
+            all. The loss over a draw costs less and, for rows with as many real positions, has the same expectation.
+        balance: compute the balance loss too.
+        loss: the memory loss: ``"smooth_l1"`` or ``"mse"``.
+        check_finite: refuse embeddings with NaN or infinity, which would turn the query map and the keys into NaN; see
+            :class:`MemoryLayer`.
+        device: of the network; None for torch's default.
+        **memory: settings of :class:`MemoryLayer`.
+
+    Raises:
+        TypeError: ``item_dim``, ``user_dim`` or ``positions`` is no integer, or as :class:`MemoryLayer`.
+        ValueError: one of them is below 1, ``loss`` is unknown, or as :class:`MemoryLayer`.
+
+    Source: Lu et al. 2025, arXiv 2502.05558 (user-aware query, global memory, Smooth L1 memory loss). Ours: the
+    detached target, the draw of positions, the familiarity signals.
+    """
+
+    FAMILIARITY = 6
+
+    def __init__(
+        self,
+        item_dim: int,
+        user_dim: int,
+        *,
+        positions: int | None = None,
+        balance: bool = False,
+        loss: str = "smooth_l1",
+        check_finite: bool = False,
+        device: torch.device | str | None = None,
+        **memory: object,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ValueError(f"LargeMemoryNetwork: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        item_dim = check_int("LargeMemoryNetwork", "item_dim", item_dim, low=1)
+        user_dim = check_int("LargeMemoryNetwork", "user_dim", user_dim, low=1)
+        if positions is not None:
+            positions = check_int("LargeMemoryNetwork", "positions", positions, low=1)
+        balance = check_flag("LargeMemoryNetwork", "balance", balance)
+        self.loss = loss
+        self.item_dim, self.user_dim, self.positions, self.balance = item_dim, user_dim, positions, balance
+        self.check_finite = check_flag("LargeMemoryNetwork", "check_finite", check_finite)
+        width = item_dim + user_dim
+        self.memory = MemoryLayer(width, width, check_finite=check_finite, device=device, **memory)  # type: ignore[arg-type]
+        if self.memory.query is None:
+            raise RuntimeError("LargeMemoryNetwork: its memory has no query map")
+        self.memory.query = PairMap(self.memory.query, item_dim)
+        self.memory.query.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Reset the memory; see :meth:`MemoryLayer.reset_parameters`."""
+        reset_children(self)
+
+    def forward(self, item: Tensor, user: Tensor) -> MemoryReadOut:
+        """Read the memory for items ``[B, item_dim]`` and users ``[B, user_dim]``.
+
+        Raises:
+            ValueError: ``check_finite`` is set and an embedding holds NaN or infinity.
+        """
+        if self.check_finite:
+            check_rows("LargeMemoryNetwork", "item", item)
+            check_rows("LargeMemoryNetwork", "user", user)
+        pair = torch.cat((item, user), dim=-1)
+        output = self.memory(pair)
+        signals: list[Tensor] = []
+        sizes = [self.item_dim, self.user_dim]
+        for answer, asked in zip(output.split(sizes, -1), pair.detach().split(sizes, -1), strict=True):
+            signals += _closeness(answer, asked)
+        return MemoryReadOut(output, torch.stack(signals, dim=-1))
+
+    def losses(self, history: Tensor, mask: Tensor, user: Tensor) -> MemoryLosses:
+        """What a batch of histories teaches the memory.
+
+        Args:
+            history: ``[B, T, item_dim]`` item embeddings.
+            mask: ``[B, T]`` bool, True where real; padding has no part in the loss.
+            user: ``[B, user_dim]``.
+
+        Returns:
+            Scalars; 0 where no position is real.
+
+        Raises:
+            ValueError: ``check_finite`` is set and an embedding that is learned from holds NaN or infinity.
+        """
+        rows, places = self._drawn(mask)
+        items, users = history[rows, places], user[rows]
+        if self.check_finite:
+            check_rows("LargeMemoryNetwork", "history", items, rows)
+            check_rows("LargeMemoryNetwork", "user", users, rows)
+        pair = torch.cat((items, users), dim=-1)  # [P, item_dim + user_dim]
+        if pair.shape[0] == 0:
+            return MemoryLosses(pair.sum(), pair.sum() if self.balance else None)
+        found = self.memory.read(pair)
+        answer = LOSSES[self.loss](found.output.to(pair.dtype), pair.detach())
+        return MemoryLosses(answer, balance_loss(found, self.memory.keys.shape[2]) if self.balance else None)
+
+    def _drawn(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and places of the positions to learn from: all real ones, or at most ``positions`` of each row."""
+        if self.positions is None or self.positions >= mask.shape[1]:
+            return mask.nonzero(as_tuple=True)  # type: ignore[return-value]
+        luck = torch.rand(mask.shape, device=mask.device).masked_fill_(~mask, -1.0)
+        places = luck.topk(self.positions, dim=1).indices  # [B, positions]
+        rows, columns = mask.gather(1, places).nonzero(as_tuple=True)
+        return rows, places[rows, columns]
+
+
+def _closeness(answer: Tensor, asked: Tensor) -> list[Tensor]:
+    length = torch.linalg.vector_norm(asked, dim=-1).clamp_min(1e-6)
+    projection = (answer * asked).sum(-1) / length.square()
+    distance = torch.linalg.vector_norm(answer - asked, dim=-1) / length
+    return [F.cosine_similarity(answer, asked, dim=-1, eps=1e-6), projection, distance]

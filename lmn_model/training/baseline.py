@@ -1,0 +1,70 @@
+"""What two rates say of a split without any model: the item's and the user's own.
+
+A metric of a model is worth what it adds to them. The item's rate comes from the training split, the user's from its
+samples strictly before the one that is scored, as a counter in production would have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmn_model.data import Split
+from lmn_model.training.metrics import click_metrics
+
+PRIOR = 10.0
+"""So many samples of the overall rate stand beside the samples of an item or a user."""
+
+
+def baseline_metrics(train: Split, between: Sequence[Split], split: Split) -> dict[str, float | None]:
+    """AUC, GAUC and log loss of the two rates on a split.
+
+    Args:
+        train: the training split, of which the items' rates are.
+        between: the splits between it and the one to score, in the order of time.
+        split: the split to score, with rows of the same tables.
+
+    Returns:
+        ``{"auc", "gauc", "log_loss"}``.
+
+    Raises:
+        MetricError: if the split has one class only.
+    """
+    return click_metrics(split.labels, baseline_logits(train, between, split).astype(np.float32), split.groups)
+
+
+def baseline_logits(train: Split, between: Sequence[Split], split: Split) -> NDArray[np.float64]:
+    """``logit(item rate) + logit(user rate) - logit(overall rate)`` of each sample of a split, float64 [S]."""
+    overall = float(train.labels.mean(dtype=np.float64))
+    items = np.bincount(train.items, minlength=int(split.items.max(initial=-1)) + 1).astype(np.float64)
+    positives = np.bincount(train.items, weights=train.labels, minlength=len(items))
+    item_rate = (positives + PRIOR * overall) / (items + PRIOR)
+    before, positives_before = _before([train, *between, split])
+    user_rate = (positives_before + PRIOR * overall) / (before + PRIOR)
+    last = slice(len(before) - len(split), None)
+    return _logit(item_rate[split.items]) + _logit(user_rate[last]) - _logit(np.array(overall))
+
+
+def _before(splits: Sequence[Split]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Samples and positives of the same user strictly before each sample of all splits, one after the other."""
+    users, times, labels = (
+        np.concatenate([getattr(split, name) for split in splits]) for name in ("users", "timestamps", "labels")
+    )
+    order = np.lexsort((times, users))
+    users, times = users[order], times[order]
+    sums = np.append(0.0, np.cumsum(labels[order], dtype=np.float64))
+    new_user = np.append(True, users[1:] != users[:-1])
+    moment = np.flatnonzero(new_user | np.append(True, times[1:] != times[:-1]))
+    starts = np.flatnonzero(new_user)
+    first = moment[np.searchsorted(moment, np.arange(len(users)), side="right") - 1]  # of the moment of each sample
+    start = starts[np.cumsum(new_user) - 1]
+    before, positives = np.empty(len(users)), np.empty(len(users))
+    before[order], positives[order] = first - start, sums[first] - sums[start]
+    return before, positives
+
+
+def _logit(rate: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = np.log(rate) - np.log1p(-rate)
+    return result

@@ -1,0 +1,115 @@
+"""Settings that follow the data where they are not set: passes, rows of a step, patience, and the size of the memory.
+
+A fixed batch gives a small table too few steps to learn from, and a fixed memory fills a disk with slots that nothing
+is written to. So ``lmn train`` chooses these settings once, when a run opens, and saves them with the run; a setting
+that is given always stays as it is. docs/defaults.md has the rule and what it was measured against.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lmn_model.data import Dataset
+from lmn_model.training.settings import Settings
+
+EPOCH_STEPS = 250
+"""Steps of an epoch that the batch size aims at."""
+MIN_BATCH, MAX_BATCH = 32, 1024
+MIN_EPOCHS, MAX_EPOCHS = 3, 5
+STEPS_IN_ALL = 750
+"""Steps that up to ``MAX_EPOCHS`` epochs make in a table which ``MIN_EPOCHS`` give fewer."""
+ROWS_IN_ALL = 2_000_000
+"""Training rows of all epochs together, beyond which there are fewer, at least one."""
+PATIENCE_EPOCHS = 2
+SLOTS_PER_PAIR = 3
+"""Slots for each pair of a user and a value of an item feature."""
+MIN_SUB_KEYS, MAX_SUB_KEYS, MAX_FLAT_SUB_KEYS = 32, 1024, 256
+
+
+class DataCounts(NamedTuple):
+    """What the choice depends on.
+
+    Attributes:
+        train_rows: samples of the training split.
+        pairs: different pairs of a user and a value of an item feature in the histories, items themselves among the
+            values.
+    """
+
+    train_rows: int
+    pairs: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> DataCounts:
+        """The counts of ``dataset``; sorts its events once for each item feature."""
+        tables = dataset.train.tables
+        histories = tables.histories
+        users = np.repeat(np.arange(len(histories.starts) - 1), np.diff(histories.starts))  # [E]
+        pairs = 0
+        for ids in tables.items.ids.T:  # of each feature
+            pairs += len(np.unique(users * (int(ids.max()) + 1) + ids[histories.items]))
+        return cls(len(dataset.train), pairs)
+
+
+def choose_sizes(settings: Settings, counts: DataCounts) -> dict[str, int]:
+    """Values for what ``settings`` leave unset, by name; a pure function of the arguments.
+
+    ``batch_size`` is the power of two that makes 250 steps of an epoch or a few more, from 32 to 1,024. ``epochs`` is
+    as many as make 750 steps, from 3 to 5, but of no more than two million rows, and at least 1. ``patience`` is two
+    epochs. ``sub_keys`` is the power of two whose square has three slots or more for each pair of a user and a value,
+    from 32 to 1,024, of flat keys to 256, and at least ``top_k``.
+    """
+    names = settings.unset()
+    found: dict[str, int] = {}
+    rows, training = max(1, counts.train_rows), settings.training
+    batch_size = training.batch_size
+    if batch_size is None:
+        batch_size = found["batch_size"] = min(max(_power_below(rows // EPOCH_STEPS), MIN_BATCH), MAX_BATCH)
+    steps = -(-rows // batch_size)
+    if "epochs" in names:
+        epochs = min(max(STEPS_IN_ALL // steps, MIN_EPOCHS), MAX_EPOCHS)
+        found["epochs"] = max(min(epochs, ROWS_IN_ALL // rows), 1)
+    if "patience" in names:
+        evaluations = 1 if training.eval_every is None else -(-steps // training.eval_every)
+        found["patience"] = PATIENCE_EPOCHS * evaluations
+    if "sub_keys" in names:
+        memory = settings.model.memory
+        most = MAX_FLAT_SUB_KEYS if memory.keys == "flat" else MAX_SUB_KEYS
+        sub_keys = MIN_SUB_KEYS
+        while sub_keys < most and sub_keys**2 < SLOTS_PER_PAIR * counts.pairs:
+            sub_keys *= 2
+        found["sub_keys"] = max(sub_keys, memory.slots_read)
+    return found
+
+
+def fill_sizes(settings: Settings, dataset: Dataset) -> tuple[Settings, str]:
+    """``settings`` with what they leave unset chosen by ``dataset``, and a sentence that says what and why.
+
+    The sentence is empty if nothing was left unset.
+    """
+    names = settings.unset()
+    if not names:
+        return settings, ""
+    counts = DataCounts.of(dataset)
+    chosen = settings.override(choose_sizes(settings, counts), source="default sizes")
+    reasons = {
+        f"{counts.train_rows:,} training rows": ("epochs", "batch_size", "patience"),
+        f"{counts.pairs:,} pairs of a user and an item or a value of its features": ("sub_keys",),
+    }
+    parts = []
+    for reason, group in reasons.items():
+        values = [f"{name} {chosen.value(name)}" for name in group if name in names]
+        if values:
+            parts.append(f"{', '.join(values)} for {reason}")
+    return chosen, f"chosen by the data: {'; '.join(parts)}"
+
+
+def take_sizes(settings: Settings, run: Settings) -> Settings:
+    """``settings`` with what they leave unset as ``run`` has it: equal to ``run`` if that was opened with them."""
+    return settings.override({name: run.value(name) for name in settings.unset()}, source="settings of the run")
+
+
+def _power_below(value: int) -> int:
+    """The largest power of two that is at most ``value``, at least 1."""
+    return 1 << max(0, value.bit_length() - 1)

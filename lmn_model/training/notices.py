@@ -1,0 +1,49 @@
+"""What a training says of its settings and its data before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from lmn_model.ctr.model import MemorySettings
+from lmn_model.data import Dataset, Vocabularies
+from lmn_model.data.events.description import describe_columns
+from lmn_model.training.settings import Settings
+
+_OF_MEMORY = ("memory_learning_rate", "memory_optimizer", "stochastic_rounding", "reseed_every", "memory_usage")
+"""Settings of ``[training]`` that concern the memory."""
+
+
+def columns_in_words(dataset: Dataset) -> str | None:
+    """The kind of each column; None for prepared rows, whose columns are all ids."""
+    vocabularies = dataset.vocabularies
+    return f"columns: {describe_columns(vocabularies)}" if isinstance(vocabularies, Vocabularies) else None
+
+
+def without_effect(settings: Settings, dataset: Dataset) -> list[str]:
+    """A sentence for each setting that is not at its default and changes nothing in this run."""
+    return [f"{name} = {value!r} has no effect: {why}" for name, value, why in _without_effect(settings, dataset)]
+
+
+def _without_effect(settings: Settings, dataset: Dataset) -> Iterator[tuple[str, Any, str]]:
+    data, vocabularies = settings.data, dataset.vocabularies
+    if isinstance(vocabularies, Vocabularies):
+        if vocabularies.schema.label is not None:
+            yield from _changed(data, ("negatives",), "the events have labels, so no negatives are sampled")
+        else:
+            yield from _changed(data, ("history",), "without labels all events enter histories")
+    if settings.model.interest != "sim_hard":
+        why = f"interest = {settings.model.interest!r} does not search the history"
+        yield from _changed(data, ("search_by", "search_window"), why)
+    if not settings.model.has_memory:
+        why = f"interest = {settings.model.interest!r} has no memory"
+        yield from _changed(settings.training, _OF_MEMORY, why)
+        yield from _changed(settings.model.memory, tuple(each.name for each in fields(MemorySettings)), why)
+
+
+def _changed(section: Any, names: tuple[str, ...], why: str) -> Iterator[tuple[str, Any, str]]:
+    for each in fields(section):
+        value = getattr(section, each.name)
+        if each.name in names and value != each.default:
+            yield each.name, value, why

@@ -1,0 +1,170 @@
+"""The part of a training run that a checkpoint holds: everything that the next step depends on.
+
+A checkpoint of the state lets a run go on; a checkpoint of the model alone, without optimisers, is what scoring needs
+and a third of the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmn_model.training.checkpoint import (
+    CheckpointError,
+    CheckpointFile,
+    Stored,
+    check_tensors,
+    open_checkpoint,
+    save_checkpoint,
+)
+from lmn_model.ctr.model import CTRModel
+from lmn_model.training.optimizers import Optimizers
+from lmn_model.training.progress import Progress
+from lmn_model.training.settings import Settings
+from lmn_model.modules.usage import MemoryUsage
+
+MODEL, OPTIMIZER, USAGE = "model.", "optimizer.", "usage."
+
+
+@dataclass
+class RunState:
+    """Model, optimisers, position and running sums of a run.
+
+    Args:
+        model: on ``device``.
+        optimizers: of the model.
+        device: where the model runs.
+        usage: counts of the memory's reads, if they are counted.
+        progress: position and curve.
+        sums: float64 ``[3]`` on ``device``: click loss, memory loss and rows since the last evaluation.
+        recent: logits ``[B]`` and labels ``[B]`` of the steps since the last point of the curve.
+    """
+
+    model: CTRModel
+    optimizers: Optimizers
+    device: torch.device
+    usage: MemoryUsage | None = None
+    progress: Progress = field(default_factory=Progress)
+    sums: Tensor = field(init=False)
+    recent: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+
+    def save(self, path: Path, identity: Mapping[str, Any]) -> None:
+        """Write the whole state; ``identity`` says which run it is, as plain values.
+
+        Raises:
+            CheckpointError: the file cannot be written; the old one is then unchanged.
+        """
+        tensors = {MODEL + name: value for name, value in self.model.state_dict().items()}
+        optimizer, numbers = self.optimizers.state()
+        tensors.update({OPTIMIZER + name: value for name, value in optimizer.items()})
+        if self.usage is not None:
+            tensors.update({USAGE + name: value for name, value in self.usage.state().items()})
+        tensors["sums"] = self.sums
+        for index, name in enumerate(("recent.logits", "recent.labels")):
+            parts = [pair[index] for pair in self.recent]
+            tensors[name] = torch.cat(parts) if parts else torch.zeros(0)
+        tensors["generator.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["generator.cuda"] = torch.cuda.get_rng_state(self.device)
+        metadata = {"kind": "state", **identity, "progress": self.progress.to_dict(), "optimizer_numbers": numbers}
+        save_checkpoint(path, tensors, metadata)
+
+    def load(self, path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Take over a state that :meth:`save` wrote for the same run, and return the checkpoint's metadata.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, of another model, or its identity is another.
+        """
+        with open_checkpoint(path) as file:
+            if file.metadata.get("kind") != "state":
+                raise CheckpointError(f"{path}: holds no state of a training run")
+            check_identity(path, file.metadata, identity)
+            _fill_model(path, file, self.model)
+            state = {name: file.read(OPTIMIZER + name, self.device) for name in _part(file, OPTIMIZER)}
+            self.optimizers.load_state(state, file.metadata["optimizer_numbers"])
+            if self.usage is not None:
+                self.usage.load_state({name: file.read(USAGE + name) for name in _part(file, USAGE)})
+            self.progress = Progress.from_dict(file.metadata["progress"])
+            file.read_into("sums", self.sums)
+            logits, labels = (file.read(name, self.device) for name in ("recent.logits", "recent.labels"))
+            self.recent = [(logits, labels)] if len(logits) else []
+            torch.set_rng_state(file.read("generator.cpu"))
+            if self.device.type == "cuda" and "generator.cuda" in file.tensors:
+                torch.cuda.set_rng_state(file.read("generator.cuda"), self.device)
+            return file.metadata
+
+
+def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless ``metadata`` of the checkpoint ``path`` has all of ``identity``.
+
+    A setting that is younger than the checkpoint had its default; a checksum that is younger is not compared.
+    """
+    for key, value in identity.items():
+        found = metadata.get(key)
+        if key == "settings" and isinstance(found, dict):
+            found = {**Settings().decisive(), **found}
+        elif key == "data" and isinstance(found, dict):
+            found = {**value, **found}
+        if found == value:
+            continue
+        names = ""
+        if isinstance(found, dict):
+            names = ": " + ", ".join(name for name in sorted({*found, *value}) if found.get(name) != value.get(name))
+        raise CheckpointError(f"{path}: the {key} differ from those that the run was started with{names}")
+
+
+def save_model(path: Path, model: CTRModel, metadata: Mapping[str, Any], optimizers: Optimizers | None = None) -> None:
+    """Write the weights of ``model``, for scoring; with ``optimizers`` the state of its value rows too, for writing on.
+
+    Raises:
+        CheckpointError: the file cannot be written; the old one is then unchanged.
+    """
+    tensors = {MODEL + name: value for name, value in model.state_dict().items()}
+    numbers: dict[str, float] = {}
+    if optimizers is not None:
+        rows, numbers = optimizers.rows_state()
+        tensors |= {OPTIMIZER + name: value for name, value in rows.items()}
+    save_checkpoint(path, tensors, {"kind": "model", **metadata, "optimizer_numbers": numbers})
+
+
+def load_model(path: Path, model: CTRModel, identity: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Fill ``model`` from a checkpoint of either kind and return the checkpoint's metadata.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another model, or its identity is another.
+    """
+    with open_checkpoint(path) as file:
+        check_identity(path, file.metadata, identity or {})
+        _fill_model(path, file, model)
+        return file.metadata
+
+
+def load_rows_state(path: Path, optimizers: Optimizers, device: torch.device) -> dict[str, Any]:
+    """Give ``optimizers`` the state of the value rows that :func:`save_model` wrote; returns the checkpoint's metadata.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another model.
+    """
+    with open_checkpoint(path) as file:
+        state = {name: file.read(OPTIMIZER + name, device) for name in _part(file, OPTIMIZER)}
+        optimizers.load_state(state, file.metadata["optimizer_numbers"])
+        return file.metadata
+
+
+def _fill_model(path: Path, file: CheckpointFile, model: CTRModel) -> None:
+    weights = model.state_dict()
+    check_tensors(path, _part(file, MODEL), weights)
+    for name, weight in weights.items():
+        file.read_into(MODEL + name, weight)
+
+
+def _part(file: CheckpointFile, prefix: str) -> dict[str, Stored]:
+    return {name.removeprefix(prefix): stored for name, stored in file.tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,148 @@
+"""What a stranger reads: help in groups, the beginner's first, and hints for arguments that were nearly right."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from runs_factory import write_events
+
+from lmn_model.cli.main import main
+from lmn_model.cli.command_arguments import COMMANDS
+from lmn_model.training.run_folder import RunFolder
+from lmn_model.setting_types import declared_settings
+from lmn_model.training.settings import Settings
+
+SMALL = ["--epochs=1", "--interest=pooling", "--hidden=8", "--batch-size=64", "--threads=1", "--device=cpu"]
+
+
+def _help(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        main([*arguments])
+    return capsys.readouterr().out
+
+
+def _error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert main([*arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("lmn: error: ")
+    return captured.err.strip()
+
+
+def test_help_of_training_shows_a_beginners_flags_first(capsys: pytest.CaptureFixture[str]) -> None:
+    text = _help(capsys, "train", "--help")
+    titles = re.findall(r"^([a-z].*):$", text, flags=re.MULTILINE)
+    assert titles == ["data", "columns of your table", "model", "training", "run", "help", "example"]
+    for flag in ("--path FILE", "--user-features COLUMN[,COLUMN...]", "--hidden INT[,INT...]", "--learning-rate FLOAT"):
+        assert flag in text
+    assert "--window INT newest events of the user's history that the model sees one by one (default: 50)" in " ".join(
+        text.split()
+    )
+    assert "--stochastic-rounding" not in text
+    assert "VALUE" not in text
+
+
+def test_help_all_lists_every_setting_once_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    text = _help(capsys, "train", "--help-all")
+    flags = re.findall(r"^  (--[\w-]+)", text, flags=re.MULTILINE)
+    others = ["--rows", "--out", "--resume", "--config", "--help-all"]
+    assert sorted(flags) == sorted([*(each.flag for each in declared_settings(Settings)), *others])
+    words = " ".join(text.split())
+    assert "advanced: training: in a settings file: section [training]" in words
+    assert "--order {time,shuffle}" in words
+    assert "--marginals [{true,false}]" in words
+    for each in declared_settings(Settings):
+        if each.default is not None:
+            default = {True: "true", False: "false"}.get(each.default, each.default)  # type: ignore[call-overload]
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            help_of_flag = words.partition(f" {each.flag} ")[2].partition(" --")[0]
+            assert f"(default: {shown})" in words if each.name == "dataset" else help_of_flag, each.name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example_that_parses(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    text = _help(capsys, "help", command)
+    assert text == _help(capsys, command, "-h")
+    assert max(map(len, text.splitlines())) <= 80
+    example = text.partition("example:\n")[2].replace("\\\n", " ")
+    first = example.splitlines()[0].split()
+    assert first[:2] == ["lmn", command]
+    # An unknown flag is named before anything else is looked at: there is none but the one added.
+    assert "unknown argument '--nonsense'" in _error(capsys, *first[1:], "--nonsense")
+
+
+def test_the_first_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    text = _help(capsys, "--help")
+    assert text == _help(capsys, "help")
+    assert max(map(len, text.splitlines())) <= 80
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +[a-z]", text, flags=re.MULTILINE)
+    assert re.fullmatch(r"lmn \d+\.\d+\S*\n", _help(capsys, "--version"))
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "200"])
+def test_help_fits_narrow_and_wide_terminals(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert "samples" in _help(capsys, "train", "--help-all")
+
+
+def test_help_is_plain_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        assert _help(capsys, name, "--help").isascii()
+    assert _help(capsys, "train", "--help-all").isascii()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train --hidden 200 80", "unexpected argument '80'; separate widths with commas: --hidden 200,80"),
+        ("train --hidden 200, 80, 40 --epochs 2", "separate widths with commas: --hidden 200,80,40"),
+        ("train --item-features brand color", "separate names with commas: --item-features brand,color"),
+        ("train extra", "unexpected argument 'extra'"),
+        ("train purchases.csv", "unexpected argument 'purchases.csv'; did you mean --path purchases.csv?"),
+        ("train --batch_size 3", "unknown argument '--batch_size'; did you mean '--batch-size'?"),
+        ("evaluate --rum x", "unknown argument '--rum'; did you mean '--run'?"),
+        ("trian --path x.csv", "'trian' is no command; did you mean 'train'?"),
+        ("--path x.csv", "unknown argument '--path' before a command"),
+        ("help trian", "'trian' is no command; did you mean 'train'?"),
+        ("grow --run x --out y --epochs 0", "argument --epochs: the value must be at least 1, got 0"),
+        ("grow --run x --out y --epochs many", "argument --epochs: the value must be an integer, got 'many'"),
+        ("contents x --out y --threshold high", "argument --threshold: the value must be a number, got 'high'"),
+        ("study x.toml --jobs 0", "argument --jobs: the value must be at least 1, got 0"),
+        ("evaluate", "the following arguments are required: --run (see lmn evaluate --help)"),
+        ("", "the following arguments are required: COMMAND, one of train, evaluate, "),
+    ],
+)
+def test_arguments_that_are_nearly_right(capsys: pytest.CaptureFixture[str], arguments: str, message: str) -> None:
+    assert message in _error(capsys, *arguments.split())
+
+
+def test_a_path_needs_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_events(tmp_path / "events.csv", rows=300)
+    assert main(["train", f"--path={table}", f"--out={tmp_path / 'a'}", *SMALL]) == 0
+    assert RunFolder(tmp_path / "a").load_settings().data.dataset == "events"
+    (tmp_path / "s.toml").write_text(f'[data]\npath = "{table}"\n')
+    assert main(["train", f"--config={tmp_path / 's.toml'}", f"--out={tmp_path / 'b'}", *SMALL]) == 0
+    # One that is named wins, by a flag or in the file.
+    named = _error(capsys, "train", f"--path={table}", "--dataset=rows", f"--out={tmp_path / 'c'}")
+    assert "no such folder" in named
+    (tmp_path / "s.toml").write_text('[data]\ndataset = "kuairand"\n')
+    named = _error(capsys, "train", f"--config={tmp_path / 's.toml'}", f"--path={table}", f"--out={tmp_path / 'c'}")
+    assert "impressions.parquet" in named
+    (tmp_path / "rows").mkdir()
+    for name in ("train.parquet", "item_info.parquet"):
+        (tmp_path / "rows" / name).write_text("")
+    found = _error(capsys, "train", f"--path={tmp_path / 'rows'}", f"--out={tmp_path / 'd'}")
+    assert "item_info.parquet" in found
+
+
+def test_a_flag_that_is_true_needs_no_value(tmp_path: Path) -> None:
+    table = write_events(tmp_path / "events.csv", rows=300)
+    assert main(["train", f"--path={table}", f"--out={tmp_path / 'a'}", "--matches", *SMALL]) == 0
+    assert RunFolder(tmp_path / "a").load_settings().model.matches

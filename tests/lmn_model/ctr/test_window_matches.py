@@ -1,0 +1,90 @@
+"""Matches of the candidate in the window against loops over rows, features and positions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from runs_factory import tiny_settings, write_events
+from test_ctr_model import FEATURES, SETTINGS, make_batch
+from test_interest import batch_with_found
+from torch import Tensor
+
+from lmn_model.ctr.model import CTRModel
+from lmn_model.data.features import UNSEEN
+from lmn_model.ctr.interest import WindowMatches
+from lmn_model.training.run_evaluation import evaluate_run
+from lmn_model.training.run_growth import grow_run
+from lmn_model.training.train import train
+
+
+def plain(item: Tensor, history: Tensor, mask: Tensor, unseen: int | None = UNSEEN) -> Tensor:
+    out = []
+    for candidate, events, real in zip(item.tolist(), history.tolist(), mask.tolist(), strict=True):
+        counts, newest = [0] * len(candidate), [0.0] * len(candidate)
+        for place, (event, is_real) in enumerate(zip(events, real, strict=True)):
+            for f, value in enumerate(candidate):
+                if is_real and value != unseen and event[f] == value:
+                    counts[f] += 1
+                    newest[f] = (place + 1) / len(events)
+        out.append([*(math.log(1 + count) for count in counts), *newest])
+    return torch.tensor(out)
+
+
+@pytest.mark.parametrize("window", [1, 5, 40])
+@pytest.mark.parametrize("unseen", [None, UNSEEN])
+def test_matches_are_the_loops(window: int, unseen: int | None) -> None:
+    batch = make_batch(32, window)
+    behind = torch.where(batch.history_mask[..., None], batch.history, batch.item[:, None])  # padding has no say
+    told = WindowMatches(unseen)(batch.item, behind, batch.history_mask)
+    assert told.dtype == torch.float32
+    torch.testing.assert_close(told, plain(batch.item, behind, batch.history_mask, unseen))
+    assert (told[:, :3] > 0).any()
+    assert (batch.item == UNSEEN).any()
+
+
+def test_nothing_matches_in_an_empty_window() -> None:
+    batch = make_batch(4, 0)
+    told = WindowMatches()(batch.item, batch.history, batch.history_mask)
+    torch.testing.assert_close(told, torch.zeros(4, 6))
+
+
+@pytest.mark.parametrize("interest", ["pooling", "din", "lmn", "lmn_only", "sim_soft", "mimn"])
+def test_the_tower_is_told_of_the_window(interest: str) -> None:
+    model = CTRModel(FEATURES, replace(SETTINGS, interest=interest, matches=True)).eval()
+    seen: list[Tensor] = []
+    model.tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    batch = make_batch(16)
+    model(batch)
+    expected = plain(batch.item, batch.history, batch.history_mask)
+    found = [(seen[0][:, at : at + 6] - expected).abs().max() < 1e-6 for at in range(seen[0].shape[1] - 5)]
+    assert sum(map(bool, found)) == 1
+    without = CTRModel(FEATURES, replace(SETTINGS, interest=interest))
+    assert seen[0].shape[1] == without.tower[0].in_features + 6
+
+
+def test_a_search_is_told_of_what_it_found_too() -> None:
+    model = CTRModel(FEATURES, replace(SETTINGS, interest="sim_hard", matches=True)).eval()
+    seen: list[Tensor] = []
+    model.tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    batch = batch_with_found(16)
+    assert batch.found is not None
+    assert batch.found_mask is not None
+    model(batch)
+    window = plain(batch.item, batch.history, batch.history_mask)
+    found = plain(batch.item, batch.found, batch.found_mask)
+    assert not torch.equal(window, found)
+    torch.testing.assert_close(seen[0][:, -12:], torch.cat((window, found), dim=1))
+
+
+@pytest.mark.parametrize("joins", ["tower", "logit"])
+def test_a_run_with_matches_is_scored_and_goes_on_as_it_was_trained(tmp_path: Path, joins: str) -> None:
+    events = write_events(tmp_path / "events.parquet")
+    settings = tiny_settings(events, matches=True, gate=True, joins=joins, epochs=1)
+    trained = train(settings, tmp_path / "run")["results"]["evaluations"][-1]
+    assert evaluate_run(tmp_path / "run", "valid")["auc"] == trained["auc"]
+    grow_run(tmp_path / "run", tmp_path / "grown", epochs=2)
+    assert evaluate_run(tmp_path / "grown", "valid")["auc"] == pytest.approx(trained["auc"], abs=1e-6)

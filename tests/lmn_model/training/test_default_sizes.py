@@ -1,0 +1,323 @@
+"""Sizes that follow the data: the rule, that what is set stays, and that a run keeps what it chose."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import tomli_w
+from events_factory import make_events
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from rows_factory import write_rows
+from runs_factory import before_step, tiny_settings, write_events
+
+from benchmarks.training.default_sizes import table
+from benchmarks.result_files import RESULTS
+from benchmarks.training.synthetic_events import TableSize, make_table
+from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
+from lmn_model.data import Dataset
+from lmn_model.training.default_sizes import DataCounts, choose_sizes, fill_sizes, take_sizes
+from benchmarks.study.demo import DEMO, run_demo
+from lmn_model.training.evaluation import open_dataset
+from lmn_model.training.run_evaluation import evaluate_run
+from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.run_growth import grow_run
+from lmn_model.training.settings import Settings, SettingsError
+from benchmarks.study.jobs import Places, differing, make_job
+from benchmarks.study.plan import study_jobs
+from benchmarks.study.result_files import read_result
+from benchmarks.study.runner import open_jobs
+from benchmarks.study.study_file import load_study
+from benchmarks.study.worker import run_job
+from lmn_model.training.loop import Trainer, TrainingInterrupted
+from lmn_model.training.train import train
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = {"epochs": 7, "batch_size": 100, "patience": 3, "sub_keys": 48}
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_events(tmp_path_factory.mktemp("events") / "events.parquet")
+
+
+def _unset(events: Path, **changes: object) -> Settings:
+    """Settings of a run of the factored memory that leave every size unset."""
+    joint = {"query": "factored", "top_k": "none", "key_dim": 16, "order": "time", "eval_every": "none"}
+    sizes = {"epochs": "none", "batch_size": "none", "sub_keys": "none"}
+    values = {name: None if value == "none" else value for name, value in {**joint, **sizes}.items()}
+    return tiny_settings(events, **{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "epochs"),
+    [(1, 32, 5), (800, 32, 5), (4_000, 32, 5), (5_000, 32, 4), (8_000, 32, 3), (16_000, 64, 3), (64_000, 256, 3),
+     (400_000, 1024, 3), (700_000, 1024, 2), (1_000_001, 1024, 1), (10**9, 1024, 1)],
+)  # fmt: skip
+def test_rows_choose_batch_and_epochs(rows: int, batch_size: int, epochs: int) -> None:
+    assert choose_sizes(Settings(), DataCounts(rows, 1)) == {
+        "batch_size": batch_size, "epochs": epochs, "patience": 2, "sub_keys": 32,
+    }  # fmt: skip
+
+
+@given(st.integers(1, 10**10), st.integers(0, 10**12))
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_the_rule_holds_for_any_table(rows: int, pairs: int) -> None:
+    found = choose_sizes(Settings(), DataCounts(rows, pairs))
+    batch, epochs, sub_keys = found["batch_size"], found["epochs"], found["sub_keys"]
+    assert 32 <= batch <= 1024
+    assert batch == 32 or 250 * batch <= rows
+    assert batch == 1024 or 250 * 2 * batch > rows
+    steps = math.ceil(rows / batch)
+    assert 1 <= epochs <= 5
+    assert epochs == 1 or rows * epochs <= 2_000_000
+    assert epochs <= 3 or epochs * steps <= 750
+    if rows <= 400_000:
+        assert epochs >= 3
+        assert epochs == 5 or (epochs + 1) * steps > 750
+    assert 32 <= sub_keys <= 1024
+    assert sub_keys == 1024 or sub_keys**2 >= 3 * pairs
+    assert sub_keys == 32 or (sub_keys // 2) ** 2 < 3 * pairs
+    assert {batch & (batch - 1), sub_keys & (sub_keys - 1)} == {0}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_that_is_set_stays(name: str, events: Path) -> None:
+    asked = _unset(events, **{name: SIZES[name]})
+    chosen, why = fill_sizes(asked, open_dataset(asked.data))
+    assert chosen.value(name) == SIZES[name]
+    assert f"{name} " not in why
+    assert chosen.unset() == ()
+    whole = _unset(events, **SIZES)
+    assert fill_sizes(whole, open_dataset(whole.data)) == (whole, "")
+
+
+def test_patience_is_chosen_with_epochs_alone_and_counts_their_evaluations(events: Path) -> None:
+    counts = DataCounts(1600, 1)
+    assert "patience" not in choose_sizes(_unset(events, epochs=3), counts)
+    assert choose_sizes(_unset(events, eval_every=20), counts)["patience"] == 2 * 3  # 50 steps, 20, 40 and the last
+    assert choose_sizes(_unset(events, eval_every=25), counts)["patience"] == 2 * 2
+    assert choose_sizes(_unset(events, eval_every=900), counts)["patience"] == 2
+
+
+def test_limits_of_the_memory_are_those_of_its_other_settings(events: Path) -> None:
+    many = DataCounts(1000, 10**9)
+    assert choose_sizes(_unset(events, keys="flat"), many)["sub_keys"] == 256
+    assert choose_sizes(_unset(events, top_k=40), DataCounts(1000, 1))["sub_keys"] == 40
+    assert "sub_keys" not in choose_sizes(_unset(events, interest="din"), many)
+    joint = _unset(events, query="joint")
+    assert choose_sizes(joint, DataCounts(1000, 1))["sub_keys"] == 32 > joint.model.memory.slots_read
+
+
+@pytest.mark.parametrize("kind", ["events", "labelled", "rows"])
+def test_pairs_are_counted_once_each(kind: str, tmp_path: Path) -> None:
+    if kind == "rows":
+        settings = Settings().override({"dataset": "rows", "path": str(write_rows(tmp_path / "rows"))})
+    else:
+        table = make_events(rows=700, users=15, items=30, label=kind == "labelled")
+        table.write_parquet(tmp_path / "events.parquet")
+        settings = Settings().override({
+            "dataset": "events", "path": str(tmp_path / "events.parquet"), "item_features": ("category",),
+            **({"label_col": "label"} if kind == "labelled" else {}),
+        })  # fmt: skip
+    dataset = open_dataset(settings.data)
+    assert DataCounts.of(dataset) == DataCounts(len(dataset.train), _pairs_by_hand(dataset))
+
+
+def _pairs_by_hand(dataset: Dataset) -> int:
+    tables = dataset.train.tables
+    histories, found = tables.histories, set()
+    for user, (start, end) in enumerate(zip(histories.starts[:-1], histories.starts[1:], strict=True)):
+        for item in histories.items[start:end]:
+            found |= {(user, feature, int(value)) for feature, value in enumerate(tables.items.ids[item])}
+    return len(found)
+
+
+def test_a_run_says_what_it_chose_and_keeps_it(
+    events: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = _unset(events)
+    with caplog.at_level(logging.INFO, logger="lmn"):
+        results = train(asked, tmp_path / "run")["results"]
+    rows, pairs = DataCounts.of(open_dataset(asked.data))
+    assert (
+        f"chosen by the data: epochs 5, batch_size 32, patience 2 for {rows:,} training rows; "
+        f"sub_keys 64 for {pairs:,} pairs of a user and an item or a value of its features"
+    ) in caplog.text
+    run = RunFolder(tmp_path / "run").load_settings()
+    assert {name: run.value(name) for name in SIZES} == {
+        "epochs": 5, "batch_size": 32, "patience": 2, "sub_keys": 64,
+    }  # fmt: skip
+    assert results["evaluations"][-1]["step"] % 45 == 0  # 1,440 rows
+    train(run, tmp_path / "set")
+    assert json.loads((tmp_path / "set" / "metrics.json").read_text())["results"] == results
+
+    before_step(monkeypatch, 60, lambda trainer: _interrupt())
+    with pytest.raises(TrainingInterrupted):
+        train(asked, tmp_path / "cut")
+    monkeypatch.undo()
+    assert train(asked, tmp_path / "cut", resume=True)["results"] == results  # with what it was opened with
+    assert evaluate_run(tmp_path / "cut")["auc"] == results["test"]["auc"]
+
+
+def _interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_run_that_was_opened_with_other_sizes_is_another(events: Path) -> None:
+    asked = _unset(events)
+    run, _ = fill_sizes(asked, open_dataset(asked.data))
+    assert take_sizes(asked, run) == run
+    assert take_sizes(replace(asked, training=replace(asked.training, seed=5)), run) != run
+    assert take_sizes(_unset(events, sub_keys=16), run) != run
+    assert take_sizes(_unset(events, epochs=5), run) != run  # no patience
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "sub_keys"])
+def test_settings_of_a_run_hold_its_sizes(name: str, events: Path, tmp_path: Path) -> None:
+    settings = tiny_settings(events).override({name: None})
+    settings.save(tmp_path / "settings.toml")
+    with pytest.raises(SettingsError, match=rf"settings\.toml: {name}.* must be set in the settings of a run"):
+        RunFolder(tmp_path).load_settings()
+
+
+def test_settings_of_a_run_that_had_no_patience_have_none(events: Path, tmp_path: Path) -> None:
+    table = tiny_settings(events, sub_keys=1024, epochs=1, batch_size=1024).to_dict()
+    assert "patience" not in table["training"]
+    (tmp_path / "settings.toml").write_text(tomli_w.dumps(table))
+    old = RunFolder(tmp_path).load_settings()
+    assert old.unset() == ()
+    assert old.training.patience is None
+
+
+def test_what_needs_sizes_says_so(events: Path, tmp_path: Path) -> None:
+    asked = _unset(events)
+    dataset = open_dataset(asked.data)
+    with pytest.raises(ValueError, match="Trainer: batch_size, epochs, patience, sub_keys must be set, got None"):
+        Trainer(asked, dataset, RunFolder(tmp_path), None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="CTRModel: sub_keys must be set, got None"):
+        CTRModel(dataset.features, ModelSettings())
+    CTRModel(dataset.features, ModelSettings(interest="din"))
+    with pytest.raises(ValueError, match="top_k must be at most sub_keys = 4, got 5"):
+        MemorySettings(sub_keys=4, top_k=5)
+
+
+@pytest.mark.parametrize("interest", ["lmn", "din"])
+def test_patience_looks_at_the_ends_of_epochs_where_they_empty_a_memory(
+    interest: str, events: Path, tmp_path: Path
+) -> None:
+    settings = _unset(events, interest=interest, sub_keys=16, batch_size=64, epochs=4, eval_every=1, patience=1)
+    found = train(settings, tmp_path / "run", test=False)["results"]
+    scores = [each["auc"] for each in found["evaluations"]]
+    worse = next(place for place in range(1, len(scores)) if scores[place] <= max(scores[:place]))
+    assert found["stopped_early"]
+    if interest == "din":
+        assert len(scores) == worse + 1
+    else:
+        assert worse + 1 < 23  # within the first epoch, and training went on
+        assert len(scores) % 23 == 0
+
+
+def test_a_run_that_patience_ended_trains_on_when_it_has_grown(events: Path, tmp_path: Path) -> None:
+    settings = _unset(events, sub_keys=8, batch_size=64, epochs=9, patience=1, learning_rate=0.1)
+    first = train(settings, tmp_path / "run", test=False)["results"]
+    assert first["stopped_early"]
+    done = first["epochs"]
+    grown = grow_run(tmp_path / "run", tmp_path / "grown", epochs=done + 2)
+    assert (grown.training.epochs, grown.training.patience) == (done + 2, None)
+    assert train(grown, tmp_path / "grown", resume=True, test=False)["results"]["epochs"] == done + 2
+
+
+def test_studies_and_the_demonstration_set_every_size() -> None:
+    assert DEMO.unset() == ()
+    compared = 0
+    for path in sorted((ROOT / "studies").glob("*.toml")):
+        study = load_study(path)
+        places = Places(Path("none"), ROOT / "docs" / "results" / "study")
+        for job in study_jobs(study, study.variants, study.seeds, places):
+            assert job.settings.unset() == (), str(job)
+            if job.result.exists():
+                assert differing(read_result(job.result), job) == [], str(job)
+                compared += 1
+    assert compared > 400
+
+
+def test_a_study_may_leave_sizes_unset(tmp_path: Path) -> None:
+    table: dict[str, Any] = {
+        "name": "tiny", "seeds": [0], "axes": {"size": "sub_keys"},
+        "base": {
+            "data": {"dataset": "rows", "path": str(write_rows(tmp_path / "rows")), "window": 4},
+            "model": {"embedding_dim": 4, "hidden": [8], "memory": {"code_dim": 8}},
+            "training": {"device": "cpu"},
+        },
+        "variant": [{"name": "LMN", "question": "size", "settings": {"interest": "lmn_only"}}],
+    }  # fmt: skip
+    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(table))
+    study = load_study(tmp_path / "tiny.toml")
+    job = make_job(study, study.variants[0], 0, Places(tmp_path / "out", tmp_path / "results"), keep=True)
+    result = run_job(job)
+    assert job.settings.unset() == ("batch_size", "epochs", "patience", "sub_keys")
+    assert open_jobs([job]) == []  # the result is that of the job
+    assert RunFolder(job.run_folder).load_settings().unset() == ()
+    job.result.unlink()
+    assert open_jobs([job]) == [job]  # its run is no stale one
+    assert run_job(job)["test"] == result["test"]
+
+
+def test_a_demonstration_with_sizes_unset_goes_on(events: Path, tmp_path: Path) -> None:
+    asked = _unset(events, epochs=1)
+    rows = run_demo(tmp_path / "demo", asked)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("metrics.json")}
+    assert run_demo(tmp_path / "demo", asked) == rows
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_small_table_gets_enough_steps_to_learn(tmp_path: Path) -> None:
+    """One epoch of 1,024 rows makes two steps of this table; what is chosen must tell liked categories from others."""
+    make_events(rows=1500, users=20, items=40).write_parquet(tmp_path / "events.parquet")
+    values = {
+        "dataset": "events", "path": str(tmp_path / "events.parquet"), "item_features": ("category",), "threads": 1,
+        "device": "cpu", "interest": "pooling",
+    }  # fmt: skip
+    fixed = train(Settings().override({**values, "epochs": 1, "batch_size": 1024}), tmp_path / "fixed")["results"]
+    chosen = train(Settings().override(values), tmp_path / "chosen")["results"]
+    assert fixed["steps"] <= 3
+    assert chosen["test"]["auc"] > fixed["test"]["auc"] + 0.1
+    assert np.isfinite(chosen["test"]["log_loss"])
+
+
+def test_the_table_of_the_docs_is_that_of_the_results() -> None:
+    data = json.loads((RESULTS / "default_sizes.json").read_text())
+    page = (ROOT / "docs" / "defaults.md").read_text()
+    _, _, rest = page.partition("<!-- default sizes -->\n")
+    shown, mark, _ = rest.partition("<!-- /default sizes -->")
+    assert data["complete"]
+    assert mark
+    assert shown.splitlines() == list(table(data["runs"]))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_tables_of_the_benchmark_repeat_and_have_structure(labelled: bool) -> None:
+    size = TableSize(4000, 50, 100)
+    events = make_table(size, labelled=labelled, seed=3)
+    assert events.equals(make_table(size, labelled=labelled, seed=3))
+    assert not events.equals(make_table(size, labelled=labelled, seed=4))
+    assert events.height == 4000
+    assert events["timestamp"].is_sorted()
+    taken = events.filter(pl.col("label") == 1) if labelled else events
+    shares = (
+        taken.group_by("user_id", "category").len().group_by("user_id").agg(pl.col("len").max() / pl.col("len").sum())
+    )
+    assert shares["len"].mean() > 3 / 20  # of the category that a user takes most, of 20
+    assert taken.group_by("user_id", "item_id").len()["len"].max() > 3
