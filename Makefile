@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.installed  ## train pooling, DIN and LMN on Complete Journey and compare them (OUT=runs/demo)
-	$(BIN)/lmn demo --out $(or $(OUT),runs/demo)
+	$(BIN)/python -m benchmarks.study demo --out $(or $(OUT),runs/demo)
 
 test: $(VENV)/.installed  ## all tests on the CPU, Triton kernels in the interpreter, with coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered
@@ -44,7 +44,7 @@ test-gpu:  ## the kernel tests on this machine's GPU, with the Python and torch 
 	$(PYTHON) -m pytest --durations=10 $(shell $(PYTHON) -c "import xdist" 2>/dev/null && echo --numprocesses=4 --dist=loadgroup) $(KERNEL_TESTS)
 
 audit: $(VENV)/.installed  ## what every kernel costs on four GPUs, compiled here without one, against its budgets
-	$(BIN)/python -m benchmarks.audit.__main__
+	$(BIN)/python -m benchmarks.audit
 
 bench: $(VENV)/.installed  ## the timing suite and the CPU bars, alone on the machine; result files in OUT (runs/bench)
 	$(BIN)/python -m pytest benchmarks --results $(or $(OUT),runs/bench)/suite.json
@@ -58,7 +58,7 @@ bench-fuxictr: $(VENV)/.installed  ## training against FuxiCTR: ROWS=folder of p
 
 bench-serving: $(VENV)/.installed  ## latency of scoring with and without a memory: result file in OUT (runs/bench)
 	mkdir -p $(or $(OUT),runs/bench)
-	$(BIN)/python -m benchmarks.serving.__main__ --out $(or $(OUT),runs/bench)/serving.json
+	$(BIN)/python -m benchmarks.serving --out $(or $(OUT),runs/bench)/serving.json
 
 profile-training: $(VENV)/.installed  ## where the time of lmn train goes, on synthetic rows or those in ROWS; result file in OUT (runs/bench)
 	$(BIN)/python -m benchmarks.training.profile $(if $(ROWS),--rows $(ROWS)) --out $(or $(OUT),runs/bench)/train_profile.json
@@ -68,7 +68,7 @@ sanitize-gpu:  ## all ops under compute-sanitizer's memcheck and racecheck, on t
 	compute-sanitizer --tool racecheck --error-exitcode 1 $(PYTHON) -m benchmarks.kernels.sanitize
 
 report: $(VENV)/.installed  ## docs/performance.md and its plots from benchmarks/results
-	$(BIN)/python -m benchmarks.report.__main__
+	$(BIN)/python -m benchmarks.report
 
 clean:  ## remove .venv and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .benchmarks *.egg-info

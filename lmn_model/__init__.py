@@ -6,8 +6,9 @@ command can parse its arguments and handle Ctrl-C before torch is loaded.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lmn_model.lazy import import_on_use
 
 if TYPE_CHECKING:
     from lmn_model.modules.factored_memory import FactoredMemoryNetwork
@@ -16,21 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FactoredMemoryNetwork", "LargeMemoryNetwork", "MemoryLayer", "MemoryLosses", "MemoryReadOut"]
 _MODULES = {
-    "FactoredMemoryNetwork": "factored_memory",
-    "LargeMemoryNetwork": "large_memory_network",
-    "MemoryLayer": "memory_layer",
-    "MemoryLosses": "large_memory_network",
-    "MemoryReadOut": "large_memory_network",
+    "FactoredMemoryNetwork": "modules.factored_memory",
+    "LargeMemoryNetwork": "modules.large_memory_network",
+    "MemoryLayer": "modules.memory_layer",
+    "MemoryLosses": "modules.large_memory_network",
+    "MemoryReadOut": "modules.large_memory_network",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = import_on_use(__name__, _MODULES)

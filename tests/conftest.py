@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 
 import pytest
 import torch
-
-GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET", "0") != "1"
-TRITON = importlib.util.find_spec("triton") is not None
+from hardware import GPU, TRITON
 
 os.environ["TORCHINDUCTOR_AUTOGRAD_CACHE"] = "0"  # its key has no backward formula of an op: stale after a change
 if GPU:

@@ -1,6 +1,6 @@
 """Compile every kernel for GPUs that this machine does not have, count what each costs, and hold it to its budget.
 
-``python -m benchmarks.audit.__main__`` collects the launches that the ops make at the named shapes, compiles each for every
+``python -m benchmarks.audit`` collects the launches that the ops make at the named shapes, compiles each for every
 target and prints for each binary registers, spills, shared memory, the bound on occupancy, instructions in all and
 weighted by how often they run, widths of global loads and matrix instructions, and for each case what the router costs
 a score and the bag for 16 gathered bytes. How each is counted: ``figures.py``, ``machine/``; limits: ``budgets.toml``.
@@ -11,7 +11,7 @@ It exits with 1 where a kernel spills or does not fit, or a budget is broken, an
 place. ``--out`` saves all figures as JSON. ``--lines`` also prints where the instructions of each binary are, by
 machine loop and by source line::
 
-    python -m benchmarks.audit.__main__ --case lmn_1m:bf16 --target sm_90 --kernel axis --lines
+    python -m benchmarks.audit --case lmn_1m:bf16 --target sm_90 --kernel axis --lines
 """
 
 from __future__ import annotations
@@ -31,16 +31,15 @@ from typing import NamedTuple
 
 import torch
 
-from lmn_kernels.activation import ACTIVATIONS
-from lmn_kernels.product_key_topk.metric import METRICS
-
 from benchmarks.audit.budgets import Budgets, broken, read_budgets, unused
 from benchmarks.audit.counts import Binary, Part, count_binary, count_part, format_tables
 from benchmarks.audit.launches import collect_launches, kernel_names
 from benchmarks.audit.machine.weights import Declarations
 from benchmarks.audit.offline import TARGETS, compile_launch
-from benchmarks.result_files import ResultFile
 from benchmarks.kernels.shapes import NAMED, SHAPES, Shape
+from benchmarks.result_files import ResultFile
+from lmn_kernels.activation import ACTIVATIONS
+from lmn_kernels.product_key_topk.metric import METRICS
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "fp64": torch.float64}
 NO_ACTIVATION = "none"
@@ -169,7 +168,7 @@ def find_problems(budgets: Budgets, binaries: Sequence[Binary], parts: Sequence[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Audit the kernels of ``lmn_kernels``; see the head of this module. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.audit.__main__", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.audit", description=__doc__.split("\n\n")[0])
     form = "SHAPE:DTYPE[:METRIC[:ACTIVATION]]"
     parser.add_argument("--case", action="append", metavar=form, help=f"may repeat; default: {' '.join(AUDIT_CASES)}")
     parser.add_argument("--every", action="store_true", help="every named shape in bf16 and fp32, and odd ones: long")

@@ -15,10 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmn_kernels.launch import Launch
-
-from benchmarks.audit.machine import amd
-from benchmarks.audit.machine import sass
+from benchmarks.audit.machine import amd, sass
 from benchmarks.audit.machine.breakdown import format_breakdown
 from benchmarks.audit.machine.loops import Program
 from benchmarks.audit.machine.occupancy import occupancy
@@ -26,6 +23,7 @@ from benchmarks.audit.machine.opcodes import TMA, global_loads, tensor_opcodes
 from benchmarks.audit.machine.weights import CountedLoop, Declarations, Weights, weigh
 from benchmarks.audit.offline import CompiledKernel
 from benchmarks.kernels.shapes import Shape
+from lmn_kernels.launch import Launch
 
 VECTOR_BYTES = 16
 

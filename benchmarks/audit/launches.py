@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 
 import lmn_kernels
+from benchmarks.kernels.shapes import Shape
 from lmn_kernels.gather_aggregate.triton import (
     launch_gather_aggregate,
     launch_touched_rows,
@@ -23,8 +24,6 @@ from lmn_kernels.launch import Launch, record_launches
 from lmn_kernels.optim.rounding import Rounding
 from lmn_kernels.optim.triton import launch_adagrad, launch_adam, launch_sgd
 from lmn_kernels.product_key_topk.triton import launch_product_key_topk, launch_product_key_topk_backward
-
-from benchmarks.kernels.shapes import Shape
 
 Launches = dict[str, list[Launch]]
 

@@ -19,10 +19,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from lmn_kernels.launch import Launch
-
 from benchmarks.audit.machine.instructions import Instruction, parse_amd, parse_sass
 from benchmarks.audit.machine.usage import Usage, amd_usage, disassemble, nvidia_usage
+from lmn_kernels.launch import Launch
 
 
 class Target(NamedTuple):

@@ -1,9 +1,9 @@
 """Time and frames of a cold ``torch.compile``: a memory layer against an ``nn.EmbeddingBag`` model of the same shape.
 
-``python -m benchmarks.kernels.compile_time --out compile_time.json`` compiles each model in a process of its own with empty
-caches, called as users do: without ``fullgraph=True``, backward pass included. The batches have four sizes; the second
-size compiles once more, with a dynamic batch, and later ones must not compile. The processes take turns, so that a busy
-machine slows all of them alike.
+``python -m benchmarks.kernels.compile_time --out compile_time.json`` compiles each model in a process of its own with
+empty caches, called as users do: without ``fullgraph=True``, backward pass included. The batches have four sizes; the
+second size compiles once more, with a dynamic batch, and later ones must not compile. The processes take turns, so that
+a busy machine slows all of them alike.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.result_files import ResultFile
 from benchmarks.kernels.suite import DEVICE, Bench
+from benchmarks.result_files import ResultFile
 
 CPU_THREADS = 2
 

@@ -15,10 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lmn_kernels.testing import score_slots, sum_rows
-
 from benchmarks.kernels.problems import DTYPES, Problem
 from benchmarks.kernels.providers import Bound, Side
+from lmn_kernels.testing import score_slots, sum_rows
 
 # Of sides that keep scores, weights and sums in float32, and of sides that round each to the type of the inputs: theirs
 # is wide enough for a hot row summed in 8 bits, and still far below what wrong maths gives. The table shows the errors.

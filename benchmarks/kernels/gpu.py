@@ -1,4 +1,4 @@
-"""The one GPU command: ``python3 -m benchmarks.kernels.gpu --out DIR``, at most eight minutes on one GPU of the H200 class.
+"""The one GPU command: ``python3 -m benchmarks.kernels.gpu --out DIR``, at most eight minutes on an H200.
 
 It needs torch, triton and matplotlib as they are there and installs nothing. First the machine's limits, then the cases
 in the order of their weight, each checked against float64 before it is timed, as far as the time goes; what was left
@@ -19,18 +19,18 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.kernels.determinism import measure_determinism
-from benchmarks.training.gpu_step import STEP, SUB_KEYS, measure_training
-from benchmarks.kernels.graphs import check_captured_step, measure_replay
 from benchmarks.kernels.ceilings import measure_limits
+from benchmarks.kernels.determinism import measure_determinism
+from benchmarks.kernels.graphs import check_captured_step, measure_replay
 from benchmarks.kernels.measure import Session, describe_failure, measure_case
 from benchmarks.kernels.problems import Case
 from benchmarks.kernels.profiling import profile_counters, profile_kernels
+from benchmarks.kernels.providers import all_sides
+from benchmarks.kernels.shapes import SHAPES, Shape, tiny
+from benchmarks.kernels.timing import Effort, Stopwatch
 from benchmarks.report.data import bars, format_bars, load
 from benchmarks.result_files import ResultFile
-from benchmarks.kernels.shapes import SHAPES, Shape, tiny
-from benchmarks.kernels.providers import all_sides
-from benchmarks.kernels.timing import Effort, Stopwatch
+from benchmarks.training.gpu_step import STEP, SUB_KEYS, measure_training
 
 BUDGET_S = 450.0
 EFFORT = Effort(warmup_s=0.1, budget_s=0.4, min_rounds=10, max_rounds=100)
@@ -131,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"--sides must be of {', '.join(all_sides())}; got {', '.join(sorted(unknown))}")
     if options.device == "cpu" and not options.dry_run:
-        parser.error("--device cpu is for rehearsals (--dry-run); CPU figures come from python -m benchmarks.kernels.cpu")
+        parser.error(
+            "--device cpu is for rehearsals (--dry-run); CPU figures come from python -m benchmarks.kernels.cpu"
+        )
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU that torch can use; --device cpu --dry-run rehearses the run without one")
     if options.device == "cuda":
@@ -148,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(session, items, options.only or ("",), started, options.dry_run)
     data = load(path)
     print(format_bars([bar for bar in bars([data]) if bar.kind == "gpu"]))
-    print(f"copy {path} to benchmarks/results/ and run python -m benchmarks.report.__main__")
+    print(f"copy {path} to benchmarks/results/ and run python -m benchmarks.report")
     own = [row for name in ("times", "replay", "capture", "training", "determinism") for row in data.get(name, ())]
     bad = [row for row in own if row["status"] != "ok" and row.get("side", "lmn").startswith("lmn")]
     bad += data.get("failed", [])

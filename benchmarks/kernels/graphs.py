@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from lmn_kernels import memory_lookup
-
 from benchmarks.kernels.correctness import WrongResult, check
 from benchmarks.kernels.determinism import deterministic
 from benchmarks.kernels.measure import Session, describe_case, describe_failure, describe_time, slot_use
 from benchmarks.kernels.problems import Case, Problem, make_problems
 from benchmarks.kernels.timing import Call, percentiles, time_in_turns
+from lmn_kernels import memory_lookup
 
 WARM_REPLAYS = 100
 STEPS = 3

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.kernels.correctness import WrongResult, check
-from benchmarks.kernels.roofline import floor_of
 from benchmarks.kernels.ceilings import Limits
+from benchmarks.kernels.correctness import WrongResult, check
 from benchmarks.kernels.peak_memory import peak_bytes
 from benchmarks.kernels.problems import Case, Problem, make_problems
-from benchmarks.result_files import ResultFile
 from benchmarks.kernels.providers import Bound, Side, all_sides
+from benchmarks.kernels.roofline import floor_of
 from benchmarks.kernels.timing import Call, Effort, Stopwatch, percentiles, time_in_turns
+from benchmarks.result_files import ResultFile
 
 COMPILE_SECONDS = 60.0
 SETS = 3

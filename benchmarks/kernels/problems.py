@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmn_kernels import huge_zeros
-
 from benchmarks.kernels.shapes import Shape
+from lmn_kernels import huge_zeros
 
 OPS = ("router", "bag", "layer")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}

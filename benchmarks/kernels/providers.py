@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmn_kernels import gather_aggregate, memory_lookup, product_key_topk
-
 from benchmarks.kernels.problems import Problem
+from lmn_kernels import gather_aggregate, memory_lookup, product_key_topk
 
 
 @dataclass(frozen=True)

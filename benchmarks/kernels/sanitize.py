@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.kernels.correctness import check
 from benchmarks.kernels.problems import DTYPES, OPS, SLOTS, Case, make_problems
-from benchmarks.kernels.shapes import Shape
 from benchmarks.kernels.providers import all_sides
+from benchmarks.kernels.shapes import Shape
 
 SHAPES = (
     Shape("odd", B=37, H=2, C=20, N=48, K=9, D=36),

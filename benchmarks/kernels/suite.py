@@ -18,10 +18,10 @@ from benchmarks.kernels.correctness import check
 from benchmarks.kernels.measure import describe_case, describe_failure, describe_time, rounds_of, slot_use
 from benchmarks.kernels.peak_memory import peak_bytes
 from benchmarks.kernels.problems import SLOTS, Case, make_problems
-from benchmarks.result_files import ResultFile
-from benchmarks.kernels.shapes import NAMED, SHAPES, on_cpu
 from benchmarks.kernels.providers import Bound, all_sides
+from benchmarks.kernels.shapes import NAMED, SHAPES, on_cpu
 from benchmarks.kernels.timing import Stopwatch
+from benchmarks.result_files import ResultFile
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = ("fp32", "bf16")

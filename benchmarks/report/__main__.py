@@ -1,6 +1,6 @@
 """The generated parts of docs/performance.md, from the committed result files and nothing else.
 
-``python -m benchmarks.report.__main__`` reads ``benchmarks/results/*.json``, at most one file of each kind (``cpu``, ``suite``,
+``python -m benchmarks.report`` reads ``benchmarks/results/*.json``, at most one file of each kind (``cpu``, ``suite``,
 ``training``, ``gpu``, ``audit``), writes each section between its markers ``<!-- report: NAME -->`` and
 ``<!-- /report -->``, and the plots into docs/results. What no file holds is called not measured. A test holds the page
 to the files.
@@ -114,7 +114,7 @@ SECTIONS: dict[str, Callable[[Files], str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page and the plots; see the head of this module. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report.__main__", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n\n")[0])
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="folder of the result files")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="page with the marked sections")
     parser.add_argument("--plots", type=Path, default=PLOTS, metavar="DIR", help="folder for the plots")

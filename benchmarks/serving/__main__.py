@@ -1,4 +1,4 @@
-"""What the memory costs in serving: ``python -m benchmarks.serving.__main__``, up to ten minutes, 6 GiB of memory.
+"""What the memory costs in serving: ``python -m benchmarks.serving``, up to ten minutes, 6 GiB of memory.
 
 Times the scoring of 1 to 512 candidates of one user by the CTR model with and without a memory, and over the size of
 the memory: p50 and p99 of single calls. A call is ``model(batch)`` in inference mode on a batch that is ready on the
@@ -26,15 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.report.data import load
+from benchmarks.result_files import RESULTS, ROOT, ResultFile
+from benchmarks.serving.figure import ENOUGH, JOINT, SECTIONS, draw, tables
 from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
 from lmn_model.data.features import FIRST_KNOWN
 from lmn_model.training.evaluation import choose_device
 from lmn_model.training.settings import SettingsError
-
-from benchmarks.report.data import load
-from benchmarks.result_files import RESULTS, ROOT, ResultFile
-from benchmarks.serving.figure import ENOUGH, JOINT, SECTIONS, draw, tables
 
 FEATURES = FeatureSpec(
     user=(CategoricalFeature("user_id", 2466 + FIRST_KNOWN),),
@@ -238,7 +237,7 @@ def described(effort: Effort) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or draw what was measured; see the head of this module. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving.__main__", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.split("\n\n")[0])
     committed, shown = RESULTS / "serving.json", ROOT / "docs" / "results" / "serving.png"
     parser.add_argument("--out", type=Path, metavar="FILE", help="result file; benchmarks/results/serving.json")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="of --draw; docs/results/serving.png")

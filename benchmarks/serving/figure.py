@@ -10,10 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
+from benchmarks.report.tables import table
 from lmn_model.files import replacing
 from lmn_model.training.plots import COLOURS, MARKERS
-
-from benchmarks.report.tables import table
 
 ENOUGH = 300
 """Calls under a p99; of fewer it is little else than the slowest call, and the tables say so."""

@@ -1,52 +1,40 @@
-"""The command ``lmn study``."""
+"""The program ``python -m benchmarks.study``: grids of training runs, the demo, and reports of what a memory stores."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-from pathlib import Path
+import sys
+from collections.abc import Callable, Mapping, Sequence
 
-from lmn_model.cli.output import print_result
-from benchmarks.study.jobs import Places
-from benchmarks.study.plan import next_tuning_jobs, study_jobs
-from benchmarks.study.report import write_report
-from benchmarks.study.runner import open_jobs, run_again, run_jobs
-from benchmarks.study.study_file import load_study
+from benchmarks.study.arguments import COMMANDS
+from lmn_model.cli.main import run_program
+from lmn_model.cli.program import Program
 
-logger = logging.getLogger("lmn")
+DESCRIPTION = "The study behind docs/study.md: runs of many models and seeds, tuned, compared and tabulated."
+EXAMPLE = """example:
+  python -m benchmarks.study run benchmarks/study/complete_journey.toml --only DIN --seeds 0
 
-
-def run_study(arguments: argparse.Namespace) -> None:
-    """Run what the study has no results of, or with ``--report`` make its tables and figures.
-
-    Raises:
-        StudyError, SettingsError: the file of the study is wrong, or results are there of other settings.
-        StudyFailed, StudyStopped: as in :func:`benchmarks.study.runner.run_jobs`.
-    """
-    study = load_study(arguments.study, quick=arguments.quick)
-    if arguments.report:
-        for path in write_report(study, Path(arguments.results), Path(arguments.page)):
-            print_result(str(path))
-        return
-    variants = study.asked() if arguments.only is None else study.select(_names(arguments.only))
-    seeds = study.seeds if arguments.seeds is None else arguments.seeds
-    places = Places(Path(arguments.out), Path(arguments.results), arguments.data)
-    if arguments.tune:
-        while jobs := next_tuning_jobs(
-            study, variants, seeds[0], places, keep=arguments.keep, force=arguments.force
-        ):  # what is to be run depends on what was found
-            logger.info("study %s: %d runs of the tuning", study.name, len(jobs))
-            run_jobs(open_jobs(jobs, arguments.force), arguments.jobs)
-        logger.info("study %s: the tuning is over", study.name)
-        return
-    jobs = study_jobs(study, variants, seeds, places, arguments.keep)
-    if arguments.again:
-        run_again(jobs, places.out / study.name / "again", arguments.jobs)
-        return
-    todo = open_jobs(jobs, arguments.force)
-    logger.info("study %s: %d runs, %d of them are there already", study.name, len(jobs), len(jobs) - len(todo))
-    run_jobs(todo, arguments.jobs)
+exit codes: 0 done, 1 runs of a study failed, 2 error, 130 after Ctrl-C,
+143 after SIGTERM, 141 if the reader of the output is gone"""
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _functions() -> Mapping[str, Callable[[argparse.Namespace], int | None]]:
+    from benchmarks.study.commands import FUNCTIONS
+
+    return FUNCTIONS
+
+
+def _check(parsed: argparse.Namespace) -> None:
+    """Study files are checked when they are read."""
+
+
+STUDY = Program("python -m benchmarks.study", DESCRIPTION, EXAMPLE, COMMANDS, _check, _functions)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command of the study; see :func:`lmn_model.cli.main.run_program`."""
+    return run_program("benchmarks.study.__main__:STUDY", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,9 +14,9 @@ from typing import Any
 
 from lmn_model.ctr.model import MemorySettings, ModelSettings
 from lmn_model.data import Dataset
+from lmn_model.files import write_json
 from lmn_model.training.default_sizes import take_sizes
 from lmn_model.training.evaluation import open_dataset
-from lmn_model.files import write_json
 from lmn_model.training.plots import plot_comparison
 from lmn_model.training.run_folder import RunFolder
 from lmn_model.training.settings import DataSettings, Settings, TrainingSettings
@@ -43,7 +43,7 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
 
     Args:
         out: folder of the runs.
-        settings: of all of them, but for those in ``MODELS``; ``DEMO`` is what ``lmn demo`` takes.
+        settings: of all of them, but for those in ``MODELS``; ``DEMO`` is what the demo takes.
 
     Returns:
         One row for each model: name, metrics on the test part, parameters, rows a second in training.

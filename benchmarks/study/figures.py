@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
+from benchmarks.study.statistics import Estimate, estimate
 from lmn_model.files import replacing
 from lmn_model.training.plots import COLOURS, MARKERS
-from benchmarks.study.statistics import Estimate, estimate
 
 _LINEAR = 0.01
 """Differences of AUC up to it are drawn on a linear scale, larger ones on a logarithmic."""

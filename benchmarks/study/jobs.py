@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmn_model.training.settings import Settings
 from benchmarks.study.result_files import same_settings
 from benchmarks.study.study_file import Study, Variant, slug
+from lmn_model.training.settings import Settings
 
 THREADS = 1
 """CPU threads of a run: runs share the cores, and sums on one thread repeat to the last digit."""

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmn_model.files import replacing
 from benchmarks.study.figures import Dot, draw_curves, draw_dots
 from benchmarks.study.heuristics import parse_heuristic
 from benchmarks.study.jobs import Places, differing
@@ -21,6 +20,7 @@ from benchmarks.study.plan import study_jobs, tuning_stages
 from benchmarks.study.result_files import read_result
 from benchmarks.study.statistics import Estimate, estimate, paired_difference
 from benchmarks.study.study_file import SLOTS, Study, StudyError, Variant, slug
+from lmn_model.files import replacing
 
 MISSING = "Not measured yet: there is no result file for it."
 _BLOCK = re.compile(r"(<!-- study: (\S+) (\S+) -->\n).*?(<!-- /study -->)", re.DOTALL)

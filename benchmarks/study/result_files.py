@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmn_model.training.settings import Settings, SettingsError
 from benchmarks.study.study_file import StudyError
+from lmn_model.training.settings import Settings, SettingsError
 
 FORMAT = 1
 KEYS = ("study", "variant", "seed", "settings", "test", "best")

@@ -18,13 +18,15 @@ from typing import Any
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from lmn_model.training.default_sizes import take_sizes
-from lmn_model.training.run_folder import RunFolder
-from lmn_model.training.settings import SettingsError
-from lmn_model.signals import stop_requests
+from benchmarks.result_files import ROOT
 from benchmarks.study.jobs import THREADS, Job, differing
 from benchmarks.study.result_files import read_result
 from benchmarks.study.study_file import StudyError
+from lmn_model.signals import stop_requests
+from lmn_model.training.default_sizes import take_sizes
+from lmn_model.training.loop import TrainingInterrupted
+from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.settings import SettingsError
 
 COMPARED = ("test", "best", "test_by_history")
 """What a run that is repeated must give again."""
@@ -37,7 +39,7 @@ class StudyFailed(Exception):
     """Some runs failed, the others are done; the message lists them."""
 
 
-class StudyStopped(Exception):
+class StudyStopped(TrainingInterrupted):
     """A signal asked to stop; the runs have saved their states."""
 
 
@@ -144,7 +146,10 @@ class _Worker:
         self.log = job.run_folder.with_name(f"{job.run_folder.name}.log")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.started = time.monotonic()
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(THREADS))}
+        path = os.pathsep.join(
+            filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+        )  # the worker is no installed module
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(THREADS)), "PYTHONPATH": path}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.study.worker"],

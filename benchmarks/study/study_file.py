@@ -35,9 +35,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from benchmarks.study.heuristics import parse_heuristic
 from lmn_model.setting_types import declared_settings
 from lmn_model.training.settings import Settings, SettingsError
-from benchmarks.study.heuristics import parse_heuristic
 from lmn_model.wording import did_you_mean
 
 if sys.version_info >= (3, 11):

@@ -1,9 +1,9 @@
 """Speed of training against an independent implementation: FuxiCTR 2.3.9, its LongCTR zoo.
 
-``python -m benchmarks.training.against_fuxictr --rows DIR --fuxictr-python PYTHON --max-steps 100 --out FILE``, some 25 minutes
-on an idle machine. DIR holds prepared rows; PYTHON is that of a virtual environment of its own, for the package wants
-an older numpy: ``pip install torch==2.13.0``, then ``pip install "numpy<2" "scikit-learn<1.5" "pandas<3" "pyarrow<22"
-fuxictr==2.3.9 packaging``.
+``python -m benchmarks.training.against_fuxictr --rows DIR --fuxictr-python PYTHON --max-steps 100 --out FILE``, some 25
+minutes on an idle machine. DIR holds prepared rows; PYTHON is that of a virtual environment of its own, for the package
+wants an older numpy: ``pip install torch==2.13.0``, then ``pip install "numpy<2" "scikit-learn<1.5" "pandas<3"
+"pyarrow<22" fuxictr==2.3.9 packaging``.
 
 Each model is trained in a fresh process, ours and theirs in turns, on the same rows with the same widths, batch,
 optimiser and threads, and with each library's own loop and loader; a step is counted from one request for a batch to
@@ -32,14 +32,13 @@ from unittest import mock
 
 import torch
 
-from lmn_model.training import loop
+from benchmarks.result_files import ResultFile
 from lmn_model.data import Batch, BatchLoader, Dataset, FeatureSpec
+from lmn_model.training import loop
 from lmn_model.training.evaluation import open_dataset
 from lmn_model.training.reproducible import reproducible
 from lmn_model.training.run_folder import RunFolder
 from lmn_model.training.settings import Settings
-
-from benchmarks.result_files import ResultFile
 
 DATASET_ID = "rows"
 PAIRED = {"order": "shuffle", "clip_norm": 10.0}
@@ -218,7 +217,9 @@ def write_feature_map(folder: Path, features: FeatureSpec) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; see the head of this module. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.against_fuxictr", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training.against_fuxictr", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--rows", type=Path, required=True, metavar="DIR", help="prepared rows")
     parser.add_argument("--fuxictr-python", type=Path, required=True, metavar="PYTHON", help="a Python with FuxiCTR")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file to write")

@@ -1,8 +1,8 @@
-"""What sizes chosen by the data give against fixed ones: ``python -m benchmarks.training.default_sizes --out FILE``, an hour.
+"""Sizes chosen by the data against fixed ones: ``python -m benchmarks.training.default_sizes --out FILE``, an hour.
 
-Synthetic tables of 1,000 to 500,000 events (:mod:`benchmarks.training.synthetic_events`), labelled and not, are trained on with the
-defaults of ``lmn train`` and with fixed sizes: one epoch, batches of 1,024 rows, a memory of 1,024 x 1,024 slots.
-Everything else is equal. A record is the mean over seeds of a table, a model and one of the two.
+Synthetic tables of 1,000 to 500,000 events (:mod:`benchmarks.training.synthetic_events`), labelled and not, are trained
+on with the defaults of ``lmn train`` and with fixed sizes: one epoch, batches of 1,024 rows, a memory of 1,024 x 1,024
+slots. Everything else is equal. A record is the mean over seeds of a table, a model and one of the two.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
-
 from benchmarks.result_files import RESULTS, ResultFile
 from benchmarks.training.synthetic_events import TableSize, make_table
+from lmn_model.training.settings import Settings
+from lmn_model.training.train import train
 
 TABLES = {
     "1k": TableSize(1_000, 60, 120),

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmn_kernels import memory_lookup
-from lmn_kernels.optim import RowAdagrad
-
 from benchmarks.kernels.graphs import replayable
 from benchmarks.kernels.measure import Session, describe_case, describe_failure
 from benchmarks.kernels.problems import Case, Problem, make_problems
 from benchmarks.kernels.shapes import Shape
 from benchmarks.kernels.timing import percentiles, time_in_turns
+from lmn_kernels import memory_lookup
+from lmn_kernels.optim import RowAdagrad
 
 SUB_KEYS = (1024, 4096, 16384)
 STEP = Shape("training", B=4096, H=1, C=64, N=1024, K=32, D=64)

@@ -1,4 +1,4 @@
-"""Memories of 2^24 and 2^26 slots: ``python -m benchmarks.training.large_tables --out FILE``, some minutes, 18 GiB of memory.
+"""Memories of 2^24 and 2^26 slots: ``python -m benchmarks.training.large_tables --out FILE``, 18 GiB of memory.
 
 Each size is made, trained for three steps with RowAdagrad while its reads are counted, and saved by one process, and
 loaded and trained by another. Both report seconds and their peak of resident memory over what they must hold: the
@@ -19,13 +19,12 @@ from typing import Any
 
 import torch
 
-from lmn_kernels.optim import RowAdagrad
-from lmn_model.training.checkpoint import open_checkpoint, save_checkpoint
-from lmn_model.modules.memory_layer import MemoryLayer
-from lmn_model.modules.usage import MemoryUsage
-
 from benchmarks.kernels.peak_memory import peak_resident_bytes
 from benchmarks.result_files import ResultFile
+from lmn_kernels.optim import RowAdagrad
+from lmn_model.modules.memory_layer import MemoryLayer
+from lmn_model.modules.usage import MemoryUsage
+from lmn_model.training.checkpoint import open_checkpoint, save_checkpoint
 
 SUB_KEYS = (4096, 8192)
 WIDTH, KEY_DIM, TOP_K, ROWS, STEPS = 64, 64, 32, 4096, 3
@@ -33,7 +32,9 @@ WIDTH, KEY_DIM, TOP_K, ROWS, STEPS = 64, 64, 32, 4096, 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; see the head of this module. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.large_tables", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training.large_tables", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file to write")
     parser.add_argument("--threads", type=int, default=2, help="torch threads; default 2")
     parser.add_argument("--rehearse", action="store_true", help="tiny tables: the figures mean nothing")

@@ -1,12 +1,12 @@
-"""A training step of the layer over the size of its memory: ``python -m benchmarks.training.layer_step --out FILE``, some minutes.
+"""A training step of the layer over the size of its memory: ``python -m benchmarks.training.layer_step --out FILE``.
 
 A step is forward, backward and update of keys and values, with gradients cleared. This library takes sparse rows and an
 optimiser that updates those; the sides to compare with are plain torch with a dense gradient and AdamW, as published
 layers train (as torch makes it, and fused), and plain torch with sparse rows and SparseAdam. All sides have the table
 of values in huge pages. Beside each size the router alone is timed, forward and backward, since its work grows with the
 root of the slots by design and the rest should not; so is the counting of the reads of a few steps
-(``lmn_model.modules.usage``), which a step does not hold: given is the time for one. One process of its own trains three steps
-and reports its peak of resident memory.
+(``lmn_model.modules.usage``), which a step does not hold: given is the time for one. One process of its own trains
+three steps and reports its peak of resident memory.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmn_kernels import memory_lookup, product_key_topk
-from lmn_kernels.optim import RowAdagrad, RowAdam
-
 from benchmarks.kernels.peak_memory import peak_resident_bytes
 from benchmarks.kernels.problems import Case, Problem, make_problems
+from benchmarks.kernels.providers import torch_layer
+from benchmarks.kernels.shapes import Shape, tiny
+from benchmarks.kernels.timing import Call, Effort, Stopwatch, percentiles, time_in_turns
 from benchmarks.report.data import bars, format_bars, load
 from benchmarks.result_files import ResultFile
-from benchmarks.kernels.shapes import Shape, tiny
-from benchmarks.kernels.providers import torch_layer
-from benchmarks.kernels.timing import Call, Effort, Stopwatch, percentiles, time_in_turns
+from lmn_kernels import memory_lookup, product_key_topk
+from lmn_kernels.optim import RowAdagrad, RowAdam
 
 STEP = Shape("training", B=4096, H=1, C=64, N=1024, K=32, D=64)
 SIZES = {1024: ("row_adagrad", "row_adam", "torch", "torch_fused", "torch_sparse"), 4096: ("row_adagrad", "row_adam")}
@@ -109,7 +108,9 @@ def state_bytes(trainer: Trainer) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; see the head of this module. Returns the exit status: 1 if a bar is missed or could not be judged."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.layer_step", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training.layer_step", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file to write")
     parser.add_argument("--threads", type=int, default=2, help="torch threads; default 2, as the bars say")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes and few rounds: the figures mean nothing")

@@ -30,23 +30,21 @@ from unittest import mock
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.result_files import ResultFile
+from benchmarks.training.synthetic_rows import write_synthetic_rows
 from lmn_kernels.optim import RowAdagrad
-from lmn_model.training import run_state
-from lmn_model.training import loop
+from lmn_model.ctr.feature_embedding import FeatureEmbedding
+from lmn_model.ctr.interest.part import InterestPart
 from lmn_model.ctr.model import CTRModel
 from lmn_model.data import BatchLoader, Dataset
 from lmn_model.data.splits import Split
-from lmn_model.training.evaluation import open_dataset
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
-from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.interest.part import InterestPart
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork
+from lmn_model.modules.usage import MemoryUsage
+from lmn_model.training import loop, run_state
+from lmn_model.training.evaluation import open_dataset
 from lmn_model.training.settings import Settings
 from lmn_model.training.train import train
-from lmn_model.modules.usage import MemoryUsage
-
-from benchmarks.result_files import ResultFile
-from benchmarks.training.synthetic_rows import write_synthetic_rows
 
 MODELS: dict[str, dict[str, Any]] = {
     "DIN 50": {"interest": "din", "window": 50},

@@ -1,4 +1,4 @@
-"""The arguments of ``lmn`` and their help. Parsing imports neither torch nor polars, so a mistake shows at once."""
+"""The arguments of a program and their help. Parsing imports neither torch nor polars, so a mistake shows at once."""
 
 from __future__ import annotations
 
@@ -6,25 +6,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from lmn_model.cli.command_arguments import COMMANDS
 from lmn_model.cli.output import print_result
+from lmn_model.cli.program import Program
 from lmn_model.setting_types import SettingsError, declared_settings
 from lmn_model.training.settings import Settings
 from lmn_model.wording import did_you_mean
 
 TABLES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
-DESCRIPTION = (
-    "Predict clicks and purchases: train a model on a table of events, measure it, and score pairs of user and item. "
-    "The default model has a large memory that stores which user interacted with which item."
-)
-EXAMPLE = """example:
-  lmn train --path purchases.csv --user-col customer --item-col sku \\
-      --time-col bought_at --out runs/mine
-  lmn evaluate --run runs/mine
-  lmn predict --run runs/mine --pairs pairs.csv --out scores.csv
-
-exit codes: 0 done, 1 runs of a study failed, 2 error, 130 after Ctrl-C,
-143 after SIGTERM, 141 if the reader of the output is gone"""
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -55,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message} (see {self.prog} --help)")
 
 
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str], program: Program) -> argparse.Namespace:
     """The command, as ``command``, and its arguments; settings given as flags have the prefix ``SET``.
 
     Raises:
@@ -67,17 +55,17 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0].startswith("-"):
-        top = _top_parser()
-        _refuse_unknown_flags(top, arguments)
+        top = _top_parser(program)
+        _refuse_unknown_flags(top, arguments, before_command=True)
         top.parse_known_args(arguments)
-        top.error(f"the following arguments are required: COMMAND, one of {', '.join(COMMANDS)}")
+        top.error(f"the following arguments are required: COMMAND, one of {', '.join(program.commands)}")
     name, rest = arguments[0], arguments[1:]
-    if name not in COMMANDS:
+    if name not in program.commands:
         raise SettingsError(
-            f"invalid choice: {name!r} is no command{did_you_mean(name, COMMANDS)} "
-            f"(the commands are {', '.join(COMMANDS)}; see lmn --help)"
+            f"invalid choice: {name!r} is no command{did_you_mean(name, program.commands)} "
+            f"(the commands are {', '.join(program.commands)}; see {program.name} --help)"
         )
-    parser = command_parser(name)
+    parser = command_parser(program, name)
     _refuse_unknown_flags(parser, rest)
     parsed, extra = parser.parse_known_args(rest)
     if extra:
@@ -86,12 +74,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
-def command_parser(name: str) -> Parser:
+def command_parser(program: Program, name: str) -> Parser:
     """The parser of one command."""
-    command = COMMANDS[name]
-    usage = " ".join(part for part in ("lmn", name, command.takes, "[OPTIONS]") if part)
+    command = program.commands[name]
+    usage = " ".join(part for part in (program.name, name, command.takes, "[OPTIONS]") if part)
     description = f"{command.summary}. {command.details}".strip()
-    parser = Parser(f"lmn {name}", usage, description, f"example:\n{command.example}")
+    parser = Parser(f"{program.name} {name}", usage, description, f"example:\n{command.example}")
     command.add(parser)
     options = parser.add_argument_group("help")
     options.add_argument("-h", "--help", action=_Help, help="show this help")
@@ -128,13 +116,20 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _top_parser() -> Parser:
-    width = max(map(len, COMMANDS)) + 2
+def _top_parser(program: Program) -> Parser:
+    width = max(map(len, program.commands)) + 2
     commands = "".join(f"\n  {name:<{width}}{command.summary[0].lower()}{command.summary[1:]}"
-                       for name, command in COMMANDS.items())  # fmt: skip
-    parser = Parser("lmn", "lmn COMMAND [OPTIONS]", DESCRIPTION, f"commands:{commands}\n\n{EXAMPLE}")
+                       for name, command in program.commands.items())  # fmt: skip
+    parser = Parser(
+        program.name,
+        f"{program.name} COMMAND [OPTIONS]",
+        program.description,
+        f"commands:{commands}\n\n{program.example}",
+    )
     options = parser.add_argument_group("options")
-    options.add_argument("-h", "--help", action=_Help, help="show this help; lmn COMMAND --help shows a command's")
+    options.add_argument(
+        "-h", "--help", action=_Help, help=f"show this help; {program.name} COMMAND --help shows a command's"
+    )
     options.add_argument("--version", action=_Version, nargs=0, help="show the version")
     return parser
 
@@ -151,14 +146,14 @@ def _flags(parser: Parser) -> list[str]:
     return [flag for action in parser._actions for flag in action.option_strings]
 
 
-def _refuse_unknown_flags(parser: Parser, arguments: Sequence[str]) -> None:
+def _refuse_unknown_flags(parser: Parser, arguments: Sequence[str], before_command: bool = False) -> None:
     """Name an unknown flag before a missing one: the one is often the other, misspelt."""
     for argument in arguments:
         if argument == "--":
             return
         name = argument.split("=")[0]
         if name.startswith("--") and " " not in name and name not in (known := _flags(parser)):
-            place = " before a command; flags follow it: lmn COMMAND FLAGS" if parser.prog == "lmn" else ""
+            place = f" before a command; flags follow it: {parser.prog} COMMAND FLAGS" if before_command else ""
             parser.error(f"unknown argument {name!r}{place}{did_you_mean(name, known)}")
 
 

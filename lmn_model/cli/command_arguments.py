@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from lmn_model.cli.program import Command
 from lmn_model.setting_types import Declared, SettingsError, declared_settings, parse
 from lmn_model.training.settings import Settings
 
@@ -41,26 +40,6 @@ ADVANCED = {
     "training": "advanced: training",
 }
 """Group of all other settings, by their section."""
-RESULTS = Path("docs/results/study")
-PAGE = Path("docs/study.md")
-
-
-class Command(NamedTuple):
-    """What ``lmn`` can do.
-
-    Attributes:
-        summary: one line.
-        details: the sentences after it in the command's own help.
-        takes: what the command cannot do without.
-        add: declares the arguments.
-        example: lines of a shell.
-    """
-
-    summary: str
-    details: str
-    takes: str
-    add: Callable[[ArgumentParser], None]
-    example: str
 
 
 def _add_train(parser: ArgumentParser) -> None:
@@ -131,40 +110,11 @@ def _add_grow(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--epochs",
-        type=_integer(1),
+        type=integer(1),
         metavar="INT",
         help="passes over the training split in all, those already made included; a finished run needs more "
         "(default: as in the old run)",
     )
-
-
-def _add_contents(parser: ArgumentParser) -> None:
-    parser.add_argument_group("arguments").add_argument(
-        "run_folder", metavar="RUN", help="folder of a finished run with a factored memory (--query factored)"
-    )
-    group = parser.add_argument_group("options")
-    group.add_argument("--out", metavar="DIR", required=True, help="folder for contents.md, contents.json and pictures")
-    group.add_argument("--path", "--data", dest="data", metavar="FILE", help="the run's data, if they were moved")
-    group.add_argument(
-        "--feature",
-        metavar="COLUMN",
-        help="item feature to report on (default: the last one whose name looks like a category)",
-    )
-    group.add_argument(
-        "--category",
-        metavar="VALUE[,VALUE...]",
-        action="append",
-        help="values of that feature to report on (default: the most frequent)",
-    )
-    group.add_argument(
-        "--threshold",
-        type=_number,
-        metavar="FLOAT",
-        help="strength of the stored signal from which the report takes a pair for an event (default: the strength "
-        "that 5 %% of the pairs without an event exceed)",
-    )
-    group.add_argument("--force", action="store_true", help="replace files of an earlier report")
-    _add_device(group)
 
 
 def _add_prepare(parser: ArgumentParser) -> None:
@@ -183,46 +133,16 @@ def _add_prepare(parser: ArgumentParser) -> None:
     for each in fields(PrepareOptions):
         flag = f"--{each.name.replace('_', '-')}"
         text = f"{texts[each.name]} (default: {each.default:,})"
-        group.add_argument(flag, type=_integer(), default=each.default, metavar="INT", help=text)
+        group.add_argument(flag, type=integer(), default=each.default, metavar="INT", help=text)
     group.add_argument("--force", action="store_true", help="replace rows that the folder holds")
-
-
-def _add_demo(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("options")
-    group.add_argument("--out", metavar="DIR", default="runs/demo", help="folder of the runs (default: runs/demo)")
-
-
-def _add_study(parser: ArgumentParser) -> None:
-    parser.add_argument_group("arguments").add_argument("study", metavar="FILE", help="TOML file of the study")
-    what = parser.add_argument_group("what to run")
-    what.add_argument("--only", metavar="NAME[,NAME...]", help="variants to run (default: all)")
-    what.add_argument("--seeds", type=_seeds, metavar="INT[,INT...]", help="seeds (default: those of the file)")
-    what.add_argument(
-        "--quick", action="store_true", help="rehearse with the settings of [quick]; has results of its own"
-    )
-    what.add_argument("--tune", action="store_true", help="search the settings named in [tune] by validation AUC")
-    what.add_argument("--again", action="store_true", help="repeat runs as a check: compare, and keep the old results")
-    what.add_argument("--force", action="store_true", help="replace results that were made with other settings")
-    what.add_argument("--report", action="store_true", help="run nothing; make tables and figures of the results")
-    what.add_argument(
-        "--jobs", type=_integer(1), default=_cores(), metavar="INT", help="runs at a time (default: cores)"
-    )
-    where = parser.add_argument_group("where")
-    where.add_argument(
-        "--path", "--data", dest="data", metavar="DIR", help="the data, instead of data.path of the file"
-    )
-    where.add_argument("--out", default="runs/study", metavar="DIR", help="scratch folder (default: runs/study)")
-    where.add_argument("--results", default=RESULTS, metavar="DIR", help=f"result files (default: {RESULTS})")
-    where.add_argument("--page", default=PAGE, metavar="FILE", help=f"page of the tables (default: {PAGE})")
-    where.add_argument("--keep", action="store_true", help="keep run folders; checkpoints can be large")
 
 
 def _add_run(group: Any) -> None:
     group.add_argument("--run", dest="run_folder", metavar="DIR", required=True, help="run folder of lmn train")
-    _add_device(group)
+    add_device(group)
 
 
-def _add_device(group: Any) -> None:
+def add_device(group: Any) -> None:
     group.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: as in training)")
 
 
@@ -257,7 +177,7 @@ def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _integer(low: int | None = None) -> Callable[[str], int]:
+def integer(low: int | None = None) -> Callable[[str], int]:
     def read(text: str) -> int:
         try:
             value = int(text)
@@ -268,27 +188,6 @@ def _integer(low: int | None = None) -> Callable[[str], int]:
         return value
 
     return read
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"the value must be a number, got {text!r}") from None
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        seeds = tuple(int(each) for each in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be integers with commas between, got {text!r}") from None
-    if min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise argparse.ArgumentTypeError(f"must be different numbers of at least 0, got {text!r}")
-    return seeds
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 COMMANDS = {
@@ -323,33 +222,11 @@ COMMANDS = {
         _add_grow,
         "  lmn grow --run runs/mine --out runs/larger --epochs 4\n  lmn train --resume runs/larger",
     ),
-    "contents": Command(
-        "Report what the memory of a run stores",
-        "The report sets what the memory says of users and categories beside the events themselves.",
-        "RUN --out DIR",
-        _add_contents,
-        "  lmn contents runs/mine --out report",
-    ),
     "prepare": Command(
         "Write a public data set as prepared rows",
         "Prepared rows are parquet files of samples whose ids and splits are fixed, for comparisons of models.",
         "--dataset NAME --out DIR",
         _add_prepare,
         "  lmn prepare --dataset complete-journey --out rows\n  lmn train --rows rows --out runs/rows",
-    ),
-    "demo": Command(
-        "Train four models on a public data set and compare them",
-        "It takes about ten minutes on a CPU. A demonstration that was stopped continues with the same command.",
-        "",
-        _add_demo,
-        "  lmn demo --out runs/demo",
-    ),
-    "study": Command(
-        "Run a grid of trainings and tabulate the results",
-        "A study is a TOML file of models, seeds and settings; the folder studies of the repository has some. Runs "
-        "that have a result are not repeated.",
-        "FILE",
-        _add_study,
-        "  lmn study benchmarks/study/kuairand.toml --only DIN,LMN --seeds 0,1",
     ),
 }

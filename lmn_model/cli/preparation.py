@@ -8,8 +8,8 @@ import logging
 import os
 from dataclasses import fields
 
-from lmn_model.data.rows.prepare import PrepareOptions, prepare_complete_journey
 from lmn_model.cli.output import print_result
+from lmn_model.data.rows.prepare import PrepareOptions, prepare_complete_journey
 
 logger = logging.getLogger("lmn")
 

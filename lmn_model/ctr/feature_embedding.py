@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels.checks import check_int, check_number
-
 from lmn_model.data import CategoricalFeature
 from lmn_model.modules.parametrized import current
 from lmn_model.modules.resetting import EmbeddingTable

@@ -1,8 +1,8 @@
 """The CTR model: embeddings, an interest part, a tower.
 
-What reads the history is configured: one of the parts of :mod:`lmn_model.ctr.interest`, or ``"lmn"``, which is DIN with the
-Large Memory Network beside it, or ``"lmn_only"``, the memory without a window. Everything else is the same for all, so
-that they can be compared.
+What reads the history is configured: one of the parts of :mod:`lmn_model.ctr.interest`, or ``"lmn"``, which is DIN with
+the Large Memory Network beside it, or ``"lmn_only"``, the memory without a window. Everything else is the same for all,
+so that they can be compared.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels.exported import exported
-
-from lmn_model.data import Batch, FeatureSpec
-from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
 from lmn_model.ctr.interest import WindowMatches, interest_part
+from lmn_model.ctr.settings import FACTORED, SHARED, MemorySettings, ModelSettings
+from lmn_model.data import Batch, FeatureSpec
+from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork, MemoryLosses
 from lmn_model.modules.memory_layer import MemoryLayer
-from lmn_model.ctr.settings import FACTORED, SHARED, MemorySettings, ModelSettings
 from lmn_model.modules.resetting import ZeroLinear, reset_children
 
 __all__ = ["CTRModel", "CTROutput", "MemoryGate", "MemoryLogit", "MemorySettings", "ModelSettings"]
@@ -106,7 +105,9 @@ class CTRModel(nn.Module):
     def __init__(self, features: FeatureSpec, settings: ModelSettings) -> None:
         super().__init__()
         if settings.has_memory and settings.memory.sub_keys is None:
-            raise ValueError("CTRModel: sub_keys must be set, got None; lmn_model.training.default_sizes chooses it by the data")
+            raise ValueError(
+                "CTRModel: sub_keys must be set, got None; lmn_model.training.default_sizes chooses it by the data"
+            )
         self.settings = settings
         embedding = (settings.embedding_dim, settings.embedding_std)
         self.user_embedding = FeatureEmbedding(features.user, *embedding)

@@ -29,12 +29,11 @@ from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_kernels.checks import check_flag, check_int
 from lmn_kernels.library import opaque
 from lmn_kernels.product_key_topk.metric import METRICS
-
 from lmn_model.modules.codes import Cells, draw_codes, draw_keys, id_offsets
 from lmn_model.modules.factored_options import check_together
+from lmn_model.modules.id_checks import checked_ids
 from lmn_model.modules.large_memory_network import LOSSES, MemoryLosses
 from lmn_model.modules.memory_layer import MemoryLayer
-from lmn_model.modules.id_checks import checked_ids
 from lmn_model.modules.parametrized import current
 from lmn_model.modules.stored_lists import ListStore, StoredLists, best_keys
 

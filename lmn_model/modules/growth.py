@@ -1,8 +1,9 @@
 """Growing a trained memory from N to 2 N sub-keys on each axis without changing what it answers.
 
 The new sub-keys sleep, so every query finds the slots it found before, under their new numbers, with the same weights
-but for the rounding of a matrix product of another size. They wake in turn as :func:`lmn_model.modules.reseeding.reseed` moves
-them to live queries, and then the three quarters of the slots that are new begin to be written.
+but for the rounding of a matrix product of another size. They wake in turn as
+:func:`lmn_model.modules.reseeding.reseed` moves them to live queries, and then the three quarters of the slots that are
+new begin to be written.
 """
 
 from __future__ import annotations

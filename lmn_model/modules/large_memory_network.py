@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from lmn_kernels.checks import check_flag, check_int
 from lmn_kernels.exported import exported
-
 from lmn_model.modules.finite import check_finite as check_rows
 from lmn_model.modules.memory_layer import MemoryLayer
 from lmn_model.modules.reseeding import balance_loss

@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from lmn_model.ctr.model import CTRModel
-from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.files import replacing
+from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.usage import MemoryUsage
 
 # Okabe and Ito's palette: told apart with every common colour blindness, and by lightness in grey print.

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lmn_model.training.checkpoint import remove_checkpoint_leftovers
 from lmn_model.files import remove_leftovers
+from lmn_model.training.checkpoint import remove_checkpoint_leftovers
 from lmn_model.training.settings import Settings, SettingsError
 
 logger = logging.getLogger("lmn")

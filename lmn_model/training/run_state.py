@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmn_model.ctr.model import CTRModel
+from lmn_model.modules.usage import MemoryUsage
 from lmn_model.training.checkpoint import (
     CheckpointError,
     CheckpointFile,
@@ -22,11 +24,9 @@ from lmn_model.training.checkpoint import (
     open_checkpoint,
     save_checkpoint,
 )
-from lmn_model.ctr.model import CTRModel
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.progress import Progress
 from lmn_model.training.settings import Settings
-from lmn_model.modules.usage import MemoryUsage
 
 MODEL, OPTIMIZER, USAGE = "model.", "optimizer.", "usage."
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from lmn_model.files import replacing
 from lmn_model.ctr.settings import ModelSettings
+from lmn_model.files import replacing
 from lmn_model.setting_types import (
     Declared,
     SettingsError,
@@ -282,7 +282,7 @@ class Settings:
         return tables
 
     def unset(self) -> tuple[str, ...]:
-        """Names of the settings, without their sections, that :mod:`lmn_model.training.default_sizes` has to choose by the data.
+        """Names of the settings, without their sections, that are chosen by the data; see :mod:`.default_sizes`.
 
         Patience is among them only with epochs: who sets epochs wants just so many.
         """

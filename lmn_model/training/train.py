@@ -14,11 +14,11 @@ import torch
 from lmn_model.data import Dataset
 from lmn_model.training.default_sizes import fill_sizes, take_sizes
 from lmn_model.training.evaluation import check_backend, choose_device, open_dataset
+from lmn_model.training.loop import Trainer
 from lmn_model.training.notices import columns_in_words, without_effect
 from lmn_model.training.reproducible import reproducible
 from lmn_model.training.run_folder import RunFolder, RunFolderError
 from lmn_model.training.settings import Settings
-from lmn_model.training.loop import Trainer
 
 logger = logging.getLogger("lmn")
 

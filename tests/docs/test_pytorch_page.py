@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from project_root import ROOT
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "pytorch.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "pytorch.md").read_text(encoding="utf-8")
 EVERY = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 BLOCKS = [block for block in EVERY if "import torch\n" in block]
 """Those that stand alone; tests/lmn_kernels/test_data_parallel.py runs the others on two ranks."""

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from events_factory import make_events
+from project_root import ROOT
 
 from lmn_model.cli.arguments import command_parser
+from lmn_model.cli.lmn import LMN
 from lmn_model.cli.main import main
-from lmn_model.cli.command_arguments import COMMANDS
-from tests.events_factory import make_events
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -106,6 +106,6 @@ def test_own_table_with_the_flags_of_the_readme(tmp_path: Path, monkeypatch: pyt
 
 
 def test_flags_in_the_readme_exist() -> None:
-    parsers = [command_parser(name) for name in COMMANDS]
+    parsers = [command_parser(LMN, name) for name in LMN.commands]
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from events_factory import make_events
+from project_root import ROOT
 
-from lmn_model.training.settings import Settings
 from lmn_model.training.loop import Trainer
+from lmn_model.training.settings import Settings
 
 
 def write_events(path: Path, rows: int = 900) -> Path:
@@ -68,9 +69,8 @@ def tiny_flags(events: Path, interest: str = "lmn", **changes: object) -> list[s
 
 def run_python(code: str, arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in a fresh interpreter from the root of the repository."""
-    root = Path(__file__).resolve().parent.parent
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Trainer], None]) -> None:

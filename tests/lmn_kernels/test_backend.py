@@ -8,10 +8,10 @@ import os
 import pkgutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from project_root import ROOT
 
 import lmn_kernels
 from lmn_kernels import backend as backend_module
@@ -75,13 +75,12 @@ print(sorted(again), len({name for name, *_ in known}) >= 10)
 
 
 def run_python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``program`` from the repository's root, without the interpreter unless ``environment`` says so."""
+    """Run ``program`` from the repository's ROOT, without the interpreter unless ``environment`` says so."""
     kept = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "LMN_BACKEND")}
-    root = Path(__file__).parents[1]
     return subprocess.run(
         [sys.executable, "-c", program],
-        cwd=root,
-        env=kept | {"PYTHONPATH": str(root)} | environment,
+        cwd=ROOT,
+        env=kept | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -183,8 +182,8 @@ def test_no_kernel_is_compiled_again_for_a_new_batch_size() -> None:
 
 @pytest.mark.gpu
 def test_one_binary_serves_all_batch_sizes(device: torch.device) -> None:
-    from lmn_kernels.product_key_topk.triton import survivors
     from lmn_kernels.product_key_topk.triton import pair_selection as lists
+    from lmn_kernels.product_key_topk.triton import survivors
 
     jitted = (survivors._product_key_topk_survivors_fwd_kernel, lists._product_key_topk_lists_fwd_kernel)
     counts = []

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from project_root import ROOT
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -17,7 +18,7 @@ from lmn_kernels import gather_aggregate
 from lmn_kernels.optim import RowAdagrad, clip_grad_norm_
 from lmn_model import MemoryLayer
 
-DOCS = (Path(__file__).parents[1] / "docs/pytorch.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs/pytorch.md").read_text(encoding="utf-8")
 RANKS, ROWS, STEPS = 2, 6, 3
 MESSAGE = r"sparse_grad must be False in DistributedDataParallel, .* docs/pytorch.md"
 

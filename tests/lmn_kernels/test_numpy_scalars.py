@@ -13,13 +13,13 @@ from torch import nn
 from lmn_kernels import huge_zeros, memory_lookup, product_key_topk
 from lmn_kernels.checks import check_flag, check_int, check_number
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
-from lmn_model.ctr.model import MemorySettings, ModelSettings
-from lmn_model.data import CategoricalFeature
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
 from lmn_model.ctr.interest import DeepInterestAttention, HardSearch, MultiInterestMemory, SoftSearch, WindowMatches
+from lmn_model.ctr.model import MemorySettings, ModelSettings
+from lmn_model.data import CategoricalFeature
 from lmn_model.modules.reseeding import balance_loss
-from lmn_model.training.settings import Settings
 from lmn_model.modules.usage import MemoryUsage
+from lmn_model.training.settings import Settings
 
 INTS = [np.int64, np.int32, np.uint8, np.array, torch.tensor]
 QUERIES, KEYS, VALUES = torch.randn(3, 1, 2, 4), torch.randn(1, 2, 6, 4), torch.randn(36, 5)

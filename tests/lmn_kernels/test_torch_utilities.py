@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from test_reset_parameters import MODULES
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, skip_init
 
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
-from lmn_model.modules.growth import grow
 from lmn_model.ctr.interest import DeepInterestAttention, SoftSearch
+from lmn_model.modules.growth import grow
 from lmn_model.modules.reseeding import reseed
 from lmn_model.modules.usage import MemoryUsage
+from tests.lmn_model.modules.test_reset_parameters import MODULES
 
 SMALL = {"sub_keys": 6, "top_k": 3, "value_std": 1.0}
 HISTORY = (torch.ones(9, 5, dtype=torch.bool), torch.randn(9, 5, 4), torch.ones(9, 5, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""The pictures of ``lmn contents``."""
+"""The pictures of ``python -m benchmarks.study contents``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a factored memory has kept of a feature of the items, beside what truly happened: what ``lmn contents`` shows.
+"""What a factored memory stores about a feature of the items, measured beside the events themselves.
 
 A pair (category, user) has one place and one bound code, so the memory can be asked about every pair there is, whether
 it was ever written or not. The answer, the projection on the bound code, is 0 where nothing is kept and towards 1 where
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from benchmarks.study.contents.reading import Contents, FloatArray, IntArray
 from lmn_model.data import DataError
-from lmn_model.training.metrics import auc, grouped_auc
 from lmn_model.setting_types import SettingsError
+from lmn_model.training.metrics import auc, grouped_auc
 from lmn_model.wording import did_you_mean
 
 TOP = 5

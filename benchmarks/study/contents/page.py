@@ -1,4 +1,4 @@
-"""The page of ``lmn contents``: Markdown of what was measured."""
+"""The page of ``python -m benchmarks.study contents``: Markdown of what was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How ``lmn contents`` speaks of users, categories, events and numbers."""
+"""How ``python -m benchmarks.study contents`` speaks of users, categories, events and numbers."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ runs; ``rows.py`` makes a sparse gradient of them.
 """
 
 from .forward import launch_gather_aggregate, launch_weights_backward
-from .sparse_grad import launch_touched_rows
 from .sorted_backward import launch_scatter_rows, launch_values_backward
+from .sparse_grad import launch_touched_rows
 
 __all__ = [
     "launch_gather_aggregate",

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmn_kernels.checks import check_int
-
 from lmn_model.ctr.interest.part import InterestPart
 
 

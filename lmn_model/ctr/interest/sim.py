@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels.checks import check_int
-from lmn_model.modules.parametrized import current
-
 from lmn_model.ctr.interest.din import DeepInterestAttention
 from lmn_model.ctr.interest.part import InterestPart
+from lmn_model.modules.parametrized import current
 
 
 class HardSearch(InterestPart):

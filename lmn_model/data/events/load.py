@@ -12,9 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lmn_model.data.events.columns import Events, check_events
 from lmn_model.data.events.description import describe, summarise, warn_of
 from lmn_model.data.events.entities import Entities
-from lmn_model.data.events.columns import Events, check_events
+from lmn_model.data.events.tables import Table, as_table, column_of
+from lmn_model.data.events.times import Clock, format_time, parse_time
+from lmn_model.data.events.vocabularies import Vocabularies
 from lmn_model.data.features import FeatureSpec
 from lmn_model.data.histories import Histories
 from lmn_model.data.negatives import NegativeSampler
@@ -23,9 +26,6 @@ from lmn_model.data.rows.features import RowFeatures
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.search import HardSearch
 from lmn_model.data.splits import FeatureTable, SampleTables, Split
-from lmn_model.data.events.tables import Table, as_table, column_of
-from lmn_model.data.events.times import Clock, format_time, parse_time
-from lmn_model.data.events.vocabularies import Vocabularies
 from lmn_model.wording import shown
 
 PARTS = ("train", "valid", "test")

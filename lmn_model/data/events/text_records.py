@@ -1,7 +1,7 @@
 """Records of a CSV or TSV file with the standard library alone: the header, lines for messages, bytes to copy.
 
-Reading rows is the business of :mod:`lmn_model.data.events.text_files`. This module loads in no time, so that the command
-checks a header before torch is loaded.
+Reading rows is the business of :mod:`lmn_model.data.events.text_files`. This module loads in no time, so that the
+command checks a header before torch is loaded.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmn_model.data.events.vocabularies import Vocabularies, read_saved, write_saved
 from lmn_model.data.features import FeatureSpec
 from lmn_model.data.schema import DataError
-from lmn_model.data.events.vocabularies import Vocabularies, read_saved, write_saved
 
 KIND = "rows"
 _FORMAT = 1

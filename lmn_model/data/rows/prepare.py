@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lmn_model.data.events.sources import read_complete_journey
 from lmn_model.data.histories import Histories
 from lmn_model.data.negatives import NegativeSampler
 from lmn_model.data.rows.files import HISTORY, ITEM, LABEL, LENGTH, USER, USER_ID
 from lmn_model.data.schema import DataError
-from lmn_model.data.events.sources import read_complete_journey
 from lmn_model.files import replacing
 
 LEAST_LINES = 5

@@ -11,8 +11,7 @@ pytest.importorskip("triton")
 
 from benchmarks.audit.budgets import Budget, broken, read_budgets, unused
 from benchmarks.audit.counts import Binary, Part
-from benchmarks.audit.machine import amd
-from benchmarks.audit.machine import sass
+from benchmarks.audit.machine import amd, sass
 from benchmarks.audit.machine.instructions import Frame, Instruction, parse_amd, parse_sass
 from benchmarks.audit.machine.loops import Program
 from benchmarks.audit.machine.occupancy import occupancy

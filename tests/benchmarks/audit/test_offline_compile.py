@@ -9,10 +9,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from project_root import ROOT
 
 pytest.importorskip("triton")
 
@@ -28,8 +28,7 @@ def run_without_interpreter(*arguments: str) -> subprocess.CompletedProcess[str]
     """``python -m`` with these arguments."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", *arguments]
-    root = Path(__file__).parents[1]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -15,20 +15,20 @@ import pytest
 import torch
 
 from benchmarks.kernels import cpu
-from benchmarks.training import large_tables
-from benchmarks.training import layer_step as training
 from benchmarks.kernels.correctness import WrongResult, check, row_error
-from benchmarks.kernels.roofline import Floor, floor_of
 from benchmarks.kernels.peak_memory import peak_bytes
 from benchmarks.kernels.problems import OPS, SLOTS, Case, make_problems, zipf
+from benchmarks.kernels.providers import Bound, all_sides
+from benchmarks.kernels.roofline import Floor, floor_of
+from benchmarks.kernels.sanitize import run as sanitize
+from benchmarks.kernels.shapes import NAMED, SHAPES, Shape, on_cpu, tiny
+from benchmarks.kernels.suite import cases
+from benchmarks.kernels.timing import Effort, Stopwatch, percentiles, time_in_turns
 from benchmarks.report.data import load
 from benchmarks.report.tables import large_table, training_table
 from benchmarks.result_files import ROOT
-from benchmarks.kernels.sanitize import run as sanitize
-from benchmarks.kernels.shapes import NAMED, SHAPES, Shape, on_cpu, tiny
-from benchmarks.kernels.providers import Bound, all_sides
-from benchmarks.kernels.suite import cases
-from benchmarks.kernels.timing import Effort, Stopwatch, percentiles, time_in_turns
+from benchmarks.training import large_tables
+from benchmarks.training import layer_step as training
 from lmn_kernels import gather_aggregate
 
 TINY = Shape("tiny", B=24, H=2, C=8, N=20, K=6, D=12)

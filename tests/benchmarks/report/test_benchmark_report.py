@@ -37,7 +37,7 @@ def test_bars_are_met_and_missed_by_the_rows() -> None:
 
 def test_the_page_is_what_the_report_makes_of_the_committed_files() -> None:
     page = report.PAGE.read_text(encoding="utf-8")
-    assert report.render(page, report.read_results()) == page, "run python -m benchmarks.report.__main__"
+    assert report.render(page, report.read_results()) == page, "run python -m benchmarks.report"
     for plot in (ROOT / "docs").glob("results/*.svg"):
         assert f"results/{plot.name}" in page
 

@@ -1,4 +1,4 @@
-"""What ``lmn contents`` says of a memory, on events where the truth is known: twins, and categories of their own."""
+"""The report of what a memory stores, on events where the truth is known: twins, and categories of their own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import pytest
 import torch
 from rows_factory import write_rows
 
-from lmn_model.training.catch_up import catch_up
-from lmn_model.cli.main import main
-from benchmarks.study.contents import measures
-from benchmarks.study.contents import reading
-from benchmarks.study.contents.__main__ import write_contents
+from benchmarks.study.__main__ import main
+from benchmarks.study.contents import measures, reading
+from benchmarks.study.contents.command import write_contents
 from benchmarks.study.contents.figures import PICTURES
 from benchmarks.study.contents.measures import (
     choose_categories,
@@ -28,8 +26,9 @@ from benchmarks.study.contents.measures import (
 )
 from benchmarks.study.contents.reading import Contents, project, read_contents
 from benchmarks.study.contents.words import Words
-from lmn_model.training.evaluation import load_run, open_dataset
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
+from lmn_model.training.catch_up import catch_up
+from lmn_model.training.evaluation import load_run, open_dataset
 from lmn_model.training.run_folder import RunFolder
 
 PAIRS, OWN, EVENTS, TEST_FROM = 6, 6, 150, 130

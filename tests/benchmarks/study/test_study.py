@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -16,14 +17,15 @@ import pytest
 import scipy.stats
 import tomli_w
 from matplotlib.figure import Figure
+from project_root import ROOT
 from rows_factory import write_rows
 
-from lmn_model.cli.main import main
-from lmn_model.training.run_folder import RunFolder, RunFolderError
+from benchmarks.study.__main__ import main
 from benchmarks.study.figures import Dot, draw_curves, draw_dots
 from benchmarks.study.report import MISSING
 from benchmarks.study.statistics import estimate, paired_difference, student_t_quantile
 from benchmarks.study.study_file import load_study
+from lmn_model.training.run_folder import RunFolder, RunFolderError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -88,7 +90,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _run(path: Path, *arguments: str) -> int:
-    return main(["study", str(path), "--results", "results", "--out", "scratch", "--page", "page.md", *arguments])
+    return main(["run", str(path), "--results", "results", "--out", "scratch", "--page", "page.md", *arguments])
 
 
 def _results(kind: str = "*") -> dict[str, dict[str, object]]:
@@ -193,9 +195,21 @@ def test_a_study_that_is_stopped_goes_on(study: Path, number: signal.Signals) ->
         assert short in text
         text = text.replace(short, changed)
     study.write_text(text)
-    command = [sys.executable, "-m", "lmn_model.cli.main", "study", str(study), "--results", "results", "--out", "scratch"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.study",
+        "run",
+        str(study),
+        "--results",
+        "results",
+        "--out",
+        "scratch",
+    ]
     command += ["--only", "DIN", "--seeds", "0", "--keep"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as running:
         _wait_until(lambda: list(Path("scratch").rglob("last.safetensors")))
         running.send_signal(number)
         _, said = running.communicate(timeout=60)
@@ -230,12 +244,11 @@ def test_a_run_that_fails_does_not_stop_the_others(study: Path, capsys: pytest.C
 
 
 def test_the_page_is_made_of_the_committed_results(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parent.parent
-    shutil.copytree(root / "docs/results/study", tmp_path / "results/study")
-    page = Path(shutil.copy(root / "docs/study.md", tmp_path))
-    for path in sorted((root / "studies").glob("*.toml")):
-        assert main(["study", str(path), "--report", f"--results={tmp_path}/results/study", f"--page={page}"]) == 0
-    assert page.read_text() == (root / "docs/study.md").read_text()
+    shutil.copytree(ROOT / "docs/results/study", tmp_path / "results/study")
+    page = Path(shutil.copy(ROOT / "docs/study.md", tmp_path))
+    for path in sorted((ROOT / "studies").glob("*.toml")):
+        assert main(["run", str(path), "--report", f"--results={tmp_path}/results/study", f"--page={page}"]) == 0
+    assert page.read_text() == (ROOT / "docs/study.md").read_text()
 
 
 def _is_locked(run: RunFolder) -> bool:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from project_root import ROOT
 from rows_factory import write_rows
 
 from benchmarks.training.against_fuxictr import COMMON, PAIRS, measure_ours, write_feature_map
 from benchmarks.training.against_fuxictr import table as compared
 from benchmarks.training.profile import EPOCH, STEP, Clock, hooked, main, middle, table
 from lmn_model.training.evaluation import open_dataset
-from lmn_model.training.settings import Settings
 from lmn_model.training.loop import Trainer
+from lmn_model.training.settings import Settings
 from lmn_model.training.train import train
 
 
@@ -100,6 +101,5 @@ def test_the_feature_map_has_the_sizes_of_our_model(tmp_path: Path) -> None:
 
 
 def test_the_study_page_shows_the_committed_profile() -> None:
-    root = Path(__file__).parents[1]
-    data = json.loads((root / "benchmarks" / "results" / "train_profile.json").read_text())
-    assert "\n".join(table(data["models"])) in (root / "docs" / "study.md").read_text()
+    data = json.loads((ROOT / "benchmarks" / "results" / "train_profile.json").read_text())
+    assert "\n".join(table(data["models"])) in (ROOT / "docs" / "study.md").read_text()

@@ -6,8 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import GPU
-from test_gather_aggregate import (
+from hardware import GPU
+from torch import Tensor
+
+from lmn_kernels import gather_aggregate
+from lmn_kernels.gather_aggregate import api
+from lmn_kernels.launch import launch_counts, record_launches
+from lmn_kernels.testing import BagInputs, grads_of, make_bag_inputs
+from tests.lmn_kernels.gather_aggregate.test_gather_aggregate import (
     BACKWARD_ENTRIES,
     BACKWARD_PARTS,
     BACKWARD_WEIGHTS,
@@ -17,12 +23,6 @@ from test_gather_aggregate import (
     SORT,
     assert_equals_the_loops,
 )
-from torch import Tensor
-
-from lmn_kernels import gather_aggregate
-from lmn_kernels.gather_aggregate import api
-from lmn_kernels.launch import launch_counts, record_launches
-from lmn_kernels.testing import BagInputs, grads_of, make_bag_inputs
 
 SORT_BLOCK = 1024
 
@@ -70,8 +70,8 @@ def test_sort_puts_slots_outside_the_table_last(device: torch.device) -> None:
 def test_wide_numbers_give_the_same_gradients(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
     from lmn_kernels.gather_aggregate.triton import sort
-    from lmn_kernels.gather_aggregate.triton import sparse_grad as rows
     from lmn_kernels.gather_aggregate.triton import sorted_backward as sums
+    from lmn_kernels.gather_aggregate.triton import sparse_grad as rows
 
     for module in (rows, sums):
         monkeypatch.setattr(module, "MOST_NARROW", 8)

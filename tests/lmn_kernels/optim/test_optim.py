@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import GPU
+from hardware import GPU
 from optimizers_factory import OPTIMIZERS, D, M, make, rows_of
 from torch import Tensor, nn
 

@@ -7,12 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from optimizers_factory import OPTIMIZERS, D, M, make, rows_of
+from project_root import ROOT
 from torch import nn
 
 OF_BETAS = {f"{name}_{number}" for name in ("beta", "rate", "log") for number in (1, 2)}
@@ -30,8 +30,7 @@ def test_schedules_compile_one_binary_for_each_optimiser() -> None:
     pytest.importorskip("triton")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.offline_schedules"]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report: dict[str, list[int]] = json.loads(done.stdout)
     assert report.keys() == {"adagrad", "adam", "adam_row_wise", "sgd"}

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import GPU, TRITON
+from hardware import GPU, TRITON
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -8,25 +8,31 @@ from pathlib import Path
 import pytest
 from runs_factory import write_events
 
+from benchmarks.study.__main__ import STUDY
+from benchmarks.study.__main__ import main as study_main
+from lmn_model.cli.lmn import LMN
 from lmn_model.cli.main import main
-from lmn_model.cli.command_arguments import COMMANDS
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.cli.program import Program
 from lmn_model.setting_types import declared_settings
+from lmn_model.training.run_folder import RunFolder
 from lmn_model.training.settings import Settings
 
 SMALL = ["--epochs=1", "--interest=pooling", "--hidden=8", "--batch-size=64", "--threads=1", "--device=cpu"]
 
 
-def _help(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+MAIN = {LMN.name: main, STUDY.name: study_main}
+
+
+def _help(capsys: pytest.CaptureFixture[str], *arguments: str, program: Program = LMN) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit, match="0"):
-        main([*arguments])
+        MAIN[program.name]([*arguments])
     return capsys.readouterr().out
 
 
-def _error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def _error(capsys: pytest.CaptureFixture[str], *arguments: str, program: Program = LMN) -> str:
     capsys.readouterr()
-    assert main([*arguments]) == 2
+    assert MAIN[program.name]([*arguments]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("lmn: error: ")
@@ -63,23 +69,30 @@ def test_help_all_lists_every_setting_once_with_its_default(capsys: pytest.Captu
             assert f"(default: {shown})" in words if each.name == "dataset" else help_of_flag, each.name
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_an_example_that_parses(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    text = _help(capsys, "help", command)
-    assert text == _help(capsys, command, "-h")
+COMMANDS = [pytest.param(each, name, id=f"{each.name} {name}") for each in (LMN, STUDY) for name in each.commands]
+
+
+@pytest.mark.parametrize(("program", "command"), COMMANDS)
+def test_every_command_has_an_example_that_parses(
+    capsys: pytest.CaptureFixture[str], program: Program, command: str
+) -> None:
+    text = _help(capsys, "help", command, program=program)
+    assert text == _help(capsys, command, "-h", program=program)
+    assert text.isascii()
     assert max(map(len, text.splitlines())) <= 80
     example = text.partition("example:\n")[2].replace("\\\n", " ")
-    first = example.splitlines()[0].split()
-    assert first[:2] == ["lmn", command]
+    first = example.splitlines()[0].removeprefix(f"  {program.name} ").split()
+    assert first[0] == command
     # An unknown flag is named before anything else is looked at: there is none but the one added.
-    assert "unknown argument '--nonsense'" in _error(capsys, *first[1:], "--nonsense")
+    assert "unknown argument '--nonsense'" in _error(capsys, *first, "--nonsense", program=program)
 
 
-def test_the_first_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    text = _help(capsys, "--help")
-    assert text == _help(capsys, "help")
+@pytest.mark.parametrize("program", [LMN, STUDY], ids=lambda program: program.name)
+def test_the_first_help_names_the_commands(capsys: pytest.CaptureFixture[str], program: Program) -> None:
+    text = _help(capsys, "--help", program=program)
+    assert text == _help(capsys, "help", program=program)
     assert max(map(len, text.splitlines())) <= 80
-    for name in COMMANDS:
+    for name in program.commands:
         assert re.search(rf"^  {name} +[a-z]", text, flags=re.MULTILINE)
     assert re.fullmatch(r"lmn \d+\.\d+\S*\n", _help(capsys, "--version"))
 
@@ -93,8 +106,6 @@ def test_help_fits_narrow_and_wide_terminals(
 
 
 def test_help_is_plain_ascii(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in COMMANDS:
-        assert _help(capsys, name, "--help").isascii()
     assert _help(capsys, "train", "--help-all").isascii()
 
 

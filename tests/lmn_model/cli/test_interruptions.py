@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from project_root import ROOT
 from runs_factory import run_python, tiny_flags, write_events
 
 from lmn_model import files
 from lmn_model.cli.main import main
 from lmn_model.cli.output import describe_os_error
 
-ROOT = Path(__file__).resolve().parent.parent
 LINES = {signal.SIGINT: "lmn: interrupted\n", signal.SIGTERM: "lmn: terminated\n"}
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the signals that a process handles from /proc")
 full_disk = pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
@@ -212,10 +212,7 @@ def test_other_errors_are_not_taken_for_errors_of_the_system() -> None:
         ["evaluate", "--run"],
         ["predict", "--run=x", "--out=o.csv", "--pairs"],
         ["grow", "--run=x", "--out"],
-        ["contents", "--out=o"],
         ["prepare", "--dataset=complete-journey", "--out"],
-        ["demo", "--out"],
-        ["study"],
         [],
     ],
 )

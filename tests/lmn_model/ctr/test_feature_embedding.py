@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 
-from lmn_model.data import CategoricalFeature
 from lmn_model.ctr.feature_embedding import FeatureEmbedding, _Rows
+from lmn_model.data import CategoricalFeature
 
 FEATURES = (CategoricalFeature("item", 500), CategoricalFeature("category", 20), CategoricalFeature("brand", 3))
 

@@ -7,14 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_ctr_model import FEATURES, SETTINGS, make_batch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmn_model.training import evaluation
-from lmn_model.ctr.model import CTRModel, MemorySettings
-from lmn_model.data import Batch
-from lmn_model.training.evaluation import check_backend
 from lmn_model.ctr.interest import (
     INTERESTS,
     DeepInterestAttention,
@@ -23,10 +18,15 @@ from lmn_model.ctr.interest import (
     MeanPooling,
     MultiInterestMemory,
     SoftSearch,
-    fused,
+    din_cpu,
     interest_part,
 )
+from lmn_model.ctr.model import CTRModel, MemorySettings
+from lmn_model.data import Batch
+from lmn_model.training import evaluation
+from lmn_model.training.evaluation import check_backend
 from lmn_model.training.settings import DataSettings, Settings
+from tests.lmn_model.ctr.test_ctr_model import FEATURES, SETTINGS, make_batch
 
 WIDTH = 6
 WITH_WINDOW = [name for name in INTERESTS if name != "lmn_only"]
@@ -119,10 +119,10 @@ def assert_alike(part: InterestPart, plain: Callable[..., Tensor], *inputs: Tens
 
 
 @pytest.mark.parametrize("lengths", [[0, 3, 9, 1, 7], [9] * 5, [1, 0, 0, 2], [0, 0]])
-@pytest.mark.parametrize("positions", [fused.POSITIONS, 18])
+@pytest.mark.parametrize("positions", [din_cpu.POSITIONS, 18])
 def test_din_is_the_plain_formula(lengths: list[int], positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "POSITIONS", positions)
-    monkeypatch.setattr(fused, "SHARED", 1)
+    monkeypatch.setattr(din_cpu, "POSITIONS", positions)
+    monkeypatch.setattr(din_cpu, "SHARED", 1)
     assert_alike(part_of("din"), plain_attention, *drawn(lengths=lengths))
 
 
@@ -139,11 +139,11 @@ def test_din_is_within_the_rounding_of_float32() -> None:
 
 
 def test_chunks_are_all_the_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "SHARED", 1)
-    monkeypatch.setattr(fused, "POSITIONS", 20)
-    assert fused.chunks(torch.zeros(5, 9)) == [slice(0, 2), slice(2, 4), slice(4, 6)]
-    assert fused.chunks(torch.zeros(2, 99)) == [slice(0, 1), slice(1, 2)]
-    assert fused.chunks(torch.zeros(0, 9)) == []
+    monkeypatch.setattr(din_cpu, "SHARED", 1)
+    monkeypatch.setattr(din_cpu, "POSITIONS", 20)
+    assert din_cpu.chunks(torch.zeros(5, 9)) == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert din_cpu.chunks(torch.zeros(2, 99)) == [slice(0, 1), slice(1, 2)]
+    assert din_cpu.chunks(torch.zeros(0, 9)) == []
 
 
 @pytest.mark.parametrize("way", ["_fused", "_padded", "_packed"])

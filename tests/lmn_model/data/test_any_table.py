@@ -15,13 +15,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from batch_fields import FIELDS
 from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
 
 from lmn_model.cli.main import main
 from lmn_model.data import DataError, DataOptions, Schema, load_dataset, load_source, prepare_pairs, read_table
 from lmn_model.data.events.text_records import append_column, raw_records
-from tests.batch_fields import FIELDS
 
 ROWS = 40
 SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))

@@ -14,6 +14,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from batch_fields import FIELDS, OPTIONAL, same
+from events_factory import make_events
+from project_root import ROOT
+from rows_factory import make_rows, write_rows
 
 from lmn_model.data import (
     Batch,
@@ -28,9 +32,6 @@ from lmn_model.data import (
     load_rows,
     prepare_pairs,
 )
-from tests.batch_fields import FIELDS, OPTIONAL, same
-from tests.events_factory import make_events
-from tests.rows_factory import make_rows, write_rows
 
 SCHEMA = Schema(user_features=("segment",), item_features=("category",), context_features=("hour", "price"))
 
@@ -266,12 +267,11 @@ def test_an_error_in_the_thread_reaches_the_consumer(dataset: Dataset, monkeypat
 
 def test_a_program_ends_with_an_iterator_half_used() -> None:
     program = (
-        "from lmn_model.data import *; from tests.events_factory import make_events\n"
+        "from lmn_model.data import *; from events_factory import make_events\n"
         "split = load_dataset(make_events(rows=300), Schema()).train\n"
         "batches = iter(BatchLoader(split, 8)); next(batches); print('end')"
     )
-    root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from events_factory import make_events
 
 from lmn_model.data import DataError, DataOptions, FeatureSpec, Schema, Split, load_dataset
 from lmn_model.data.negatives import NegativeSampler
-from tests.events_factory import make_events
 
 SCHEMA = Schema(user_features=("segment",), item_features=("category",), context_features=("hour", "price"))
 LABELLED = Schema(label="label", user_features=("segment",), item_features=("category",), context_features=("hour",))

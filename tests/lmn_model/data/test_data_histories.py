@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from events_factory import make_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmn_model.data import DataOptions, Schema, load_dataset
 from lmn_model.data.histories import Histories
-from tests.events_factory import make_events
 
 SCHEMA = Schema(user_features=("segment",), item_features=("category",), context_features=("hour", "price"))
 PADDING = 99

@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from batch_fields import FIELDS
+from events_factory import make_events
 
 from lmn_model.data import (
     DataError,
@@ -19,8 +21,6 @@ from lmn_model.data import (
     load_dataset,
     prepare_pairs,
 )
-from tests.batch_fields import FIELDS
-from tests.events_factory import make_events
 
 SCHEMA = Schema(user_features=("segment",), item_features=("category",), context_features=("hour", "price"))
 

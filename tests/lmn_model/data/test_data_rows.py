@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from events_factory import make_events
 from rows_factory import PARTS, make_rows, write_rows
 
 from lmn_model.data import (
@@ -26,7 +27,6 @@ from lmn_model.data.features import FeatureSpec
 from lmn_model.data.schema import Schema
 from lmn_model.training.evaluation import data_fingerprint, open_dataset
 from lmn_model.training.settings import DataSettings
-from tests.events_factory import make_events
 
 Tables = dict[str, pl.DataFrame]
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from events_factory import make_events
 
 from lmn_model.data import DataError, DataOptions, Schema, load_dataset, load_source, read_table
-from tests.events_factory import make_events
 
 FEATURES: dict[str, tuple[str, ...]] = {
     "user_features": ("segment",),

@@ -17,23 +17,23 @@ from runs_factory import tiny_settings, write_events
 from torch.nn import functional as F
 
 from lmn_kernels.optim import RowAdagrad
-from lmn_model.training.catch_up import catch_up
-from lmn_model.training.checkpoint import open_checkpoint
 from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import BatchLoader, CategoricalFeature, FeatureSpec
-from lmn_model.training.evaluation import load_run, open_dataset, predict_logits
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.growth import grow
-from lmn_model.training.metrics import auc
 from lmn_model.modules.reseeding import reseed
+from lmn_model.modules.usage import MemoryUsage
+from lmn_model.training.catch_up import catch_up
+from lmn_model.training.checkpoint import open_checkpoint
+from lmn_model.training.evaluation import load_run, open_dataset, predict_logits
+from lmn_model.training.loop import Trainer, TrainingInterrupted
+from lmn_model.training.metrics import auc
 from lmn_model.training.run_evaluation import evaluate_run
 from lmn_model.training.run_folder import RunFolder
 from lmn_model.training.run_growth import grow_run
 from lmn_model.training.run_state import load_model, save_model
 from lmn_model.training.settings import Settings, SettingsError
-from lmn_model.training.loop import Trainer, TrainingInterrupted
 from lmn_model.training.train import train
-from lmn_model.modules.usage import MemoryUsage
 
 ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
 USER = CategoricalFeature("user", 11)

@@ -12,6 +12,7 @@ import torch
 from rows_factory import write_rows
 from torch import Tensor
 
+from benchmarks.study.result_files import same_settings
 from lmn_kernels import product_key_topk
 from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_kernels.product_key_topk.metric import METRICS
@@ -20,12 +21,11 @@ from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.growth import grow
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork
+from lmn_model.modules.usage import MemoryUsage
 from lmn_model.training.run_evaluation import evaluate_run
 from lmn_model.training.run_state import load_model, save_model
 from lmn_model.training.settings import Settings, SettingsError
-from benchmarks.study.result_files import same_settings
 from lmn_model.training.train import train
-from lmn_model.modules.usage import MemoryUsage
 
 ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
 USER = CategoricalFeature("user", 11)

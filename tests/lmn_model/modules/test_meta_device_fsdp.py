@@ -10,9 +10,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
-from lmn_model.data import CategoricalFeature
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
 from lmn_model.ctr.interest import interest_part
+from lmn_model.data import CategoricalFeature
 
 
 def build() -> nn.Module:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lmn_model.files import remove_leftovers, replacing, write_json
 from lmn_model.training.checkpoint import (
     CheckpointError,
     check_tensors,
@@ -17,7 +18,6 @@ from lmn_model.training.checkpoint import (
     remove_checkpoint_leftovers,
     save_checkpoint,
 )
-from lmn_model.files import remove_leftovers, replacing, write_json
 
 
 def _tensors() -> dict[str, torch.Tensor]:

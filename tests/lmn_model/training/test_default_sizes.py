@@ -19,31 +19,31 @@ from events_factory import make_events
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from project_root import ROOT
 from rows_factory import write_rows
 from runs_factory import before_step, tiny_settings, write_events
 
-from benchmarks.training.default_sizes import table
 from benchmarks.result_files import RESULTS
-from benchmarks.training.synthetic_events import TableSize, make_table
-from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
-from lmn_model.data import Dataset
-from lmn_model.training.default_sizes import DataCounts, choose_sizes, fill_sizes, take_sizes
 from benchmarks.study.demo import DEMO, run_demo
-from lmn_model.training.evaluation import open_dataset
-from lmn_model.training.run_evaluation import evaluate_run
-from lmn_model.training.run_folder import RunFolder
-from lmn_model.training.run_growth import grow_run
-from lmn_model.training.settings import Settings, SettingsError
 from benchmarks.study.jobs import Places, differing, make_job
 from benchmarks.study.plan import study_jobs
 from benchmarks.study.result_files import read_result
 from benchmarks.study.runner import open_jobs
 from benchmarks.study.study_file import load_study
 from benchmarks.study.worker import run_job
+from benchmarks.training.default_sizes import table
+from benchmarks.training.synthetic_events import TableSize, make_table
+from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
+from lmn_model.data import Dataset
+from lmn_model.training.default_sizes import DataCounts, choose_sizes, fill_sizes, take_sizes
+from lmn_model.training.evaluation import open_dataset
 from lmn_model.training.loop import Trainer, TrainingInterrupted
+from lmn_model.training.run_evaluation import evaluate_run
+from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.run_growth import grow_run
+from lmn_model.training.settings import Settings, SettingsError
 from lmn_model.training.train import train
 
-ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"epochs": 7, "batch_size": 100, "patience": 3, "sub_keys": 48}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from project_root import ROOT
 from runs_factory import run_python
 from safetensors import safe_open
 
@@ -35,9 +36,8 @@ for number in itertools.count(1):
 def test_a_kill_while_a_table_is_written_loses_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.settings.write_text("")  # a run is here
-    root = Path(__file__).resolve().parent.parent
     with subprocess.Popen(
-        [sys.executable, "-c", WRITE_UNTIL_KILLED, str(folder.last)], cwd=root, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITE_UNTIL_KILLED, str(folder.last)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"

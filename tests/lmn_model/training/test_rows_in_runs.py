@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from events_factory import make_events
 from rows_factory import make_rows, write_rows
 
 from lmn_model.cli.main import main
@@ -13,7 +14,6 @@ from lmn_model.data import DataError, load_dataset, load_rows
 from lmn_model.data.schema import Schema
 from lmn_model.training.evaluation import open_dataset
 from lmn_model.training.settings import DataSettings
-from tests.events_factory import make_events
 
 SMALL = ["--embedding-dim=4", "--hidden=8", "--interest=pooling", "--batch-size=32", "--threads=1", "--device=cpu"]
 

@@ -12,9 +12,9 @@ import pytest
 from events_factory import make_events
 from runs_factory import tiny_flags, tiny_settings
 
-from lmn_model.training.baseline import baseline_logits
 from lmn_model.cli.main import main
 from lmn_model.data import DataOptions, Schema, load_dataset, prepare_pairs
+from lmn_model.training.baseline import baseline_logits
 from lmn_model.training.notices import without_effect
 from lmn_model.training.prediction import predict_pairs
 from lmn_model.training.run_evaluation import evaluate_run

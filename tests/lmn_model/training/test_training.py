@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from project_root import ROOT
 from runs_factory import before_step, run_python, tiny_flags, tiny_settings, write_events
 
 from lmn_model.training.checkpoint import load_checkpoint
 from lmn_model.training.evaluation import evaluate_split, load_run, open_dataset, predict_logits
+from lmn_model.training.loop import Trainer, TrainingError, TrainingInterrupted
 from lmn_model.training.progress import Progress
 from lmn_model.training.run_folder import RunFolder
 from lmn_model.training.settings import Settings
-from lmn_model.training.loop import Trainer, TrainingError, TrainingInterrupted
 from lmn_model.training.train import train
 
 
@@ -169,10 +170,9 @@ def test_a_signal_during_an_evaluation_waits_for_the_next_step(
 
 
 def test_ctrl_c_on_the_command_ends_with_130_and_says_how_to_go_on(tmp_path: Path, events: Path) -> None:
-    root = Path(__file__).resolve().parent.parent
     flags = tiny_flags(events, epochs=1000)
     command = [sys.executable, "-m", "lmn_model.cli.main", "train", f"--out={tmp_path / 'run'}", *flags]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("epoch 1 "):

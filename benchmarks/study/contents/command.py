@@ -1,4 +1,4 @@
-"""The command ``lmn contents``: what the memory of a run has kept, as a piece of Markdown, pictures and JSON."""
+"""The command ``contents``: a report of what the memory of a run stores, as Markdown, pictures and JSON."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from benchmarks.study.contents.measures import (
 from benchmarks.study.contents.page import page
 from benchmarks.study.contents.reading import read_contents
 from benchmarks.study.contents.words import Words
+from lmn_model.cli.output import print_result
+from lmn_model.files import replacing, write_json
+from lmn_model.setting_types import SettingsError
 from lmn_model.training.environment import describe_environment
 from lmn_model.training.evaluation import choose_device
-from lmn_model.files import replacing, write_json
-from lmn_model.cli.output import print_result
 from lmn_model.training.run_folder import RunFolder
-from lmn_model.setting_types import SettingsError
 
 logger = logging.getLogger("lmn")
 
@@ -42,7 +42,8 @@ def run_contents(arguments: argparse.Namespace) -> None:
     """Look into the memory, write the page and print a few numbers as JSON.
 
     Raises:
-        SettingsError: the folder cannot be written, or as in :func:`benchmarks.study.contents.reading.read_contents`, whose
+        SettingsError: the folder cannot be written, or as in :func:`benchmarks.study.contents.reading.read_contents`,
+        whose
             other errors it raises too.
     """
     found = write_contents(

@@ -1,0 +1,41 @@
+"""The demo: four models trained on one table, compared, and not trained twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from runs_factory import tiny_settings, write_events
+
+from benchmarks.study import commands
+from benchmarks.study.__main__ import main
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    return write_events(tmp_path / "events.parquet")
+
+
+def test_demo_compares_four_models_and_the_second_run_only_prints(
+    events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "demo"
+    monkeypatch.setattr(commands, "DEMO", tiny_settings(events, epochs=1, order="time", key_dim=16))
+    assert main(["demo", f"--out={out}"]) == 0
+    first = capsys.readouterr()
+    lines = first.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["model", "pooling", "DIN", "LMN", "LMN,"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert [row["model"] for row in summary["models"]] == ["pooling", "DIN", "LMN", "LMN, joint query"]
+    assert summary["models"][2]["parameters"] > summary["models"][1]["parameters"]
+    assert (out / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+    events_moved = events.rename(events.with_suffix(".moved"))
+    try:
+        assert main(["demo", f"--out={out}"]) == 0
+    finally:
+        events_moved.rename(events)
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert second.err.count("is there already") == 4
