@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from lmn_model.data.events.load import Dataset, events_of_run, load_dataset, load_samples
     from lmn_model.data.events.pairs import prepare_pairs
     from lmn_model.data.events.sources import load_source
-    from lmn_model.data.events.tables import Table, read_table
     from lmn_model.data.events.vocabularies import Vocabularies
     from lmn_model.data.features import CategoricalFeature, FeatureSpec
     from lmn_model.data.options import DataOptions
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from lmn_model.data.rows.load import load_rows
     from lmn_model.data.schema import DataError, Schema
     from lmn_model.data.splits import Split
+    from lmn_model.data.tables.read import Table, read_table
 
 __all__ = [
     "Batch",
@@ -56,7 +56,7 @@ _MODULES = {
     "RowFeatures": "rows.features",
     "Schema": "schema",
     "Split": "splits",
-    "Table": "events.tables",
+    "Table": "tables.read",
     "Vocabularies": "events.vocabularies",
     "events_of_run": "events.load",
     "load_dataset": "events.load",
@@ -65,7 +65,7 @@ _MODULES = {
     "load_source": "events.sources",
     "load_vocabularies": "rows.features",
     "prepare_pairs": "events.pairs",
-    "read_table": "events.tables",
+    "read_table": "tables.read",
 }
 
 __getattr__, __dir__ = import_on_use(__name__, _MODULES)

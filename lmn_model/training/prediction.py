@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lmn_model.data import RowFeatures, Split, Table, load_source, prepare_pairs, read_table
-from lmn_model.data.events.text_records import append_column, separator_of
+from lmn_model.data.tables.text_records import append_column, separator_of
 from lmn_model.files import replacing
 from lmn_model.training.evaluation import load_run, predict_logits
 from lmn_model.training.metrics import probabilities

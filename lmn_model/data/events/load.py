@@ -12,10 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lmn_model.data.events.columns import Events, check_events
 from lmn_model.data.events.description import describe, summarise, warn_of
 from lmn_model.data.events.entities import Entities
-from lmn_model.data.events.tables import Table, as_table, column_of
+from lmn_model.data.events.event_table import Events, check_events
 from lmn_model.data.events.times import Clock, format_time, parse_time
 from lmn_model.data.events.vocabularies import Vocabularies
 from lmn_model.data.features import FeatureSpec
@@ -26,6 +25,7 @@ from lmn_model.data.rows.features import RowFeatures
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.search import HardSearch
 from lmn_model.data.splits import FeatureTable, SampleTables, Split
+from lmn_model.data.tables.read import Table, as_table, column_of
 from lmn_model.wording import shown
 
 PARTS = ("train", "valid", "test")

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lmn_model.data.events.columns import check_labels
-from lmn_model.data.events.tables import Table, read_table
-from lmn_model.data.events.text_records import check_columns
+from lmn_model.data.events.event_table import check_labels
 from lmn_model.data.schema import DataError
+from lmn_model.data.tables.read import Table, read_table
+from lmn_model.data.tables.text_records import check_columns
 
 LABEL, USER, ITEM, LENGTH, USER_ID, HISTORY = (
     "label",

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lmn_model.cli.main import main
 from lmn_model.data import DataError, DataOptions, Schema, load_dataset, load_source, prepare_pairs, read_table
-from lmn_model.data.events.text_records import append_column, raw_records
+from lmn_model.data.tables.text_records import append_column, raw_records
 
 ROWS = 40
 SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))

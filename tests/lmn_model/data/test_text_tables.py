@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 from lmn_model.data import DataError, DataOptions, Dataset, Vocabularies, load_dataset, load_source, read_table
-from lmn_model.data.events.tables import Column
-from lmn_model.data.events.text_records import raw_records
 from lmn_model.data.events.times import check_times, check_unit
+from lmn_model.data.tables.read import Column
+from lmn_model.data.tables.text_records import raw_records
 
 ROWS = 60
 

@@ -16,8 +16,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 
-from lmn_model.data.events.text_records import compression_of, diagnosis_of, separator_of, shortened
 from lmn_model.data.schema import DataError
+from lmn_model.data.tables.text_records import compression_of, diagnosis_of, separator_of, shortened
 
 BLOCK_BYTES = 1 << 24
 """Bytes that Arrow parses at once; a record must fit."""

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lmn_model.data.events.tables import column_of
 from lmn_model.data.features import FIRST_KNOWN, UNSEEN
 from lmn_model.data.schema import DataError
+from lmn_model.data.tables.read import column_of
 from lmn_model.wording import shown
 
 

@@ -1,6 +1,6 @@
 """Records of a CSV or TSV file with the standard library alone: the header, lines for messages, bytes to copy.
 
-Reading rows is the business of :mod:`lmn_model.data.events.text_files`. This module loads in no time, so that the
+Reading rows is the business of :mod:`lmn_model.data.tables.text_files`. This module loads in no time, so that the
 command checks a header before torch is loaded.
 """
 

@@ -16,9 +16,9 @@ from urllib.parse import unquote
 import polars as pl
 import polars.selectors as cs
 
-from lmn_model.data.events.text_files import read_text
-from lmn_model.data.events.text_records import TEXT_SUFFIXES, check_columns, line_of, read_header
 from lmn_model.data.schema import DataError
+from lmn_model.data.tables.text_files import read_text
+from lmn_model.data.tables.text_records import TEXT_SUFFIXES, check_columns, line_of, read_header
 from lmn_model.wording import reason_of, shown
 
 READABLE = (".parquet", *TEXT_SUFFIXES)
