@@ -10,7 +10,7 @@ from typing import Any
 from lmn_model.cli.command_arguments import SET
 from lmn_model.cli.output import complain
 from lmn_model.data.schema import Schema
-from lmn_model.data.tables.text_records import TEXT_SUFFIXES, check_columns, read_header
+from lmn_model.data.tables.header import TEXT_SUFFIXES, check_columns, read_header
 from lmn_model.training.settings import Settings, SettingsError, read_table
 
 DATASET_FILES = {"rows": ("train.parquet", "item_info.parquet"), "kuairand": ("impressions.parquet", "videos.parquet")}

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from lmn_model.data.rows.load import load_rows
     from lmn_model.data.schema import DataError, Schema
     from lmn_model.data.splits import Split
-    from lmn_model.data.tables.read import Table, read_table
+    from lmn_model.data.tables.read import read_table
+    from lmn_model.data.tables.table import Table
 
 __all__ = [
     "Batch",
@@ -56,7 +57,7 @@ _MODULES = {
     "RowFeatures": "rows.features",
     "Schema": "schema",
     "Split": "splits",
-    "Table": "tables.read",
+    "Table": "tables.table",
     "Vocabularies": "events.vocabularies",
     "events_of_run": "events.load",
     "load_dataset": "events.load",

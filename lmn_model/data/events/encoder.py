@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmn_model.data.features import FIRST_KNOWN, UNSEEN
 from lmn_model.data.schema import DataError
-from lmn_model.data.tables.read import column_of
+from lmn_model.data.tables.table import column_of
 from lmn_model.wording import shown
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lmn_model.data.events.encoder import Encoder
-from lmn_model.data.tables.read import column_of
+from lmn_model.data.tables.table import column_of
 
 
 def first_rows(keys: pl.Series, known: pl.Series) -> pl.Series:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from lmn_model.data.events.kinds import Kind, check_feature, kinds_of
 from lmn_model.data.events.times import Clock, check_times
 from lmn_model.data.schema import DataError, Schema
-from lmn_model.data.tables.read import Column, Table, column_of
-from lmn_model.data.tables.text_records import check_columns
+from lmn_model.data.tables.header import check_columns
+from lmn_model.data.tables.table import Column, Table, column_of
 from lmn_model.wording import shown
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import polars as pl
 
 from lmn_model.data.schema import DataError, Schema
-from lmn_model.data.tables.read import Column, Table
+from lmn_model.data.tables.table import Column, Table
 from lmn_model.wording import shown
 
 Kind = Literal["categorical", "numeric"]

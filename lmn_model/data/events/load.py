@@ -25,7 +25,7 @@ from lmn_model.data.rows.features import RowFeatures
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.search import HardSearch
 from lmn_model.data.splits import FeatureTable, SampleTables, Split
-from lmn_model.data.tables.read import Table, as_table, column_of
+from lmn_model.data.tables.table import Table, as_table, column_of
 from lmn_model.wording import shown
 
 PARTS = ("train", "valid", "test")

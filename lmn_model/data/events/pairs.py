@@ -19,8 +19,8 @@ from lmn_model.data.events.vocabularies import Vocabularies
 from lmn_model.data.features import UNSEEN
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.splits import FeatureTable, Split
-from lmn_model.data.tables.read import Table, column_of
-from lmn_model.data.tables.text_records import check_columns
+from lmn_model.data.tables.header import check_columns
+from lmn_model.data.tables.table import Table, column_of
 from lmn_model.wording import shown
 
 logger = logging.getLogger("lmn")

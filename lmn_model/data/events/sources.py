@@ -9,8 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from lmn_model.data.schema import DataError, Schema
-from lmn_model.data.tables.read import Table, read_table
-from lmn_model.data.tables.text_records import check_columns
+from lmn_model.data.tables.header import check_columns
+from lmn_model.data.tables.read import read_table
+from lmn_model.data.tables.table import Table
 
 
 def load_source(name: str, path: Path | str | None = None, **overrides: object) -> tuple[Table, Schema]:

@@ -14,7 +14,7 @@ from typing import Literal
 import polars as pl
 
 from lmn_model.data.schema import DataError
-from lmn_model.data.tables.read import Column
+from lmn_model.data.tables.table import Column
 from lmn_model.wording import reason_of, shown
 
 Clock = Literal["datetime", "integer"]

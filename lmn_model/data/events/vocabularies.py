@@ -20,7 +20,7 @@ from lmn_model.data.events.kinds import Kind
 from lmn_model.data.events.times import Clock, check_unit
 from lmn_model.data.features import CategoricalFeature, FeatureSpec
 from lmn_model.data.schema import DataError, Schema
-from lmn_model.data.tables.read import column_of
+from lmn_model.data.tables.table import column_of
 from lmn_model.files import replacing
 from lmn_model.wording import shown
 

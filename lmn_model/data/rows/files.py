@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from lmn_model.data.events.event_table import check_labels
 from lmn_model.data.schema import DataError
-from lmn_model.data.tables.read import Table, read_table
-from lmn_model.data.tables.text_records import check_columns
+from lmn_model.data.tables.header import check_columns
+from lmn_model.data.tables.read import read_table
+from lmn_model.data.tables.table import Table
 
 LABEL, USER, ITEM, LENGTH, USER_ID, HISTORY = (
     "label",

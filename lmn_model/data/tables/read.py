@@ -1,86 +1,26 @@
 """Read a table: one CSV or TSV file, one parquet file, or many parquet files in a folder or by a pattern.
 
-The columns that are wanted are checked against the header before a row is read.
+The wanted columns are checked against the header before a row is read.
 """
 
 from __future__ import annotations
 
 import glob
 import itertools
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote
 
 import polars as pl
 import polars.selectors as cs
 
 from lmn_model.data.schema import DataError
+from lmn_model.data.tables.header import TEXT_SUFFIXES, check_columns, read_header
+from lmn_model.data.tables.table import Table
 from lmn_model.data.tables.text_files import read_text
-from lmn_model.data.tables.text_records import TEXT_SUFFIXES, check_columns, line_of, read_header
-from lmn_model.wording import reason_of, shown
+from lmn_model.wording import reason_of
 
 READABLE = (".parquet", *TEXT_SUFFIXES)
-
-
-class Column(NamedTuple):
-    """A column to be checked.
-
-    Args:
-        values: its values, a Series without a name.
-        name: what messages call it.
-        place: where a row, from 0, stands.
-    """
-
-    values: pl.Series
-    name: str
-    place: Callable[[int], str]
-
-    def at(self, rows: pl.Series) -> str:
-        """Where the first of the rows of a mask stands."""
-        return self.place(rows.arg_max() or 0)
-
-    def first(self, rows: pl.Series) -> str:
-        """The value in the first of the rows of a mask, quoted."""
-        return shown(self.values[rows.arg_max() or 0])
-
-
-def column_of(frame: pl.DataFrame, name: str) -> pl.Series:
-    """A column without its name: many methods of a Series read a name such as ``*`` or ``^a.*$`` as a pattern."""
-    return frame.get_column(name).alias("")
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """Columns of a table, and where they came from.
-
-    Args:
-        frame: the columns. Those of a text file are text, null where a field is empty.
-        name: what messages call the table, such as its path.
-        untyped: whether the values are text because a text file has no types.
-        text_file: the CSV or TSV file, whose lines messages name; None for other tables.
-        header: names of all columns that the table has, those of ``frame`` and others; None for those of ``frame``.
-    """
-
-    frame: pl.DataFrame
-    name: str = "events"
-    untyped: bool = False
-    text_file: Path | None = None
-    header: tuple[str, ...] | None = None
-
-    def column(self, name: str) -> Column:
-        """One column, to be checked."""
-        return Column(column_of(self.frame, name), name, self.place)
-
-    def place(self, row: int) -> str:
-        """Where row ``row`` (from 0) stands: ``"line 17"`` of a text file, else ``"row 16"``, counted from 1."""
-        return f"row {row + 1}" if self.text_file is None else f"line {line_of(self.text_file, row)}"
-
-
-def as_table(table: Table | pl.DataFrame) -> Table:
-    """The table itself, or a data frame as one; its types are taken as meant."""
-    return table if isinstance(table, Table) else Table(table)
 
 
 def read_table(path: Path | str, columns: Collection[str] | None = None, optional: Collection[str] = ()) -> Table:
@@ -91,14 +31,14 @@ def read_table(path: Path | str, columns: Collection[str] | None = None, optiona
             subfolders may be Hive partitions (``day=2024-01-31``, a column of text); or a pattern such as
             ``data/*.parquet``.
         columns: those to read; None reads all.
-        optional: further columns, read if there are any.
+        optional: further columns, read where the table has them.
 
     Returns:
-        The columns in the order of ``columns``, then of ``optional``; of many files one after the other, sorted by
-        path. Every column of a CSV or TSV is text.
+        The columns in the order of ``columns``, then of ``optional``. The rows of many files follow each other, sorted
+        by path. Every column of a CSV or TSV is text.
 
     Raises:
-        DataError: if there is no such file, it cannot be read as what its suffix says, or a column is missing.
+        DataError: if there is no such file, it cannot be read as its suffix says, or a column is missing.
     """
     path = Path(path)
     try:
@@ -140,8 +80,8 @@ def _parquet_files(path: Path) -> list[Path]:
             raise DataError(f"{path}: no such file")
         if other := [each for each in files if each.suffix.lower() != ".parquet"]:
             raise DataError(f"{path}: a pattern must name parquet files alone, got {other[0]}")
-    shown_files = [each for each in files if not each.name.startswith((".", "_"))]  # such as those of Spark
-    return sorted(shown_files or files)
+    visible = [each for each in files if not each.name.startswith((".", "_"))]  # Spark writes hidden ones
+    return sorted(visible or files)
 
 
 def _read_parquet(
@@ -159,32 +99,26 @@ def _read_parquet(
     return Table(frame, name, header=tuple(header))
 
 
-def _read_one(file: Path, wanted: Sequence[str], partitions: Sequence[str]) -> pl.DataFrame:
+def _read_one(file: Path, wanted: list[str], partitions: Sequence[str]) -> pl.DataFrame:
     """The wanted columns of one file; those of partitions have the value in its path."""
     scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
-    held = [name for name in wanted if name not in partitions]
-    check_columns(scan.collect_schema().names(), held, str(file))
-    # A name is no pattern here, as it is in pl.col; without a column the rows still count.
-    frame = scan.select(cs.by_name(*held) if held else cs.first()).collect()
+    stored = [name for name in wanted if name not in partitions]
+    check_columns(scan.collect_schema().names(), stored, str(file))
+    # cs.by_name takes no name for a pattern, as pl.col does. Without a stored column the number of rows still counts.
+    frame = scan.select(cs.by_name(*stored) if stored else cs.first()).collect()
     values = _partition_values(file)
-    return pl.DataFrame(
-        {
-            name: pl.repeat(values[name], frame.height, dtype=pl.String, eager=True)
-            if name in partitions
-            else frame.get_column(name)
-            for name in wanted
-        }
-    )
+    added = [pl.lit(values[name], dtype=pl.String).alias(name) for name in wanted if name in partitions]
+    return frame.with_columns(added)[wanted]
 
 
 def _partition_values(file: Path) -> dict[str, str]:
-    """Names and values of the Hive partitions in a path; the last of a name counts."""
+    """Names and values of the Hive partitions in a path; of two with one name the last counts."""
     parts = [part.partition("=") for part in file.parts[:-1] if "=" in part]
     return {unquote(name): unquote(value) for name, _, value in parts}
 
 
 def _partitions(files: list[Path], path: Path) -> list[str]:
-    """Names of the Hive partitions below a folder or pattern; none if its files do not agree on them."""
+    """Names of the Hive partitions below a folder or pattern; none unless all files have the same."""
     fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
     depth = len(path.parts) if path.is_dir() else len(list(fixed))
     names = [[unquote(part.split("=")[0]) for part in file.parts[depth:-1] if "=" in part] for file in files]

@@ -1,8 +1,8 @@
 """Read columns of a CSV or TSV file as the text that the file holds.
 
-Types are never inferred here: ``07001`` and ``1.10`` stay what they are, and a column that nobody names is not even
+Types are never inferred: ``07001`` and ``1.10`` stay what they are, and a column that is not wanted is not even
 decoded. Arrow parses the file in blocks, so that progress is shown and Ctrl-C acts between two of them. It refuses a
-row with more or fewer fields than the header; which line that is, a second and slower reading finds.
+row with more or fewer fields than the header; a second and slower pass then finds the line for the message.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from lmn_model.data.schema import DataError
 from lmn_model.data.tables.text_records import compression_of, diagnosis_of, separator_of, shortened
 
 BLOCK_BYTES = 1 << 24
-"""Bytes that Arrow parses at once; a record must fit."""
+"""Bytes that Arrow parses at once, and so the longest record."""
 PROGRESS_SECONDS = 2.0
 MANY_ROWS = 10**6
-"""From so many rows on a log says what comes after reading."""
+"""A table of this size is announced before it is sorted."""
 
 logger = logging.getLogger("lmn")
 
@@ -34,7 +34,7 @@ def read_text(path: Path, header: Sequence[str], columns: Sequence[str]) -> pl.D
     Args:
         path: the file.
         header: its column names, from :func:`read_header`.
-        columns: those that are wanted.
+        columns: those to read.
 
     Raises:
         DataError: if a row has more or fewer fields than the header, or a wanted value is not UTF-8.

@@ -13,7 +13,7 @@ import pytest
 
 from lmn_model.data import DataError, DataOptions, Dataset, Vocabularies, load_dataset, load_source, read_table
 from lmn_model.data.events.times import check_times, check_unit
-from lmn_model.data.tables.read import Column
+from lmn_model.data.tables.table import Column
 from lmn_model.data.tables.text_records import raw_records
 
 ROWS = 60
