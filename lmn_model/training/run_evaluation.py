@@ -18,9 +18,9 @@ from lmn_model.data import (
     load_samples,
     load_source,
 )
+from lmn_model.data.clocks import time_in_words
 from lmn_model.data.events.description import MANY_UNSEEN, warn_of_unseen_values
 from lmn_model.data.events.event_table import Events
-from lmn_model.data.events.times import time_in_words
 from lmn_model.training.catch_up import catch_up
 from lmn_model.training.evaluation import LoadedRun, data_fingerprint, evaluate_split, load_run, open_dataset, same_data
 from lmn_model.training.reproducible import reproducible

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lmn_model.data.clocks import Clock, format_time, time_in_words
 from lmn_model.data.events.kinds import list_like
-from lmn_model.data.events.times import Clock, format_time, time_in_words
 from lmn_model.data.events.vocabularies import Vocabularies
 from lmn_model.data.features import FIRST_KNOWN, UNSEEN
 from lmn_model.data.splits import Split

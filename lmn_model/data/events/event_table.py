@@ -14,8 +14,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lmn_model.data.clocks import Clock
 from lmn_model.data.events.kinds import Kind, check_feature, kinds_of
-from lmn_model.data.events.times import Clock, check_times
+from lmn_model.data.events.times import check_times
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.tables.header import check_columns
 from lmn_model.data.tables.table import Column, Table, column_of

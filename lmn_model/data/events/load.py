@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lmn_model.data.clocks import Clock, format_time, parse_time
 from lmn_model.data.events.description import describe, summarise, warn_of
 from lmn_model.data.events.entities import Entities
 from lmn_model.data.events.event_table import Events, check_events
-from lmn_model.data.events.times import Clock, format_time, parse_time
 from lmn_model.data.events.vocabularies import Vocabularies
 from lmn_model.data.features import FeatureSpec
 from lmn_model.data.histories import Histories

@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from lmn_model.data.clocks import format_time
 from lmn_model.data.events.description import warn_of_unseen_values
 from lmn_model.data.events.entities import Entities
 from lmn_model.data.events.event_table import check_ids
 from lmn_model.data.events.kinds import check_feature
 from lmn_model.data.events.load import events_of_run, sample_tables
-from lmn_model.data.events.times import check_times, format_time
+from lmn_model.data.events.times import check_times
 from lmn_model.data.events.vocabularies import Vocabularies
 from lmn_model.data.features import UNSEEN
 from lmn_model.data.schema import DataError, Schema

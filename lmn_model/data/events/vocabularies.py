@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 import polars as pl
 
+from lmn_model.data.clocks import Clock, check_unit
 from lmn_model.data.events.encoder import Encoder, Scale, Vocabulary
 from lmn_model.data.events.entities import Entities, first_rows
 from lmn_model.data.events.event_table import Events
 from lmn_model.data.events.kinds import Kind
-from lmn_model.data.events.times import Clock, check_unit
 from lmn_model.data.features import CategoricalFeature, FeatureSpec
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.tables.table import column_of

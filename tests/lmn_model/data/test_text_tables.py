@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from lmn_model.data import DataError, DataOptions, Dataset, Vocabularies, load_dataset, load_source, read_table
-from lmn_model.data.events.times import check_times, check_unit
+from lmn_model.data.clocks import check_unit
+from lmn_model.data.events.times import check_times
 from lmn_model.data.tables.table import Column
 from lmn_model.data.tables.text_records import raw_records
 
