@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from lmn_model.lazy import import_on_use
 
 if TYPE_CHECKING:
-    from lmn_model.data.batches import Batch, BatchLoader
+    from lmn_model.data.batches import Batch
     from lmn_model.data.events.load import Dataset, events_of_run, load_dataset, load_samples
     from lmn_model.data.events.pairs import prepare_pairs
     from lmn_model.data.events.sources import load_source
     from lmn_model.data.events.vocabularies import Vocabularies
     from lmn_model.data.features import CategoricalFeature, FeatureSpec
+    from lmn_model.data.loader import BatchLoader
     from lmn_model.data.options import DataOptions
     from lmn_model.data.rows.features import RowFeatures, load_vocabularies
     from lmn_model.data.rows.load import load_rows
@@ -48,7 +49,7 @@ __all__ = [
 ]
 _MODULES = {
     "Batch": "batches",
-    "BatchLoader": "batches",
+    "BatchLoader": "loader",
     "CategoricalFeature": "features",
     "DataError": "schema",
     "DataOptions": "options",

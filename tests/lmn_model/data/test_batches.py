@@ -54,7 +54,7 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def threads() -> int:
-    return sum(thread.name == "lmn-batches" for thread in threading.enumerate())
+    return sum(thread.name.startswith("lmn-batches") for thread in threading.enumerate())
 
 
 def test_batches_have_the_types_and_shapes_of_the_interface(dataset: Dataset) -> None:
