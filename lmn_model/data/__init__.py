@@ -11,7 +11,8 @@ from lmn_model.lazy import import_on_use
 
 if TYPE_CHECKING:
     from lmn_model.data.batches import Batch
-    from lmn_model.data.events.load import Dataset, events_of_run, load_dataset, load_samples
+    from lmn_model.data.dataset import Dataset
+    from lmn_model.data.events.load import events_of_run, load_dataset, load_samples
     from lmn_model.data.events.pairs import prepare_pairs
     from lmn_model.data.events.sources import load_source
     from lmn_model.data.events.vocabularies import Vocabularies
@@ -53,7 +54,7 @@ _MODULES = {
     "CategoricalFeature": "features",
     "DataError": "schema",
     "DataOptions": "options",
-    "Dataset": "events.load",
+    "Dataset": "dataset",
     "FeatureSpec": "features",
     "RowFeatures": "rows.features",
     "Schema": "schema",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -50,9 +50,5 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The batch with every tensor on ``device``."""
-        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
-        moved = {
-            name: tensor if tensor is None else tensor.to(device, non_blocking=non_blocking)
-            for name, tensor in tensors.items()
-        }
-        return Batch(**moved)
+        tensors = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return Batch(**{name: tensor.to(device, non_blocking=non_blocking) for name, tensor in tensors.items()})

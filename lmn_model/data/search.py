@@ -1,9 +1,9 @@
 """Hard search in a history: the newest events that share a value with the candidate.
 
-A window shows what is recent; this shows what is alike, however old. Events are sorted once by user, value and
-position, so that the events which a sample asks for are the end of one run, found by binary search. The cost of a batch
-does not grow with the length of the histories, and nothing at or after the sample can be found: the search ends where
-its history does.
+A window holds what is recent; this finds what is similar, however old. Events are sorted once by user, value and
+position, so that the events of one user and value are a history of their own and a search is one binary search. The
+cost of a batch does not grow with the length of the histories, and nothing at or after the sample can be found: the
+search ends where its history does.
 """
 
 from __future__ import annotations
@@ -11,38 +11,40 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lmn_model.data.features import FeatureSpec, FeatureTable
 from lmn_model.data.histories import Histories
+from lmn_model.data.options import DataOptions
+from lmn_model.data.schema import DataError
 
 
 class HardSearch:
     """The events of all histories by user and value.
 
     Args:
-        histories: what each user did.
-        values: int64 [R], the value of each item row, >= 0. Equal values are found whatever they mean: the values that
-            training has not seen share one id, and so find each other.
+        histories: the events of each user.
+        values: int64 [R], the value of each item row, >= 0. Equal values are found whatever they mean: all values that
+            training has not seen have one id, and so find each other.
         window: S, the events to find.
     """
 
     def __init__(self, histories: Histories, values: NDArray[np.int64], window: int) -> None:
-        items = histories.items
         self.window = window
         self._values = values
         self._value_count = int(values.max(initial=0)) + 1
         users = np.repeat(np.arange(len(histories.starts) - 1), np.diff(histories.starts))
-        pairs = self._pair(users, items)
-        order = np.argsort(pairs, kind="stable")  # a user's events of one value stay oldest first
-        sorted_pairs = pairs[order]
-        first = np.flatnonzero(np.diff(sorted_pairs, prepend=-1))
-        self._pairs = sorted_pairs[first]
-        self._starts = np.append(first, len(items))
-        runs = np.repeat(np.arange(len(first)), np.diff(self._starts))
-        # A run and a position in one sortable integer; both are below the number of events, so it cannot overflow.
-        self._keys = runs * (len(items) + 1) + order
-        self._items = np.append(items[order], histories.padding_item).astype(np.int32)
+        self._pairs, runs = np.unique(self._pair(users, histories.items), return_inverse=True)
+        # The events of a pair are a history whose times are positions. The last one is empty, for all other pairs.
+        self._runs = Histories(
+            runs,
+            histories.items,
+            np.arange(len(runs)),
+            user_count=len(self._pairs) + 1,
+            padding_item=histories.padding_item,
+        )
 
     def _pair(self, users: NDArray[np.integer], items: NDArray[np.integer]) -> NDArray[np.int64]:
-        return users.astype(np.int64) * self._value_count + self._values[items]
+        pairs: NDArray[np.int64] = users.astype(np.int64) * self._value_count + self._values[items]
+        return pairs
 
     def find(
         self, users: NDArray[np.integer], items: NDArray[np.integer], ends: NDArray[np.int64]
@@ -58,12 +60,23 @@ class HardSearch:
             int32 [B, S] of item rows, oldest first, with the padding item in front, and bool [B, S], True where the
             item is real.
         """
-        asked = self._pair(users, items)
-        runs = np.searchsorted(self._pairs, asked)
-        known = runs < len(self._pairs)
-        known[known] = self._pairs[runs[known]] == asked[known]
-        stops = np.searchsorted(self._keys, runs * len(self._items) + ends)
-        begins = np.where(known, self._starts[runs], stops)
-        places = stops[:, None] + np.arange(-self.window, 0)  # [B, S]
-        mask = places >= begins[:, None]
-        return self._items[np.where(mask, places, len(self._keys))], mask
+        pairs = self._pair(users, items)
+        runs = np.searchsorted(self._pairs, pairs)
+        runs[np.append(self._pairs, -1)[runs] != pairs] = len(self._pairs)
+        return self._runs.windows(runs, self._runs.ends(runs, ends), self.window)
+
+
+def hard_search(
+    histories: Histories, items: FeatureTable, features: FeatureSpec, options: DataOptions
+) -> HardSearch | None:
+    """The search by the item feature ``options.search_by``; None without one.
+
+    Raises:
+        DataError: if ``search_by`` is no item feature.
+    """
+    if options.search_by is None:
+        return None
+    names = [feature.name for feature in features.item]
+    if options.search_by not in names:
+        raise DataError(f"search_by: there is no item feature {options.search_by!r}; there are {', '.join(names)}")
+    return HardSearch(histories, items.ids[:, names.index(options.search_by)], options.search_window)

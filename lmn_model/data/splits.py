@@ -1,4 +1,4 @@
-"""Samples of one part of the data, kept as row numbers into shared tables until a batch is asked for."""
+"""Samples of one split, kept as row numbers into shared tables until a batch is made of them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from lmn_model.data.batches import Batch
-from lmn_model.data.features import UNSEEN
+from lmn_model.data.features import UNSEEN, FeatureTable
 from lmn_model.data.histories import Histories
 from lmn_model.data.search import HardSearch
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureTable:
-    """Features of the users, the items or the events, one row each.
-
-    Args:
-        ids: int64 [R, F], vocabulary ids.
-        numbers: float32 [R, X], standardised.
-    """
-
-    ids: NDArray[np.int64]
-    numbers: NDArray[np.float32]
-
-    def joined(self, more: FeatureTable | None) -> FeatureTable:
-        """This table and the rows of another one after it."""
-        if more is None:
-            return self
-        return FeatureTable(np.concatenate([self.ids, more.ids]), np.concatenate([self.numbers, more.numbers]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +23,9 @@ class SampleTables:
         users: one row a user.
         items: one row an item, and among them a row of zeros, ``histories.padding_item``, which padding points at.
         events: context features, one row an event.
-        histories: what each user did, as rows of ``items``.
-        window: T, the events of a history that a batch shows.
-        search: finds the events that are like the candidate; None if they are not wanted.
+        histories: the events of each user, as rows of ``items``.
+        window: T, the newest events of a history that a batch holds.
+        search: finds the events that share a value with the candidate; None without ``DataOptions.search_by``.
     """
 
     users: FeatureTable
@@ -59,8 +40,6 @@ class SampleTables:
 class Split:
     """S samples in the order of time (of the file, for pairs to predict). S may be 0.
 
-    The order of time of prepared rows, which have no times, is each user's own clock, see ``load_rows``.
-
     Args:
         tables: shared tables.
         users: int32 [S], row of the user.
@@ -68,10 +47,10 @@ class Split:
         events: int32 [S], row of the event whose context the sample has; a negative has that of its positive.
         history_ends: int64 [S], see ``Histories.ends``.
         labels: float32 [S], 0 or 1; NaN for pairs to predict.
-        timestamps: int64 [S], microseconds since 1970 or the integers of the column; for prepared rows each
-            user's own clock, see :func:`lmn_model.data.rows.load.load_rows`.
-        seen: int64 [U], where the events of each user begin that no sample of an earlier part has seen; None where
-            there is no earlier part.
+        timestamps: int64 [S], on the clock of the table. Prepared rows have no times: a sample's share of its user's
+            history takes their place, see :func:`lmn_model.data.rows.load.load_rows`.
+        seen: int64 [U], where the events of each user begin that no sample of an earlier split has in its history;
+            None if there is no earlier split.
     """
 
     tables: SampleTables
@@ -88,23 +67,23 @@ class Split:
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """int64 [S], row of the user, which tells apart the users that training has not seen."""
+        """int64 [S], row of the user; users without an id from training have different rows."""
         return self.users.astype(np.int64)
 
     def unseen(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether the user and the item of each sample have no id of their own from training, bool [S] each.
+        """Whether training has no id for the user and the item of each sample, bool [S] each.
 
-        Of events only: prepared rows do not say which of their ids training has seen.
+        For events only: the ids of prepared rows do not show whether training has seen them.
         """
         tables = self.tables
         return tables.users.ids[self.users, 0] == UNSEEN, tables.items.ids[self.items, 0] == UNSEEN
 
     @cached_property
     def new_starts(self) -> NDArray[np.int64]:
-        """int64 [S], where the events begin that no earlier sample of the user, in the order of the split, has seen.
+        """int64 [S], where the events begin that no earlier sample of the user, in the order of the split, holds.
 
-        They end at ``history_ends``, and there are none where that is not beyond. The first sample of a user has all
-        of its history, so that over the split each event before the user's furthest sample is new exactly once.
+        They end at ``history_ends``; there are none if that is not beyond the start. All of the history is new to the
+        first sample of a user, so that over the split each event before the user's last sample is new exactly once.
         """
         order = np.argsort(self.users, kind="stable")
         users = self.users[order]
@@ -116,7 +95,7 @@ class Split:
         return starts
 
     def following(self, earlier: Split) -> Split:
-        """These samples as those of a later part: what samples of ``earlier`` have seen is not new to them."""
+        """These samples as a split after ``earlier``: events in a history there are not new here."""
         seen = earlier.tables.histories.starts.copy() if earlier.seen is None else earlier.seen.copy()
         np.maximum.at(seen, earlier.users, earlier.history_ends)
         return replace(self, seen=seen)
@@ -138,12 +117,12 @@ class Split:
         users, items, events = self.users[rows], self.items[rows], self.events[rows]  # [B]
         ends = self.history_ends[rows]
         history, mask = tables.histories.windows(users, ends, tables.window)  # [B, T]
-        numbers = (tables.users.numbers[users], tables.items.numbers[items], tables.events.numbers[events])
+        numeric = (tables.users.numbers[users], tables.items.numbers[items], tables.events.numbers[events])
         batch = Batch(
             user=torch.from_numpy(tables.users.ids[users]),  # [B, F_u]
             item=torch.from_numpy(tables.items.ids[items]),  # [B, F_i]
             context=torch.from_numpy(tables.events.ids[events]),  # [B, F_c]
-            numeric=torch.from_numpy(np.concatenate(numbers, axis=1)),  # [B, X]
+            numeric=torch.from_numpy(np.concatenate(numeric, axis=1)),  # [B, X]
             history=torch.from_numpy(tables.items.ids.take(history, axis=0)),  # [B, T, F_i]
             history_mask=torch.from_numpy(mask),
             label=torch.from_numpy(self.labels[rows]),

@@ -8,7 +8,6 @@ from typing import Any
 
 from lmn_model.ctr.model import MemorySettings
 from lmn_model.data import Dataset, Vocabularies
-from lmn_model.data.events.description import describe_columns
 from lmn_model.training.settings import Settings
 
 _OF_MEMORY = ("memory_learning_rate", "memory_optimizer", "stochastic_rounding", "reseed_every", "memory_usage")
@@ -18,7 +17,7 @@ _OF_MEMORY = ("memory_learning_rate", "memory_optimizer", "stochastic_rounding",
 def columns_in_words(dataset: Dataset) -> str | None:
     """The kind of each column; None for prepared rows, whose columns are all ids."""
     vocabularies = dataset.vocabularies
-    return f"columns: {describe_columns(vocabularies)}" if isinstance(vocabularies, Vocabularies) else None
+    return f"columns: {vocabularies.summary()}" if isinstance(vocabularies, Vocabularies) else None
 
 
 def without_effect(settings: Settings, dataset: Dataset) -> list[str]:

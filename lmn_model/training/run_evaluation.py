@@ -19,8 +19,8 @@ from lmn_model.data import (
     load_source,
 )
 from lmn_model.data.clocks import time_in_words
-from lmn_model.data.events.description import MANY_UNSEEN, warn_of_unseen_values
 from lmn_model.data.events.event_table import Events
+from lmn_model.data.events.warnings import MANY_UNSEEN, warn_of_unseen_values
 from lmn_model.training.catch_up import catch_up
 from lmn_model.training.evaluation import LoadedRun, data_fingerprint, evaluate_split, load_run, open_dataset, same_data
 from lmn_model.training.reproducible import reproducible
@@ -139,9 +139,8 @@ def _other_events(root: Path | str, run: LoadedRun, data: DataSettings) -> Split
     follows = isinstance(own, _Own) and own.events.times(vocabularies.schema)[-1] < times[0]
     # Every mistake of the table is found before anything is said of it.
     split = load_samples(events, options, vocabularies, earlier=own.events if follows else None)  # type: ignore[union-attr]
-    warn_of_unseen_values(
-        split.tables.events.ids[split.events], vocabularies.schema.context_features, vocabularies, str(data.path)
-    )
+    contexts = split.tables.events.ids[split.events]
+    warn_of_unseen_values(contexts, vocabularies.schema.context_features, vocabularies.encoder, str(data.path))
     if vocabularies.times is not None and (count := int((times <= vocabularies.times[1]).sum())):
         logger.warning(
             "%s: %d of %d rows are not later than the run's training split, which ends at %s; the model may have "

@@ -1,18 +1,21 @@
-"""Ids of the values of one column and the scale of its numbers, learnt from the training part alone."""
+"""Ids of categorical values and scales of numbers, by column, learnt from the training split alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lmn_model.data.features import FIRST_KNOWN, UNSEEN
+from lmn_model.data.features import FIRST_KNOWN, UNSEEN, FeatureTable
 from lmn_model.data.schema import DataError
 from lmn_model.data.tables.table import column_of
 from lmn_model.wording import shown
+
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class Vocabulary:
         return len(self.values) + FIRST_KNOWN
 
     def encode(self, column: pl.Series) -> NDArray[np.int64]:
-        """Ids of a text column, int64 [R]: 2 and up for values known from training, 1 for all others."""
+        """Ids of a text column, int64 [R]: 2 and up for values of the training split, 1 for all others."""
         ids = pl.int_range(FIRST_KNOWN, self.size, eager=True)
         return column.replace_strict(self.values, ids, default=UNSEEN, return_dtype=pl.Int64).to_numpy()
 
@@ -92,43 +95,34 @@ class Encoder:
     scales: Mapping[str, Scale]
     indicators: bool = False
 
-    def numbers_of(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+    def numeric_names(self, columns: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the numbers that ``encode`` makes of ``columns``, in its order."""
-        numeric = [name for name in columns if name in self.scales]
-        return tuple(
-            each for name in numeric for each in ((name, f"{name} is missing") if self.indicators else (name,))
-        )
+        suffixes = ("", " is missing") if self.indicators else ("",)
+        return tuple(f"{name}{suffix}" for name in columns if name in self.scales for suffix in suffixes)
 
-    def places(self, columns: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
-        """Place of each categorical column among the ids, and of each number among the numbers, of ``columns``."""
-        ids = [name for name in columns if name in self.vocabularies]
-        return ({name: place for place, name in enumerate(ids)},
-                {name: place for place, name in enumerate(self.numbers_of(columns))})  # fmt: skip
+    def encode(self, frame: pl.DataFrame, columns: tuple[str, ...]) -> FeatureTable:
+        """Encode checked columns, in the order of ``columns``; where ``frame`` lacks one, it is unseen or missing."""
+        ids, numbers = [], []
+        for name in columns:
+            column = column_of(frame, name) if name in frame.columns else None
+            if name in self.vocabularies:
+                ids.append(UNSEEN if column is None else self.vocabularies[name].encode(column))
+            else:
+                numbers.append(0.0 if column is None else self.scales[name].apply(column, name))
+                if self.indicators:
+                    numbers.append(1.0 if column is None else column.is_null().to_numpy())
+        return FeatureTable(_stacked(ids, frame.height, np.int64), _stacked(numbers, frame.height, np.float32))
 
-    def unknown(self, columns: tuple[str, ...]) -> NDArray[np.float32]:
-        """Numbers of a user or an item that nothing is known of, float32 [X]: all average, all missing."""
-        numeric = sum(name in self.scales for name in columns)
-        return np.tile(np.array([0, 1] if self.indicators else [0], dtype=np.float32), numeric)
+    def column(self, table: FeatureTable, columns: tuple[str, ...], name: str) -> NDArray[Any]:
+        """Ids or numbers of one of ``columns`` in a table that ``encode`` made of them, [R]."""
+        encoders = self.scales if name in self.scales else self.vocabularies
+        place = [each for each in columns if each in encoders].index(name)
+        return table.numbers[:, place * (1 + self.indicators)] if name in self.scales else table.ids[:, place]
 
-    def encode(self, frame: pl.DataFrame, columns: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids and numbers of checked columns, in the order of ``columns``.
 
-        Returns:
-            int64 [R, F] of the categorical columns, float32 [R, X] of the numeric ones.
-        """
-        categorical = [name for name in columns if name in self.vocabularies]
-        ids = np.empty((frame.height, len(categorical)), dtype=np.int64)
-        for place, name in enumerate(categorical):
-            ids[:, place] = self.vocabularies[name].encode(column_of(frame, name))
-        numbers = [
-            column
-            for name in columns
-            if name in self.scales
-            for column in (
-                self.scales[name].apply(column_of(frame, name), name),
-                *([column_of(frame, name).is_null().to_numpy()] if self.indicators else []),
-            )
-        ]
-        if not numbers:
-            return ids, np.empty((frame.height, 0), dtype=np.float32)
-        return ids, np.stack(numbers, axis=1).astype(np.float32, copy=False)
+def _stacked(columns: list[Any], rows: int, dtype: type[_Number]) -> NDArray[_Number]:
+    """Columns, or values that fill one, as a table [R, len(columns)]."""
+    table = np.empty((rows, len(columns)), dtype=dtype)
+    for place, column in enumerate(columns):
+        table[:, place] = column
+    return table

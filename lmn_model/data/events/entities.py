@@ -1,4 +1,4 @@
-"""Features of all users or of all items, one row each, under the ids of the training part."""
+"""Features of all users or of all items, one row each, under the ids of the training split."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lmn_model.data.events.encoder import Encoder
+from lmn_model.data.features import FeatureTable
 from lmn_model.data.tables.table import column_of
 
 
 def first_rows(keys: pl.Series, known: pl.Series) -> pl.Series:
-    """The row at which each key that is not known comes first, in the order of the keys; both are text columns."""
+    """The first row of each key that is not in ``known``, in the order of the keys; both are text columns."""
     rows = pl.DataFrame({"key": keys, "row": pl.int_range(len(keys), eager=True)})
     new = rows.unique("key", keep="first").join(pl.DataFrame({"key": known}), on="key", how="anti")
     return new.sort("key")["row"]
@@ -28,19 +29,17 @@ class Entities:
     Args:
         columns: of the key, then of the features.
         keys: ids as text, all different.
-        ids: int64 [R, F], vocabulary ids; column 0 is that of the key.
-        numbers: float32 [R, X], standardised.
+        features: one row a key; column 0 of its ids is that of the key.
     """
 
     columns: tuple[str, ...]
     keys: pl.Series
-    ids: NDArray[np.int64]
-    numbers: NDArray[np.float32]
+    features: FeatureTable
 
     @classmethod
     def describe(cls, frame: pl.DataFrame, columns: tuple[str, ...], encoder: Encoder) -> Entities:
         """Encode a table with one row for each key, which ``columns`` names first."""
-        return cls(columns, column_of(frame, columns[0]), *encoder.encode(frame, columns))
+        return cls(columns, column_of(frame, columns[0]), encoder.encode(frame, columns))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -57,18 +56,17 @@ class Entities:
 
     def extended(self, frame: pl.DataFrame, encoder: Encoder) -> Entities:
         """These and the new ones of an event table in the order of time, each with the features of its first row."""
-        rows = first_rows(column_of(frame, self.columns[0]), self.keys)
-        added = Entities.describe(frame[rows], self.columns, encoder)
+        added = frame[first_rows(column_of(frame, self.columns[0]), self.keys)]
         return Entities(
             columns=self.columns,
-            keys=pl.concat([self.keys, added.keys]),
-            ids=np.concatenate([self.ids, added.ids]),
-            numbers=np.concatenate([self.numbers, added.numbers]),
+            keys=pl.concat([self.keys, column_of(added, self.columns[0])]),
+            features=self.features.followed_by(encoder.encode(added, self.columns)),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Columns as plain lists for json."""
-        return {"keys": self.keys.to_list(), "ids": self.ids.T.tolist(), "numbers": self.numbers.T.tolist()}
+        ids, numbers = self.features.ids.T.tolist(), self.features.numbers.T.tolist()
+        return {"keys": self.keys.to_list(), "ids": ids, "numbers": numbers}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], columns: tuple[str, ...]) -> Entities:
@@ -76,4 +74,4 @@ class Entities:
         keys = pl.Series(plain["keys"], dtype=pl.String)
         ids = np.array(plain["ids"], dtype=np.int64).reshape(len(plain["ids"]), len(keys))
         numbers = np.array(plain["numbers"], dtype=np.float32).reshape(len(plain["numbers"]), len(keys))
-        return cls(columns, keys, np.ascontiguousarray(ids.T), np.ascontiguousarray(numbers.T))
+        return cls(columns, keys, FeatureTable(np.ascontiguousarray(ids.T), np.ascontiguousarray(numbers.T)))

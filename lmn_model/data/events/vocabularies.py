@@ -1,15 +1,11 @@
-"""Everything that turns the values of a table into ids and numbers, the same in training and in prediction.
-
-One json file holds it all. It is data and not code: nothing in it is executed when it is read.
-"""
+"""All that turns the values of an event table into ids and numbers, the same in training and in prediction."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 
@@ -18,15 +14,13 @@ from lmn_model.data.events.encoder import Encoder, Scale, Vocabulary
 from lmn_model.data.events.entities import Entities, first_rows
 from lmn_model.data.events.event_table import Events
 from lmn_model.data.events.kinds import Kind
+from lmn_model.data.events.warnings import column_warnings, split_warnings
 from lmn_model.data.features import CategoricalFeature, FeatureSpec
+from lmn_model.data.saved import read_saved, write_saved
 from lmn_model.data.schema import DataError, Schema
+from lmn_model.data.splits import Split
 from lmn_model.data.tables.table import column_of
-from lmn_model.files import replacing
 from lmn_model.wording import shown
-
-FILE_NAME = "vocabularies.json"
-_FORMAT = 1
-_Saved = TypeVar("_Saved")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +34,7 @@ class Vocabularies:
         encoder: vocabulary of each categorical column, user and item included, and scale of each numeric one.
         users: features of every user of the table that training read.
         items: features of every item of that table.
-        times: first and last time of the training split; None in runs that did not keep them.
+        times: first and last time of the training split; None in runs that did not save them.
     """
 
     schema: Schema
@@ -53,16 +47,16 @@ class Vocabularies:
 
     @classmethod
     def fit(cls, events: Events, schema: Schema, train_rows: int, min_item_count: int = 1) -> Vocabularies:
-        """Learn ids and scales from the training part, and describe all users and items with them.
+        """Learn ids and scales from the training split, and describe all users and items with them.
 
-        A user or item has the features of its last row in the training part, or of its first row at all if it came
-        later. Context features are learnt from the events that are samples.
+        A user or item has the features of its last row in the training split, or of its first row if it has none
+        there. Context features are learnt from the events that are samples.
 
         Args:
             events: the checked table.
             schema: names of its columns.
-            train_rows: number of events in the training part, which are the first of the table.
-            min_item_count: items with fewer events in the training part share the id of the unseen.
+            train_rows: number of events in the training split, which are the first of the table.
+            min_item_count: items with fewer events in the training split share the id of the unseen.
 
         Raises:
             DataError: if no item is that frequent.
@@ -81,7 +75,7 @@ class Vocabularies:
         learnt[schema.user] = column_of(train, schema.user)
         learnt[schema.item] = counts.filter(pl.col("events") >= min_item_count)["item"].alias("")
         if learnt[schema.item].is_empty():
-            raise DataError(f"min_item_count: no item has {min_item_count} events in the training part")
+            raise DataError(f"min_item_count: no item has {min_item_count} events in the training split")
         numeric = {name for name, kind in events.kinds.items() if kind == "numeric"}
         encoder = Encoder(
             vocabularies={name: Vocabulary.fit(column) for name, column in learnt.items() if name not in numeric},
@@ -90,8 +84,9 @@ class Vocabularies:
         )
         users, items = (Entities.describe(tables[columns[0]], columns, encoder) for columns in _entity_columns(schema))
         times = events.times(schema)
-        span = (int(times[0]), int(times[train_rows - 1]))
-        return cls(schema, events.clock, events.kinds, encoder, users, items, span)
+        return cls(
+            schema, events.clock, events.kinds, encoder, users, items, (int(times[0]), int(times[train_rows - 1]))
+        )
 
     @property
     def features(self) -> FeatureSpec:
@@ -101,13 +96,27 @@ class Vocabularies:
         def categorical(*columns: str) -> tuple[CategoricalFeature, ...]:
             return tuple(CategoricalFeature(name, known[name].size) for name in columns if name in known)
 
-        users, items = _entity_columns(self.schema)
         return FeatureSpec(
-            user=categorical(*users),
-            item=categorical(*items),
+            user=categorical(*self.users.columns),
+            item=categorical(*self.items.columns),
             context=categorical(*self.schema.context_features),
-            numeric=self.encoder.numbers_of(self.schema.features),
+            numeric=self.encoder.numeric_names(self.schema.features),
         )
+
+    def summary(self) -> str:
+        """The kind of each column, with the number of values of the categorical ones, in one line for a log."""
+        counts = {name: f"{len(each.values):,}" for name, each in self.encoder.vocabularies.items()}
+        numeric = "numeric, marked where it is missing" if self.encoder.indicators else "numeric"
+        columns = {self.schema.user: f"{counts[self.schema.user]} users"}
+        columns[self.schema.item] = f"{counts[self.schema.item]} items"
+        for name in self.schema.features:
+            columns[name] = f"categorical, {counts[name]} values" if name in counts else numeric
+        return "; ".join(f"{shown(name)} {text}" for name, text in columns.items())
+
+    def warnings(self, splits: Mapping[str, Split]) -> list[str]:
+        """Properties of the columns and of the splits that distort metrics, one sentence each."""
+        columns = column_warnings(self.encoder, self.schema.features)
+        return columns + split_warnings(splits, sampled_negatives=self.schema.label is None)
 
     def check_schema(self, schema: Schema) -> None:
         """Raise DataError if a table is to be read with other columns than in training."""
@@ -124,16 +133,12 @@ class Vocabularies:
 
     def extended(self, frame: pl.DataFrame) -> Vocabularies:
         """The same ids, with features of the users and items of a checked event table that training did not read."""
-        return replace(
-            self,
-            users=self.users.extended(frame, self.encoder),
-            items=self.items.extended(frame, self.encoder),
-        )
+        users, items = (each.extended(frame, self.encoder) for each in (self.users, self.items))
+        return replace(self, users=users, items=items)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for json."""
         return {
-            "format": _FORMAT,
             "schema": self.schema.to_dict(),
             "clock": self.clock,
             "times": None if self.times is None else list(self.times),
@@ -149,14 +154,12 @@ class Vocabularies:
         """Rebuild from ``to_dict``.
 
         Raises:
-            DataError: if the format is another one.
-            KeyError, TypeError, ValueError: if a part is missing or damaged; ``load`` turns them into DataError.
+            DataError: if a run on other data than events saved it.
+            KeyError, TypeError, ValueError: if a value is missing or damaged; ``load`` turns them into DataError.
         """
         if plain.get("kind", "events") != "events":
             raise DataError(f"it was made for {plain['kind']} and not for events")
-        if plain["format"] != _FORMAT:
-            raise DataError(f"format must be {_FORMAT}, got {plain['format']!r}")
-        schema = Schema.from_dict(plain["schema"])
+        schema, times = Schema.from_dict(plain["schema"]), plain.get("times")
         encoder = Encoder(
             vocabularies={
                 name: Vocabulary(pl.Series(values, dtype=pl.String)) for name, values in plain["values"].items()
@@ -164,12 +167,16 @@ class Vocabularies:
             scales={name: Scale(float(mean), float(deviation)) for name, (mean, deviation) in plain["scales"].items()},
             indicators=schema.missing_numbers == "indicator",
         )
-        of_users, of_items = _entity_columns(schema)
-        users = Entities.from_dict(plain["users"], of_users)
-        items = Entities.from_dict(plain["items"], of_items)
-        times = plain.get("times")
-        span = None if times is None else (int(times[0]), int(times[1]))
-        return cls(schema, plain["clock"], dict(plain["kinds"]), encoder, users, items, span)
+        user_columns, item_columns = _entity_columns(schema)
+        return cls(
+            schema,
+            plain["clock"],
+            dict(plain["kinds"]),
+            encoder,
+            users=Entities.from_dict(plain["users"], user_columns),
+            items=Entities.from_dict(plain["items"], item_columns),
+            times=None if times is None else (int(times[0]), int(times[1])),
+        )
 
     def save(self, folder: Path | str) -> Path:
         """Write ``vocabularies.json`` into a folder that exists, all of it or nothing, and return its path."""
@@ -183,32 +190,6 @@ class Vocabularies:
             DataError: if the file is missing, damaged or of another format.
         """
         return read_saved(folder, cls.from_dict)
-
-
-def write_saved(folder: Path | str, plain: Mapping[str, Any]) -> Path:
-    """Write plain values as ``vocabularies.json`` into a folder that exists, all or nothing, and return its path."""
-    path = Path(folder) / FILE_NAME
-    text = json.dumps(plain, ensure_ascii=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
-
-
-def read_saved(folder: Path | str, rebuild: Callable[[Mapping[str, Any]], _Saved]) -> _Saved:
-    """What ``rebuild`` makes of the plain values in ``vocabularies.json``.
-
-    Raises:
-        DataError: if the file is missing, damaged or of another format.
-    """
-    path = Path(folder) / FILE_NAME
-    try:
-        return rebuild(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: the file is damaged: {type(error).__name__}: {error}") from error
 
 
 def _entity_columns(schema: Schema) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,44 +1,47 @@
-"""What a run on prepared rows keeps of its data, and reading what any run kept."""
+"""The features that a run on prepared rows saves, and loading what a run on any data saved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from lmn_model.data.events.vocabularies import Vocabularies, read_saved, write_saved
+from lmn_model.data.events.vocabularies import Vocabularies
 from lmn_model.data.features import FeatureSpec
-from lmn_model.data.schema import DataError
+from lmn_model.data.saved import read_saved, write_saved
+from lmn_model.data.splits import Split
 
 KIND = "rows"
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class RowFeatures:
-    """Names and sizes of the features of prepared rows, whose ids somebody else gave: there is nothing to encode.
+    """Names and sizes of the features of prepared rows, whose values are ids already: there is nothing to encode.
 
     Args:
         features: of user, item and context; there are no numeric ones.
     """
 
     features: FeatureSpec
+    clock: ClassVar[None] = None
+    """Prepared rows have no times."""
+
+    def warnings(self, splits: Mapping[str, Split]) -> list[str]:
+        """None: the ids do not show which of them training has seen."""
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for json."""
-        return {"format": _FORMAT, "kind": KIND, "features": self.features.to_dict()}
+        return {"kind": KIND, "features": self.features.to_dict()}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> RowFeatures:
         """Rebuild from ``to_dict``.
 
         Raises:
-            DataError: if the format is another one.
-            KeyError, TypeError, ValueError: if a part is missing or damaged.
+            KeyError, TypeError, ValueError: if a value is missing or damaged.
         """
-        if plain["format"] != _FORMAT:
-            raise DataError(f"format must be {_FORMAT}, got {plain['format']!r}")
         return cls(FeatureSpec.from_dict(plain["features"]))
 
     def save(self, folder: Path | str) -> Path:
@@ -47,7 +50,7 @@ class RowFeatures:
 
 
 def load_vocabularies(folder: Path | str) -> Vocabularies | RowFeatures:
-    """Read what a run on events or on prepared rows saved as ``vocabularies.json``.
+    """Load what a run on events or on prepared rows saved as ``vocabularies.json``.
 
     Raises:
         DataError: if the file is missing, damaged or of another format.

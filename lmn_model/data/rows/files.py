@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lmn_model.data.events.event_table import check_labels
+from lmn_model.data.events.checks import check_labels
 from lmn_model.data.schema import DataError
 from lmn_model.data.tables.header import check_columns
 from lmn_model.data.tables.read import read_table

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lmn_model.data.events.load import PARTS, Dataset, capped, hard_search, refuse_one_class
-from lmn_model.data.features import CategoricalFeature, FeatureSpec
+from lmn_model.data.dataset import SPLITS, Dataset, capped, refuse_one_class
+from lmn_model.data.features import CategoricalFeature, FeatureSpec, FeatureTable
 from lmn_model.data.histories import Histories
 from lmn_model.data.options import DataOptions
 from lmn_model.data.rows.features import RowFeatures
@@ -33,7 +33,8 @@ from lmn_model.data.rows.files import (
     read_sizes,
 )
 from lmn_model.data.schema import DataError
-from lmn_model.data.splits import FeatureTable, SampleTables, Split
+from lmn_model.data.search import hard_search
+from lmn_model.data.splits import SampleTables, Split
 
 CLOCK = 2**40
 """What a user's clock shows at the user's last sample of the training part; at the last of the validation part twice
@@ -74,7 +75,7 @@ def load_rows(
     lists = read_histories(folder / "user_info.parquet", len(items.ids))
     context = None if vocabularies is None else _names(vocabularies.features.context)
     parts: list[SampleRows] = []
-    for name in PARTS:
+    for name in SPLITS:
         parts.append(read_samples(folder / f"{name}.parquet", lists, len(items.ids), context))
         context = parts[0].context_names  # the columns of the first file are those of all
     largest = _largest_ids(items, parts)
@@ -86,12 +87,11 @@ def load_rows(
     _refuse_overlap(parts)
     tables = _tables(items, lists, parts, vocabularies.features, options)
     splits: dict[str, Split] = {}
-    for part, (name, rows) in enumerate(zip(PARTS, parts, strict=True)):
-        most = options.max_train_rows if name == "train" else options.max_eval_rows
+    for part, (name, rows) in enumerate(zip(SPLITS, parts, strict=True)):
         first = sum(len(each.labels) for each in parts[:part])
         clock = part * CLOCK + rows.lengths * CLOCK // np.maximum(_last_lengths(rows)[rows.users], 1)
         order = np.argsort(clock, kind="stable")
-        order = order[capped(np.arange(len(order)), most, options.seed, part)]
+        order = order[capped(np.arange(len(order)), options, part)]
         refuse_one_class(rows.labels[order], f"{rows.path}: column {LABEL!r}")
         splits[name] = Split(
             tables,
@@ -139,7 +139,7 @@ def _tables(
         events=_ids_alone(np.concatenate([rows.context for rows in parts])),
         histories=histories,
         window=options.window,
-        search=hard_search(histories, item_table, features, options.search_by, options.search_window),
+        search=hard_search(histories, item_table, features, options),
     )
 
 
