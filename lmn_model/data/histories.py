@@ -1,8 +1,8 @@
-"""What each user did before a moment: flat arrays and windows that see only strictly earlier events.
+"""The events of each user before a moment: flat arrays, and windows that hold only strictly earlier events.
 
-Events lie in one flat array by user, then by time. A history is a slice of it, so every sample of a user shares the
-same memory and a window of T events is one gather. "Earlier" is strict: the events of one basket carry one timestamp
-and never see each other, or the label of one would be written in the history of the next.
+Events lie in one flat array by user, then by time. A history is a slice of it, so all samples of a user share one copy
+and a window of T events is one gather. "Earlier" is strict: the events of one basket have one timestamp and are not in
+each other's history, which would leak the label of one into the next.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class Histories:
         moments = np.sort(timestamps)  # np.unique hashes, which is slower where most are sorted already
         self._times = moments[np.append(True, moments[1:] != moments[:-1])[: len(moments)]]
         self._keys = self._key(users[order], np.searchsorted(self._times, timestamps[order]))
-        # One more element, the padding item, is what every position before a user's first event points at.
+        # Positions before a user's first event point at one more element, the padding item.
         self._items = np.append(items[order], padding_item).astype(np.int32)
         self._starts = np.zeros(user_count + 1, dtype=np.int64)
         np.cumsum(np.bincount(users, minlength=user_count), out=self._starts[1:])
 
     @classmethod
     def from_lists(cls, items: NDArray[np.integer], starts: NDArray[np.int64], *, padding_item: int) -> Histories:
-        """Histories that are lists already. The time of an event is its place in the list of its user.
+        """Histories of lists without times. The time of an event is its place in the list of its user.
 
-        So the first n events of a user are those before time n: ``ends(users, lengths)`` is their end.
+        So the first n events of a user are those before time n, and end at ``ends(users, lengths)``.
 
         Args:
             items: integer [E], rows of the items by user, then oldest first.
@@ -71,7 +71,7 @@ class Histories:
         return int(self._items[-1])
 
     def _key(self, users: NDArray[np.integer], time_ranks: NDArray[np.int64]) -> NDArray[np.int64]:
-        # User and time in one sortable integer, so that one binary search finds a place inside a user's events.
+        # User and time in one sortable integer, so that one binary search finds a position inside a user's events.
         return users.astype(np.int64) * (len(self._times) + 1) + time_ranks
 
     def ends(self, users: NDArray[np.integer], timestamps: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -107,7 +107,7 @@ class Histories:
     def between(
         self, begins: NDArray[np.int64], ends: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """The events from ``begins`` to before ``ends``, of all B stretches after each other.
+        """The events from ``begins`` to before ``ends``: B stretches after each other.
 
         Args:
             begins: int64 [B], positions in the flat array.

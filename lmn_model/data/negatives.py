@@ -1,6 +1,6 @@
-"""Negatives for data without labels: items drawn by their popularity in the training part.
+"""Negatives for data without labels: items drawn by their popularity in the training split.
 
-A random event of the training part holds each item with the probability of its popularity, so no table of
+A random event of the training split holds each item with the probability of its popularity, so no table of
 probabilities is needed. The positive itself must not be drawn: its events are skipped by shifting the draw past their
 block in the list of events sorted by item. That draws from the exact conditional distribution at once, where drawing
 again until it differs is slow, or wrong after a fixed number of rounds, when one item makes up most of the events.
@@ -18,17 +18,17 @@ class NegativeSampler:
     """Draws items by popularity.
 
     Args:
-        positives: integer [P], the item row of each positive of the training part.
+        positives: integer [P], the item row of each positive of the training split.
         item_count: number of items.
 
     Raises:
-        DataError: if the training part holds fewer than two items.
+        DataError: if the training split holds fewer than two items.
     """
 
     def __init__(self, positives: NDArray[np.integer], item_count: int) -> None:
         self._counts = np.bincount(positives, minlength=item_count)
         if np.count_nonzero(self._counts) < 2:
-            raise DataError("negatives: the training part holds a single item, so no other item can be drawn")
+            raise DataError("negatives: the training split holds a single item, so no other item can be drawn")
         self._ends = np.cumsum(self._counts)
 
     def draw(self, positives: NDArray[np.integer], count: int, rng: np.random.Generator) -> NDArray[np.int32]:
@@ -46,4 +46,4 @@ class NegativeSampler:
         own_start = self._ends[positives][:, None] - own
         draws = rng.integers(0, self._ends[-1] - own, size=(len(positives), count))  # [S, count]
         draws += np.where(draws >= own_start, own, 0)
-        return np.searchsorted(self._ends, draws, side="right").astype(np.int32)
+        return np.searchsorted(self._ends, draws, "right").astype(np.int32)

