@@ -16,7 +16,7 @@ def make_events(
 ) -> pl.DataFrame:
     """Events in the order of time, the same for the same arguments.
 
-    A user takes an item of a liked category nine times in ten. The segment of a user tells the first liked category.
+    A user takes an item of a liked category nine times in ten. The segment of a user is the first liked category.
 
     Args:
         rows: number of events.
@@ -29,7 +29,7 @@ def make_events(
     Returns:
         Columns ``user_id`` (text), ``item_id`` (integer), ``timestamp`` (datetime, one in three equal to the one
         before), ``category`` and ``segment`` (text), ``hour`` (integer), ``price`` (float64), and ``label`` (integer)
-        if it was asked for.
+        if ``label``.
     """
     rng = np.random.default_rng(seed)
     item_category = np.arange(items) % CATEGORIES

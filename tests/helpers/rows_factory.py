@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-PARTS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")
 ITEM_FEATURES = ("product_id", "category")
 
 
@@ -18,8 +18,8 @@ def make_rows(
 ) -> dict[str, pl.DataFrame]:
     """The tables of a folder of prepared rows, by the names of their files without suffix.
 
-    User 0 has an empty history, user 1 has no sample, and one history in three repeats few items. The training part is
-    drawn from the first 60 % of each history, validation from up to 80 %, test from what comes after; the rows of a
+    User 0 has an empty history, user 1 has no sample, and one history in three repeats few items. The training split
+    is drawn from the first 60 % of each history, validation from up to 80 %, test from the rest; the rows of a
     file are in random order. Two item rows share one id, as a video does that was viewed in two ways.
     """
     rng = np.random.default_rng(seed)
@@ -37,7 +37,7 @@ def make_rows(
             }
         ),
     }
-    for part, (low, high) in zip(PARTS, ((0.0, 0.6), (0.6, 0.8), (0.8, 1.0)), strict=True):
+    for part, (low, high) in zip(SPLITS, ((0.0, 0.6), (0.6, 0.8), (0.8, 1.0)), strict=True):
         user = rng.choice(np.delete(np.arange(users), 1), rows)
         share = rng.uniform(low, high, rows)
         tables[part] = pl.DataFrame(

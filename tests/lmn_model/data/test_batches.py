@@ -117,11 +117,11 @@ def test_new_events_are_those_that_no_earlier_sample_of_the_user_saw(
     assert sum(seen.values()) > len(seen) > 5
 
 
-def test_new_events_go_on_where_an_earlier_loader_stopped(searched: Dataset) -> None:
-    whole = list(BatchLoader(searched.train, 50, new_events=True, prefetch=0))
+def test_new_events_continue_where_an_earlier_loader_stopped(searched: Dataset) -> None:
+    full = list(BatchLoader(searched.train, 50, new_events=True, prefetch=0))
     rest = list(BatchLoader(searched.train, 50, new_events=True, start=2))
-    assert all(same(left, right) for left, right in zip(rest, whole[2:], strict=True))
-    assert not same(whole[2], next(iter(BatchLoader(searched.train, 50, start=2))))
+    assert all(same(left, right) for left, right in zip(rest, full[2:], strict=True))
+    assert not same(full[2], next(iter(BatchLoader(searched.train, 50, start=2))))
 
 
 def test_new_events_of_pairs_in_any_order_come_once(dataset: Dataset) -> None:
@@ -223,12 +223,12 @@ def test_the_shuffle_depends_on_seed_and_epoch_alone(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize("order", ["time", "shuffle"])
-def test_a_loader_goes_on_where_another_stopped(dataset: Dataset, order: Any) -> None:
-    whole = list(BatchLoader(dataset.train, 50, order=order, seed=5, epoch=2))
+def test_a_loader_continues_where_another_stopped(dataset: Dataset, order: Any) -> None:
+    full = list(BatchLoader(dataset.train, 50, order=order, seed=5, epoch=2))
     rest = BatchLoader(dataset.train, 50, order=order, seed=5, epoch=2, start=7)
-    assert len(rest) == len(whole) - 7
-    assert all(same(left, right) for left, right in zip(rest, whole[7:], strict=True))
-    assert list(BatchLoader(dataset.train, 50, start=len(whole))) == []
+    assert len(rest) == len(full) - 7
+    assert all(same(left, right) for left, right in zip(rest, full[7:], strict=True))
+    assert list(BatchLoader(dataset.train, 50, start=len(full))) == []
 
 
 def test_the_thread_ends_when_the_consumer_stops(dataset: Dataset) -> None:
@@ -324,9 +324,9 @@ def test_damaged_files_of_ids_are_refused(dataset: Dataset, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"vocabularies\.json: no such file"):
         Vocabularies.load(tmp_path)
     path = dataset.vocabularies.save(tmp_path)
-    whole = path.read_text()
-    plain = json.loads(whole)
-    for text in (whole[: len(whole) // 2], "[]", json.dumps({**plain, "users": None}), json.dumps({"format": 1})):
+    full = path.read_text()
+    plain = json.loads(full)
+    for text in (full[: len(full) // 2], "[]", json.dumps({**plain, "users": None}), json.dumps({"format": 1})):
         path.write_text(text)
         with pytest.raises(DataError, match=r"vocabularies\.json: the file is damaged: "):
             Vocabularies.load(tmp_path)

@@ -1,4 +1,4 @@
-"""Parts, ids, labels, negatives, limits: what a data set holds and which tables it refuses."""
+"""Splits, ids, labels, negatives, limits: what a data set holds and which tables it refuses."""
 
 from __future__ import annotations
 
@@ -25,43 +25,45 @@ def columns(split: Split) -> list[np.ndarray[Any, Any]]:
     return [split.users, split.items, split.events, split.history_ends, split.labels, split.timestamps]
 
 
-def test_parts_are_in_the_order_of_time_and_share_no_timestamp() -> None:
+def test_splits_are_in_the_order_of_time_and_share_no_timestamp() -> None:
     frame = make_events(rows=1000, label=True)
-    parts = splits_of(frame.sample(fraction=1.0, shuffle=True, seed=1), LABELLED, valid_fraction=0.2, test_fraction=0.1)
-    assert sum(len(split) for split in parts.values()) == 1000
-    assert abs(len(parts["valid"]) - 200) < 10
-    assert abs(len(parts["test"]) - 100) < 10
-    for split in parts.values():
+    splits = splits_of(
+        frame.sample(fraction=1.0, shuffle=True, seed=1), LABELLED, valid_fraction=0.2, test_fraction=0.1
+    )
+    assert sum(len(split) for split in splits.values()) == 1000
+    assert abs(len(splits["valid"]) - 200) < 10
+    assert abs(len(splits["test"]) - 100) < 10
+    for split in splits.values():
         assert (np.diff(split.timestamps) >= 0).all()
-    assert parts["train"].timestamps[-1] < parts["valid"].timestamps[0]
-    assert parts["valid"].timestamps[-1] < parts["test"].timestamps[0]
+    assert splits["train"].timestamps[-1] < splits["valid"].timestamps[0]
+    assert splits["valid"].timestamps[-1] < splits["test"].timestamps[0]
 
 
 def test_a_cut_that_falls_into_a_basket_leaves_it_whole() -> None:
     times = [0] * 10 + [1] * 30 + [2] * 10 + [3] * 10
     frame = pl.DataFrame({"user_id": 1, "item_id": [i % 7 for i in range(60)], "timestamp": times})
-    parts = splits_of(frame, Schema(), valid_fraction=0.5, test_fraction=0.25, negatives=1)
-    assert {name: sorted(set(split.timestamps)) for name, split in parts.items()} == {
+    splits = splits_of(frame, Schema(), valid_fraction=0.5, test_fraction=0.25, negatives=1)
+    assert {name: sorted(set(split.timestamps)) for name, split in splits.items()} == {
         "train": [0],
         "valid": [1],
         "test": [2, 3],
     }
 
 
-def test_explicit_moments_cut_the_parts() -> None:
+def test_explicit_moments_cut_the_splits() -> None:
     frame = make_events(rows=1000, label=True)
-    parts = splits_of(frame, LABELLED, valid_from="2024-01-04", test_from="2024-01-05T12:00:00Z")
+    splits = splits_of(frame, LABELLED, valid_from="2024-01-04", test_from="2024-01-05T12:00:00Z")
     day = 86_400_000_000
     first = 1_704_067_200_000_000
-    assert parts["train"].timestamps[-1] < first + 3 * day <= parts["valid"].timestamps[0]
-    assert parts["valid"].timestamps[-1] < first + 4.5 * day <= parts["test"].timestamps[0]
+    assert splits["train"].timestamps[-1] < first + 3 * day <= splits["valid"].timestamps[0]
+    assert splits["valid"].timestamps[-1] < first + 4.5 * day <= splits["test"].timestamps[0]
     integers = frame.with_columns(pl.col("timestamp").dt.epoch("ms"))
     moments = {"valid_from": (first + 3 * day) // 1000, "test_from": str((first + 4 * day + day // 2) // 1000)}
     again = splits_of(integers, LABELLED, **moments)
-    assert [len(split) for split in again.values()] == [len(split) for split in parts.values()]
+    assert [len(split) for split in again.values()] == [len(split) for split in splits.values()]
 
 
-def test_ids_come_from_the_training_part_alone() -> None:
+def test_ids_come_from_the_training_split_alone() -> None:
     frame = make_events(rows=1000, label=True)
     late = pl.int_range(pl.len()) >= 900
     frame = frame.with_columns(
@@ -114,18 +116,18 @@ def test_rare_items_share_the_unseen_id() -> None:
     assert (dataset.train.batch(np.arange(len(dataset.train))).item[:, 0] == 1).any()
 
 
-def test_numbers_are_standardised_by_the_training_part() -> None:
+def test_numbers_are_standardised_by_the_training_split() -> None:
     frame = make_events(rows=1000).with_columns(weight=pl.lit(2.5), size=(pl.col("item_id") % 5).cast(pl.Float64))
     schema = Schema(item_features=("size",), context_features=("price", "weight"))
     dataset = load_dataset(frame, schema)
     assert dataset.features.numeric == ("size", "price", "weight")
     positives = np.flatnonzero(dataset.train.labels)
-    numbers = dataset.train.batch(positives).numeric.double()
-    np.testing.assert_allclose(numbers.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(numbers.std(0, correction=0), [1, 1, 0], atol=1e-5)
+    numeric = dataset.train.batch(positives).numeric.double()
+    np.testing.assert_allclose(numeric.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(numeric.std(0, correction=0), [1, 1, 0], atol=1e-5)
     negatives = dataset.train.batch(positives + 1)
-    np.testing.assert_array_equal(negatives.numeric[:, 1], numbers[:, 1].float())
-    assert not negatives.numeric[:, 0].equal(numbers[:, 0].float()), "the number of an item goes with the candidate"
+    np.testing.assert_array_equal(negatives.numeric[:, 1], numeric[:, 1].float())
+    assert not negatives.numeric[:, 0].equal(numeric[:, 0].float()), "the number of an item goes with the candidate"
 
 
 def test_null_is_a_category_of_its_own() -> None:
@@ -137,8 +139,8 @@ def test_null_is_a_category_of_its_own() -> None:
 
 
 def test_negatives_follow_their_positive_and_share_its_context() -> None:
-    parts = splits_of(make_events(rows=500), SCHEMA, negatives=3)
-    for split in parts.values():
+    splits = splits_of(make_events(rows=500), SCHEMA, negatives=3)
+    for split in splits.values():
         assert split.labels.reshape(-1, 4).tolist() == [[1, 0, 0, 0]] * (len(split) // 4)
         for array in (split.users, split.events, split.history_ends, split.timestamps):
             rows = array.reshape(-1, 4)
@@ -147,7 +149,7 @@ def test_negatives_follow_their_positive_and_share_its_context() -> None:
         assert (candidates[:, 1:] != candidates[:, :1]).all()
 
 
-def test_negatives_have_the_popularity_of_the_training_part_without_the_positive() -> None:
+def test_negatives_have_the_popularity_of_the_training_split_without_the_positive() -> None:
     counts = np.array([600, 0, 250, 100, 50])
     sampler = NegativeSampler(np.repeat(np.arange(5), counts), 5)
     for positive in range(5):
@@ -159,12 +161,12 @@ def test_negatives_have_the_popularity_of_the_training_part_without_the_positive
         assert shares[positive] == 0
 
 
-def test_negatives_of_every_part_come_from_the_training_part() -> None:
+def test_negatives_of_every_split_come_from_the_training_split() -> None:
     late = pl.when(pl.int_range(pl.len()) >= 400).then(pl.col("item_id") + 5000).otherwise("item_id")
-    parts = splits_of(make_events(rows=500).with_columns(item_id=late), SCHEMA, negatives=5)
-    unseen = np.unique(parts["test"].items[parts["test"].labels == 1])
+    splits = splits_of(make_events(rows=500).with_columns(item_id=late), SCHEMA, negatives=5)
+    unseen = np.unique(splits["test"].items[splits["test"].labels == 1])
     assert len(unseen) > 20
-    assert not np.isin(parts["test"].items[parts["test"].labels == 0], unseen).any()
+    assert not np.isin(splits["test"].items[splits["test"].labels == 0], unseen).any()
 
 
 def test_a_dominant_item_is_never_its_own_negative() -> None:
@@ -184,14 +186,14 @@ def test_equal_seeds_give_equal_samples_and_other_seeds_other_negatives() -> Non
 
 def test_limits_draw_uniformly_and_leave_ids_and_histories_alone() -> None:
     frame = make_events(rows=1000)
-    whole = load_dataset(frame, SCHEMA)
+    full = load_dataset(frame, SCHEMA)
     part = load_dataset(frame, SCHEMA, DataOptions(max_train_rows=200, max_eval_rows=30))
     assert [len(split) for split in (part.train, part.valid, part.test)] == [400, 60, 60]
     chosen = np.unique(part.train.events)
     assert len(chosen) == 200
-    assert abs(chosen.mean() / whole.train.events.mean() - 1) < 0.15, "drawn from all of the part, not from its head"
-    assert part.features == whole.features
-    ends = dict(zip(whole.train.events.tolist(), whole.train.history_ends.tolist(), strict=True))
+    assert abs(chosen.mean() / full.train.events.mean() - 1) < 0.15, "drawn from all of the split, not from its head"
+    assert part.features == full.features
+    ends = dict(zip(full.train.events.tolist(), full.train.history_ends.tolist(), strict=True))
     assert [ends[event] for event in part.train.events.tolist()] == part.train.history_ends.tolist()
 
 
@@ -250,7 +252,7 @@ def test_bad_labels_are_refused(change: pl.Expr, message: str) -> None:
 
 def test_a_single_item_leaves_no_negatives() -> None:
     frame = pl.DataFrame({"user_id": [1] * 30, "item_id": ["only"] * 30, "timestamp": range(30)})
-    with pytest.raises(DataError, match="the training part holds a single item"):
+    with pytest.raises(DataError, match="the training split holds a single item"):
         load_dataset(frame, Schema())
 
 
@@ -271,7 +273,7 @@ def test_a_single_item_leaves_no_negatives() -> None:
             "splits: each needs a sample, got train 500, valid 0",
         ),
         ({"valid_from": "2024-01-03", "test_from": "2024-01-02"}, "valid_from must be before test_from, got"),
-        ({"min_item_count": 400}, "min_item_count: no item has 400 events in the training part"),
+        ({"min_item_count": 400}, "min_item_count: no item has 400 events in the training split"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -56,9 +56,9 @@ def test_the_first_value_that_is_no_time_is_shown(tmp_path: Path) -> None:
 
 def test_numbers_and_text_are_the_same_id() -> None:
     frame = make_events(rows=300)
-    numbers = load_dataset(frame, SCHEMA)
+    integers = load_dataset(frame, SCHEMA)
     text = load_dataset(frame.with_columns(pl.col("item_id").cast(pl.String)), SCHEMA)
-    np.testing.assert_array_equal(numbers.train.items, text.train.items)
+    np.testing.assert_array_equal(integers.train.items, text.train.items)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_a_context_number_may_be_missing_where_there_is_no_label() -> None:
     frame = make_events(rows=300, label=True).with_columns(label=pl.when(pl.int_range(pl.len()) >= 50).then("label"))
     schema = Schema(label="label", context_features=("price",))
     dataset = load_dataset(frame.with_columns(price=pl.when(pl.col("label").is_not_null()).then("price")), schema)
-    numbers = dataset.train.batch(np.arange(len(dataset.train))).numeric
-    np.testing.assert_allclose([numbers.mean(), numbers.std()], [0, 1], atol=1e-2)
+    numeric = dataset.train.batch(np.arange(len(dataset.train))).numeric
+    np.testing.assert_allclose([numeric.mean(), numeric.std()], [0, 1], atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,11 @@ def test_pairs_see_what_came_one_tick_before_and_nothing_of_their_own_tick() -> 
     assert split.batch(np.arange(3)).history_mask.sum(1).tolist() == [5, 0, 40]
 
 
-def test_pairs_of_users_and_items_nobody_knows(dataset: Dataset) -> None:
+def test_pairs_of_users_and_items_that_training_has_not_seen(dataset: Dataset) -> None:
     frame = make_events(rows=600)
     fresh = frame.tail(3).with_columns(user_id=pl.lit("fresh"), item_id=pl.lit(7, dtype=pl.Int64))
     events = pl.concat([frame, fresh])
-    pairs = pl.DataFrame({"user_id": ["u1", "nobody", "fresh"], "item_id": [5, 7, 1001], "hour": 2, "price": 3.0})
+    pairs = pl.DataFrame({"user_id": ["u1", "stranger", "fresh"], "item_id": [5, 7, 1001], "hour": 2, "price": 3.0})
     batch = prepare_pairs(pairs, events, SCHEMA, dataset.vocabularies, 7).batch(np.arange(3))
     assert batch.item[0].tolist() == [1, 1]
     assert batch.item[1, 0] == 1

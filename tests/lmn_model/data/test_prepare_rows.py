@@ -20,7 +20,7 @@ from lmn_model.data.rows.prepare import PrepareOptions, purchase_rows, write_row
 FILES = ("feature_map", "item_info", "test", "train", "user_info", "valid")
 OPTIONS = PrepareOptions(train_positives=150, valid_positives=40, test_positives=40, min_history=3)
 CUTS = {"train": (1, 15), "valid": (15, 38), "test": (38, 60)}
-"""Days since 2017-10-31 at which the parts begin and end."""
+"""Days since 2017-10-31 at which the splits begin and end."""
 
 
 def make_transactions(rows: int = 1800, products: int = 40) -> pl.DataFrame:
@@ -41,12 +41,12 @@ def make_transactions(rows: int = 1800, products: int = 40) -> pl.DataFrame:
 
 def make_products(products: int = 40) -> pl.DataFrame:
     """Products without the first, which the receipts name nevertheless; every third has no category."""
-    numbers = list(range(2, products + 1))
+    later = list(range(2, products + 1))
     return pl.DataFrame(
         {
-            "product_id": [1000 + 7 * n for n in numbers],
-            "department": ["GROCERY" if n % 2 else "DRUG" for n in numbers],
-            "product_category": [None if n % 3 == 0 else f"C{n % 5}" for n in numbers],
+            "product_id": [1000 + 7 * n for n in later],
+            "department": ["GROCERY" if n % 2 else "DRUG" for n in later],
+            "product_category": [None if n % 3 == 0 else f"C{n % 5}" for n in later],
         }
     )
 
@@ -76,7 +76,7 @@ def test_histories_are_all_lines_in_the_order_of_time(tables: dict[str, pl.DataF
     assert tables["user_info"]["full_item_seq"].to_list() == expected
 
 
-def test_positives_are_purchases_of_their_part_and_see_what_came_strictly_before(
+def test_positives_are_purchases_of_their_split_and_see_what_came_strictly_before(
     tables: dict[str, pl.DataFrame],
 ) -> None:
     households, lines, products = lines_by_household()
@@ -109,7 +109,7 @@ def test_without_a_least_history_the_first_basket_is_drawn_too() -> None:
 def test_negatives_are_other_products_drawn_by_their_purchases_in_training() -> None:
     transactions = make_transactions(rows=6000, products=3).filter(pl.col("quantity") > 0)
     first, second, third = sorted(transactions["product_id"].unique())
-    # The third product is on the shelves from the validation part on: it is never drawn.
+    # The third product is on the shelves from the validation split on: it is never drawn.
     early = pl.col("transaction_timestamp") < datetime(2017, 11, 15)
     transactions = transactions.filter(~(early & (pl.col("product_id") == third)))
     options = PrepareOptions(train_positives=250, valid_positives=300, test_positives=200)
@@ -174,7 +174,7 @@ def test_the_folder_loads_and_two_are_equal_to_the_byte(tmp_path: Path, tables: 
 
 
 def test_more_purchases_than_there_are_are_refused() -> None:
-    with pytest.raises(DataError, match=r"test_positives: the test part has \d+ purchases to draw from, got 5000"):
+    with pytest.raises(DataError, match=r"test_positives: the test split has \d+ purchases to draw from, got 5000"):
         purchase_rows(make_transactions(), make_products(), PrepareOptions(150, 40, 5000))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from events_factory import make_events
-from rows_factory import PARTS, make_rows, write_rows
+from rows_factory import SPLITS, make_rows, write_rows
 
 from lmn_model.data import (
     DataError,
@@ -49,13 +49,13 @@ def test_batches_hold_the_rows_in_the_order_of_each_users_clock(folder: Path, ta
     dataset = load_rows(folder, DataOptions(window=7))
     lists = tables["user_info"]["full_item_seq"].to_list()
     items = tables["item_info"].select("product_id", "category").rows()
-    for place_of_part, part in enumerate(PARTS):
-        split = getattr(dataset, part)
-        rows = tables[part].to_dicts()
+    for number, split_name in enumerate(SPLITS):
+        split = getattr(dataset, split_name)
+        rows = tables[split_name].to_dicts()
         last: dict[int, int] = {}
         for row in rows:
             last[row["user_index"]] = max(last.get(row["user_index"], 1), row["seq_len"])
-        clock = [place_of_part * 2**40 + row["seq_len"] * 2**40 // last[row["user_index"]] for row in rows]
+        clock = [number * 2**40 + row["seq_len"] * 2**40 // last[row["user_index"]] for row in rows]
         order = sorted(range(len(rows)), key=lambda row: clock[row])  # sorted() is stable
         batch = whole(split)
         assert split.timestamps.tolist() == [clock[row] for row in order]
@@ -75,8 +75,8 @@ def test_events_after_all_samples_change_no_order(folder: Path, tables: Tables, 
     lists = [[*events, *[3] * (user % 4)] for user, events in enumerate(tables["user_info"]["full_item_seq"].to_list())]
     longer = pl.DataFrame({"full_item_seq": lists}, schema={"full_item_seq": pl.List(pl.Int64)})
     other = write_rows(tmp_path / "longer", {**tables, "user_info": longer}, {"product_id": 100, "tab": 2})
-    for part in PARTS:
-        ours, theirs = getattr(load_rows(folder), part), getattr(load_rows(other), part)
+    for split_name in SPLITS:
+        ours, theirs = getattr(load_rows(folder), split_name), getattr(load_rows(other), split_name)
         assert ours.events.tolist() == theirs.events.tolist()
         assert ours.timestamps.tolist() == theirs.timestamps.tolist()
 
@@ -95,7 +95,9 @@ def test_an_order_of_time_never_goes_back_for_a_user(folder: Path) -> None:
 
 def test_sizes_are_those_of_the_feature_map_and_at_least_the_largest_id(folder: Path, tables: Tables) -> None:
     features = load_rows(folder).features
-    largest = {name: max(int(tables[part][name].max()) for part in PARTS) for name in ("user_id", "tab", "hour")}
+    largest = {
+        name: max(int(tables[split_name][name].max()) for split_name in SPLITS) for name in ("user_id", "tab", "hour")
+    }
     assert [(each.name, each.size) for each in features.user] == [("user_id", largest["user_id"] + 1)]
     assert [(each.name, each.size) for each in features.item] == [("product_id", 100), ("category", 7)]
     assert [(each.name, each.size) for each in features.context] == [
@@ -115,7 +117,7 @@ def test_a_folder_without_map_and_context_will_do(tmp_path: Path) -> None:
 
 def test_other_integers_and_labels_of_other_types_are_read_alike(tmp_path: Path, folder: Path, tables: Tables) -> None:
     narrow = {name: table.cast({pl.Int64: pl.Int32}) for name, table in tables.items()}
-    narrow = {name: table.cast({"label": pl.Float64}) if name in PARTS else table for name, table in narrow.items()}
+    narrow = {name: table.cast({"label": pl.Float64}) if name in SPLITS else table for name, table in narrow.items()}
     narrow["user_info"] = tables["user_info"].cast(pl.List(pl.UInt32))
     again = load_rows(write_rows(tmp_path / "rows", narrow, {"product_id": 100}))
     assert data_fingerprint(again) == data_fingerprint(load_rows(folder))
@@ -129,7 +131,7 @@ def test_limits_draw_rows_and_keep_their_order(folder: Path) -> None:
     few, again, other = (
         load_rows(folder, DataOptions(max_train_rows=40, max_eval_rows=30, seed=seed)) for seed in (1, 1, 2)
     )
-    assert [len(getattr(few, part)) for part in PARTS] == [40, 30, 30]
+    assert [len(getattr(few, split_name)) for split_name in SPLITS] == [40, 30, 30]
     kept = set(rows(few.train))
     assert rows(few.train) == [row for row in rows(all_rows.train) if row in kept]
     assert rows(few.train) == rows(again.train) != rows(other.train)
@@ -142,12 +144,12 @@ def test_the_description_counts(folder: Path, tables: Tables) -> None:
         "items": 39,
         "events": int(tables["user_info"]["full_item_seq"].list.len().sum()),
         **{
-            part: {
+            split_name: {
                 "rows": 150,
-                "positives": int(tables[part]["label"].sum()),
-                "users": tables[part]["user_index"].n_unique(),
+                "positives": int(tables[split_name]["label"].sum()),
+                "users": tables[split_name]["user_index"].n_unique(),
             }
-            for part in PARTS
+            for split_name in SPLITS
         },
     }
 
@@ -200,19 +202,19 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("split_name", ["train", "test"])
 @pytest.mark.parametrize(("column", "value", "message"), SAMPLES)
 def test_wrong_samples_are_refused(
-    tmp_path: Path, tables: Tables, part: str, column: str, value: object, message: str
+    tmp_path: Path, tables: Tables, split_name: str, column: str, value: object, message: str
 ) -> None:
-    values = tables[part][column].to_list()
+    values = tables[split_name][column].to_list()
     values[4] = value
     if isinstance(value, str):
         values = list(map(str, values))
     elif isinstance(value, float):
         values = list(map(float, values))
-    altered = {**tables, part: tables[part].with_columns(pl.Series(column, values))}
-    with pytest.raises(DataError, match=rf"{part}\.parquet: column '{column}': {message}"):
+    altered = {**tables, split_name: tables[split_name].with_columns(pl.Series(column, values))}
+    with pytest.raises(DataError, match=rf"{split_name}\.parquet: column '{column}': {message}"):
         load_rows(write_rows(tmp_path / "rows", altered))
 
 

@@ -1,4 +1,4 @@
-"""What the values of a CSV mean: kinds, numbers, times, lines that cannot be read."""
+"""The meaning of the values of a CSV: kinds, numbers, times, lines that cannot be read."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_kind_of_a_text_column(tmp_path: Path, values: tuple[str, ...], kind
 
 
 @pytest.mark.parametrize("odd", ["$3.20", "3,20", "1 200.50", "12%", "unknown", "1.5.1"])
-def test_a_value_that_is_no_number_among_numbers_is_asked_about(tmp_path: Path, odd: str) -> None:
+def test_a_value_that_is_no_number_among_numbers_is_refused(tmp_path: Path, odd: str) -> None:
     values = [f"{row}.5" for row in range(ROWS)]
     values[17] = odd if "," not in odd else f'"{odd}"'
     path = csv_of(tmp_path / "e.csv", price=values)
@@ -90,7 +90,7 @@ def test_a_value_that_is_no_number_among_numbers_is_asked_about(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("form", ["${}", '"{},5"', "{}%", "{} €", '"1,0{:02d}.50"'])
-def test_a_column_in_another_notation_is_asked_about(tmp_path: Path, form: str) -> None:
+def test_a_column_in_another_notation_is_refused(tmp_path: Path, form: str) -> None:
     path = csv_of(tmp_path / "e.csv", price=[form.format(row) for row in range(ROWS)])
     with pytest.raises(DataError, match="column 'price': line 2: its values look like numbers of another notation"):
         loaded(path, context_features=("price",))
@@ -105,9 +105,9 @@ def test_a_missing_number_is_refused_or_marked(tmp_path: Path, blank: str) -> No
         loaded(path, context_features=("price",))
     dataset = loaded(path, context_features=("price",), missing_numbers="indicator")
     assert dataset.features.numeric == ("price", "price is missing")
-    numbers = dataset.train.batch(np.arange(len(dataset.train))).numeric
-    assert numbers[17].tolist() == [0.0, 1.0]
-    assert numbers[:, 1].sum() == 1
+    numeric = dataset.train.batch(np.arange(len(dataset.train))).numeric
+    assert numeric[17].tolist() == [0.0, 1.0]
+    assert numeric[:, 1].sum() == 1
     saved = dataset.vocabularies.save(tmp_path).parent
     assert Vocabularies.load(saved).features == dataset.features
 
@@ -261,7 +261,7 @@ def test_folders_patterns_and_partitions_of_parquet(tmp_path: Path) -> None:
         read_table(tmp_path / "flat", ("day",))
 
 
-def test_values_that_hold_lists_are_said_to_be_one_category(tmp_path: Path) -> None:
+def test_a_warning_says_that_values_with_lists_are_one_category(tmp_path: Path) -> None:
     genres = [f"g{row % 5}|g{row % 7}|g{row % 3}" for row in range(ROWS)]
     dataset = loaded(csv_of(tmp_path / "e.csv", genres=genres), context_features=("genres",))
     assert any("column 'genres': 100 % of its 36 values hold '|'" in each for each in dataset.warnings())
