@@ -25,7 +25,7 @@ from benchmarks.study.study_file import StudyError
 from lmn_model.signals import stop_requests
 from lmn_model.training.default_sizes import take_sizes
 from lmn_model.training.loop import TrainingInterrupted
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import SettingsError
 
 COMPARED = ("test", "best", "test_by_history")

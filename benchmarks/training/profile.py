@@ -41,8 +41,9 @@ from lmn_model.data.splits import Split
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training import loop, run_state
-from lmn_model.training.evaluation import open_dataset
+from lmn_model.training import loop
+from lmn_model.training.evaluation.scoring import open_dataset
+from lmn_model.training.runs.state import RunState
 from lmn_model.training.settings import Settings
 from lmn_model.training.train import train
 
@@ -154,7 +155,7 @@ def hooked(clock: Clock) -> Iterator[None]:
         (loop.Trainer, "_evaluate", "evaluation"),
         (loop.Trainer, "_write_metrics", "metrics"),
         (loop.Optimizers, "step", "clearing"),
-        (run_state.RunState, "save", "checkpoint"),
+        (RunState, "save", "checkpoint"),
         (torch.optim.AdamW, "step", "dense"),
         (RowAdagrad, "step", "rows"),
         (torch.Tensor, "backward", "backward"),

@@ -14,10 +14,10 @@ from pathlib import Path
 from lmn_model.cli.output import print_result
 from lmn_model.cli.preparation import run_prepare
 from lmn_model.cli.run_settings import given_flags, settings_of
-from lmn_model.training.prediction import predict_pairs
-from lmn_model.training.run_evaluation import evaluate_run
-from lmn_model.training.run_folder import RunFolder
-from lmn_model.training.run_growth import grow_run
+from lmn_model.training.evaluation.evaluate import evaluate_run
+from lmn_model.training.evaluation.predict import predict_pairs
+from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.growth import grow_run
 from lmn_model.training.settings import SettingsError
 from lmn_model.training.train import train
 

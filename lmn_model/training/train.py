@@ -13,11 +13,11 @@ import torch
 
 from lmn_model.data import Dataset
 from lmn_model.training.default_sizes import fill_sizes, take_sizes
-from lmn_model.training.evaluation import check_backend, choose_device, open_dataset
+from lmn_model.training.evaluation.scoring import check_backend, choose_device, open_dataset
 from lmn_model.training.loop import Trainer
-from lmn_model.training.notices import columns_in_words, without_effect
+from lmn_model.training.reporting.notices import columns_in_words, without_effect
 from lmn_model.training.reproducible import reproducible
-from lmn_model.training.run_folder import RunFolder, RunFolderError
+from lmn_model.training.runs.folder import RunFolder, RunFolderError
 from lmn_model.training.settings import Settings
 
 logger = logging.getLogger("lmn")
@@ -36,7 +36,7 @@ def train(
     Args:
         settings: of the run; to resume, those that the folder holds, or those that it was opened with. What they leave
             unset is chosen by the data when the run opens, see :mod:`lmn_model.training.default_sizes`.
-        run_folder: where the run is kept, see :mod:`lmn_model.training.run_folder`.
+        run_folder: where the run is kept, see :mod:`lmn_model.training.runs.folder`.
         resume: go on with the run in the folder from its last checkpoint; a run that is finished is not touched, unless
             the settings now have more epochs, or the test part was left alone and is wanted.
         dataset: the data that the settings name, if they are loaded already.

@@ -14,7 +14,7 @@ from lmn_model.cli.lmn import LMN
 from lmn_model.cli.main import main
 from lmn_model.cli.program import Program
 from lmn_model.setting_types import declared_settings
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import Settings
 
 SMALL = ["--epochs=1", "--interest=pooling", "--hidden=8", "--batch-size=64", "--threads=1", "--device=cpu"]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from lmn_model.files import remove_leftovers, replacing, write_json
-from lmn_model.training.checkpoint import (
+from lmn_model.training.runs.checkpoint import (
     CheckpointError,
     check_tensors,
     load_checkpoint,

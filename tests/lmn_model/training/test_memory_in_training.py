@@ -11,11 +11,11 @@ import pytest
 import torch
 from runs_factory import tiny_settings, write_events
 
-from lmn_model.training.checkpoint import CheckpointError, load_checkpoint
+from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.loop import Trainer, TrainingInterrupted
-from lmn_model.training.run_evaluation import evaluate_run
-from lmn_model.training.run_folder import RunFolder, RunFolderError
-from lmn_model.training.run_growth import grow_run
+from lmn_model.training.runs.checkpoint import CheckpointError, load_checkpoint
+from lmn_model.training.runs.folder import RunFolder, RunFolderError
+from lmn_model.training.runs.growth import grow_run
 from lmn_model.training.settings import Settings, SettingsError
 from lmn_model.training.train import train
 

@@ -9,10 +9,10 @@ import torch
 from runs_factory import tiny_settings, write_events
 from torch import nn
 
-from lmn_model.training.evaluation import open_dataset
+from lmn_model.training.evaluation.scoring import open_dataset
 from lmn_model.training.loop import Trainer
 from lmn_model.training.optimizers import Optimizers
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

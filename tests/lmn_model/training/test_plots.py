@@ -17,7 +17,13 @@ from rows_factory import write_rows
 from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import CategoricalFeature, FeatureSpec
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training.plots import MAX_BLOCKS, UsageAxis, plot_learning_curves, plot_memory_usage, usage_axes
+from lmn_model.training.reporting.plots import (
+    MAX_BLOCKS,
+    UsageAxis,
+    plot_learning_curves,
+    plot_memory_usage,
+    usage_axes,
+)
 from lmn_model.training.settings import Settings
 from lmn_model.training.train import train
 

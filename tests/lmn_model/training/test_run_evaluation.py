@@ -14,10 +14,10 @@ from runs_factory import tiny_flags, tiny_settings
 
 from lmn_model.cli.main import main
 from lmn_model.data import DataOptions, Schema, load_dataset, prepare_pairs
-from lmn_model.training.baseline import baseline_logits
-from lmn_model.training.notices import without_effect
-from lmn_model.training.prediction import predict_pairs
-from lmn_model.training.run_evaluation import evaluate_run
+from lmn_model.training.evaluation.evaluate import evaluate_run
+from lmn_model.training.evaluation.predict import predict_pairs
+from lmn_model.training.evaluation.rates_baseline import baseline_logits
+from lmn_model.training.reporting.notices import without_effect
 from lmn_model.training.settings import SettingsError
 from lmn_model.training.train import train
 

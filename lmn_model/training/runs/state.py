@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lmn_model.ctr.model import CTRModel
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training.checkpoint import (
+from lmn_model.training.optimizers import Optimizers
+from lmn_model.training.runs.checkpoint import (
     CheckpointError,
     CheckpointFile,
     Stored,
@@ -24,8 +25,7 @@ from lmn_model.training.checkpoint import (
     open_checkpoint,
     save_checkpoint,
 )
-from lmn_model.training.optimizers import Optimizers
-from lmn_model.training.progress import Progress
+from lmn_model.training.runs.progress import Progress
 from lmn_model.training.settings import Settings
 
 MODEL, OPTIMIZER, USAGE = "model.", "optimizer.", "usage."

@@ -16,7 +16,7 @@ import torch
 from lmn_model.ctr.model import CTRModel
 from lmn_model.data import BatchLoader, Dataset
 from lmn_model.training.optimizers import Optimizers
-from lmn_model.training.run_state import load_rows_state
+from lmn_model.training.runs.state import load_rows_state
 from lmn_model.training.settings import TrainingSettings
 
 

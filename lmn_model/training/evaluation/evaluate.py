@@ -21,10 +21,17 @@ from lmn_model.data import (
 from lmn_model.data.events.columns import Events
 from lmn_model.data.events.description import MANY_UNSEEN, warn_of_unseen_values
 from lmn_model.data.events.times import time_in_words
-from lmn_model.training.catch_up import catch_up
-from lmn_model.training.evaluation import LoadedRun, data_fingerprint, evaluate_split, load_run, open_dataset, same_data
+from lmn_model.training.evaluation.new_events import catch_up
+from lmn_model.training.evaluation.scoring import (
+    LoadedRun,
+    data_fingerprint,
+    evaluate_split,
+    load_run,
+    open_dataset,
+    same_data,
+)
 from lmn_model.training.reproducible import reproducible
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import DataSettings, SettingsError
 
 logger = logging.getLogger("lmn")
@@ -38,9 +45,9 @@ def evaluate_run(
     """Metrics of a run's best model on a split of its data, or on other data.
 
     Before the test split a memory is written with the events since the step of the best model, see
-    :func:`lmn_model.training.catch_up.catch_up`, provided that the data are those of the run. Other events are scored
-    whole. If they come after the run's own data, and these are still there, they follow them: histories and memory hold
-    the run's events then.
+    :func:`lmn_model.training.evaluation.new_events.catch_up`, provided that the data are those of the run. Other events
+    are scored whole. If they come after the run's own data, and these are still there, they follow them: histories and
+    memory hold the run's events then.
 
     Args:
         root: the run folder.

@@ -27,9 +27,9 @@ from lmn_model.data import (
     load_source,
     load_vocabularies,
 )
-from lmn_model.training.metrics import click_metrics
-from lmn_model.training.run_folder import RunFolder
-from lmn_model.training.run_state import load_model
+from lmn_model.training.evaluation.metrics import click_metrics
+from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.state import load_model
 from lmn_model.training.settings import COLUMN_SETTINGS, DataSettings, Settings, SettingsError
 
 

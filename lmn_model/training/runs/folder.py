@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lmn_model.files import remove_leftovers
-from lmn_model.training.checkpoint import remove_checkpoint_leftovers
+from lmn_model.training.runs.checkpoint import remove_checkpoint_leftovers
 from lmn_model.training.settings import Settings, SettingsError
 
 logger = logging.getLogger("lmn")

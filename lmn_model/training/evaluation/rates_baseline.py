@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmn_model.data import Split
-from lmn_model.training.metrics import click_metrics
+from lmn_model.training.evaluation.metrics import click_metrics
 
 PRIOR = 10.0
 """So many samples of the overall rate stand beside the samples of an item or a user."""
