@@ -26,10 +26,11 @@ from benchmarks.study.jobs import Job
 from benchmarks.study.result_files import FORMAT, same_settings
 from lmn_model.data import Dataset, Split
 from lmn_model.files import write_json
+from lmn_model.training.build import build_model, choose_device, open_dataset
 from lmn_model.training.default_sizes import take_sizes
 from lmn_model.training.evaluation.metrics import auc, grouped_auc, log_loss
 from lmn_model.training.evaluation.new_events import catch_up
-from lmn_model.training.evaluation.scoring import build_model, choose_device, open_dataset, predict_logits
+from lmn_model.training.evaluation.scoring import predict_logits
 from lmn_model.training.loop import TrainingInterrupted
 from lmn_model.training.reporting.environment import describe_environment, peak_memory_mib
 from lmn_model.training.reproducible import reproducible

@@ -42,7 +42,7 @@ from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork
 from lmn_model.modules.usage import MemoryUsage
 from lmn_model.training import loop
-from lmn_model.training.evaluation.scoring import open_dataset
+from lmn_model.training.build import open_dataset
 from lmn_model.training.runs.state import RunState
 from lmn_model.training.settings import Settings
 from lmn_model.training.train import train

@@ -24,16 +24,18 @@ from lmn_model.files import write_json
 from lmn_model.modules.reseeding import reseed
 from lmn_model.modules.usage import MemoryUsage
 from lmn_model.signals import stop_requests
+from lmn_model.training.build import build_model
 from lmn_model.training.divergence import StepWatch, not_finite_weight
 from lmn_model.training.evaluation.metrics import MetricError, auc, log_loss
 from lmn_model.training.evaluation.new_events import catch_up
 from lmn_model.training.evaluation.rates_baseline import baseline_metrics
-from lmn_model.training.evaluation.scoring import build_model, data_fingerprint, evaluate_split
+from lmn_model.training.evaluation.scoring import evaluate_split
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.reporting.environment import describe_environment, peak_memory_mib
 from lmn_model.training.reporting.log_messages import EpochReport, metrics_in_words, parameters_in_words, usage_in_words
 from lmn_model.training.reporting.plots import plot_learning_curves, plot_memory_usage, usage_axes
 from lmn_model.training.runs.checkpoint import CheckpointError
+from lmn_model.training.runs.fingerprint import data_fingerprint
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.state import RunState, load_model, save_model
 from lmn_model.training.settings import Settings

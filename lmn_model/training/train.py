@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from lmn_model.data import Dataset
+from lmn_model.training.build import check_backend, choose_device, open_dataset
 from lmn_model.training.default_sizes import fill_sizes, take_sizes
-from lmn_model.training.evaluation.scoring import check_backend, choose_device, open_dataset
 from lmn_model.training.loop import Trainer
 from lmn_model.training.reporting.notices import columns_in_words, without_effect
 from lmn_model.training.reproducible import reproducible

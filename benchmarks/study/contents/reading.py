@@ -17,11 +17,13 @@ from lmn_model.data import DataError, Dataset, RowFeatures, Vocabularies
 from lmn_model.data.features import FIRST_KNOWN, PADDING
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.setting_types import SettingsError
+from lmn_model.training.build import open_dataset
 from lmn_model.training.evaluation.new_events import catch_up
-from lmn_model.training.evaluation.scoring import data_fingerprint, load_run, open_dataset, same_data
 from lmn_model.training.reproducible import reproducible
 from lmn_model.training.runs.checkpoint import open_checkpoint
+from lmn_model.training.runs.fingerprint import data_fingerprint, same_data
 from lmn_model.training.runs.folder import RunFolder, RunFolderError
+from lmn_model.training.runs.loading import load_run
 from lmn_model.wording import did_you_mean
 
 MOST_PAIRS = 20_000_000

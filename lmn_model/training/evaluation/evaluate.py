@@ -21,17 +21,13 @@ from lmn_model.data import (
 from lmn_model.data.events.columns import Events
 from lmn_model.data.events.description import MANY_UNSEEN, warn_of_unseen_values
 from lmn_model.data.events.times import time_in_words
+from lmn_model.training.build import open_dataset
 from lmn_model.training.evaluation.new_events import catch_up
-from lmn_model.training.evaluation.scoring import (
-    LoadedRun,
-    data_fingerprint,
-    evaluate_split,
-    load_run,
-    open_dataset,
-    same_data,
-)
+from lmn_model.training.evaluation.scoring import evaluate_split
 from lmn_model.training.reproducible import reproducible
+from lmn_model.training.runs.fingerprint import data_fingerprint, same_data
 from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.loading import LoadedRun, load_run
 from lmn_model.training.settings import DataSettings, SettingsError
 
 logger = logging.getLogger("lmn")

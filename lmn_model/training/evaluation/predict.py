@@ -15,8 +15,9 @@ from lmn_model.data import RowFeatures, Split, Table, load_source, prepare_pairs
 from lmn_model.data.events.text_records import append_column, separator_of
 from lmn_model.files import replacing
 from lmn_model.training.evaluation.metrics import probabilities
-from lmn_model.training.evaluation.scoring import load_run, predict_logits
+from lmn_model.training.evaluation.scoring import predict_logits
 from lmn_model.training.reproducible import reproducible
+from lmn_model.training.runs.loading import load_run
 from lmn_model.wording import reason_of
 
 logger = logging.getLogger("lmn")

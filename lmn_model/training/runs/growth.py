@@ -11,7 +11,7 @@ from lmn_model.data import load_vocabularies
 from lmn_model.modules.growth import grow
 from lmn_model.modules.memory_layer import MemoryLayer
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training.evaluation.scoring import build_model
+from lmn_model.training.build import build_model
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.state import RunState, load_model, load_rows_state, save_model

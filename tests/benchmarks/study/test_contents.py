@@ -27,9 +27,10 @@ from benchmarks.study.contents.measures import (
 from benchmarks.study.contents.reading import Contents, project, read_contents
 from benchmarks.study.contents.words import Words
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
+from lmn_model.training.build import open_dataset
 from lmn_model.training.evaluation.new_events import catch_up
-from lmn_model.training.evaluation.scoring import load_run, open_dataset
 from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.loading import load_run
 
 PAIRS, OWN, EVENTS, TEST_FROM = 6, 6, 150, 130
 """Users 2 p and 2 p + 1 are twins: at each moment both buy the same of OWN categories that nobody else buys."""

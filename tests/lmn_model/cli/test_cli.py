@@ -15,9 +15,11 @@ from runs_factory import run_python, tiny_flags, tiny_settings, write_events
 
 from lmn_model.cli import commands
 from lmn_model.cli.main import main
+from lmn_model.training.build import open_dataset
 from lmn_model.training.evaluation.metrics import probabilities
-from lmn_model.training.evaluation.scoring import load_run, open_dataset, predict_logits
+from lmn_model.training.evaluation.scoring import predict_logits
 from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.loading import load_run
 
 HAND_MADE = ["--dataset=events", "--user-col=who", "--item-col=what", "--time-col=when", "--item-features=cat"]
 SMALL = ["--embedding-dim=4", "--hidden=8", "--interest=pooling", "--batch-size=32", "--threads=1", "--device=cpu"]

@@ -23,14 +23,16 @@ from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.growth import grow
 from lmn_model.modules.reseeding import reseed
 from lmn_model.modules.usage import MemoryUsage
+from lmn_model.training.build import open_dataset
 from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.evaluation.metrics import auc
 from lmn_model.training.evaluation.new_events import catch_up
-from lmn_model.training.evaluation.scoring import load_run, open_dataset, predict_logits
+from lmn_model.training.evaluation.scoring import predict_logits
 from lmn_model.training.loop import Trainer, TrainingInterrupted
 from lmn_model.training.runs.checkpoint import open_checkpoint
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.growth import grow_run
+from lmn_model.training.runs.loading import load_run
 from lmn_model.training.runs.state import load_model, save_model
 from lmn_model.training.settings import Settings, SettingsError
 from lmn_model.training.train import train

@@ -12,8 +12,8 @@ from runs_factory import before_step, tiny_flags, tiny_settings, write_events
 
 from lmn_model import LargeMemoryNetwork, MemoryLayer
 from lmn_model.cli.main import main
+from lmn_model.training.build import open_dataset
 from lmn_model.training.divergence import StepWatch
-from lmn_model.training.evaluation.scoring import open_dataset
 from lmn_model.training.loop import Trainer, TrainingError
 from lmn_model.training.train import train
 

@@ -9,7 +9,7 @@ import torch
 from runs_factory import tiny_settings, write_events
 from torch import nn
 
-from lmn_model.training.evaluation.scoring import open_dataset
+from lmn_model.training.build import open_dataset
 from lmn_model.training.loop import Trainer
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.runs.folder import RunFolder
