@@ -20,7 +20,7 @@ from lmn_model.training.default_sizes import take_sizes
 from lmn_model.training.reporting.plots import plot_comparison
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import DataSettings, Settings, TrainingSettings
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 MODELS: dict[str, tuple[str, dict[str, str]]] = {
     "pooling": ("pooling", {"interest": "pooling"}),
@@ -49,7 +49,7 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
         One row for each model: name, metrics on the test part, parameters, rows a second in training.
 
     Raises:
-        What :func:`lmn_model.training.train.train` raises.
+        What :func:`lmn_model.training.train_run.train` raises.
     """
     root = Path(out)
     dataset: Dataset | None = None

@@ -37,7 +37,7 @@ from lmn_model.training.reproducible import reproducible
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.state import load_model
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 HISTORY_EDGES = (0, 10, 30, 100, 300, 1000)
 """The test part is also scored apart by the number of events before a sample: 0 to 9, 10 to 29 and so on."""
@@ -50,7 +50,7 @@ def run_job(job: Job) -> dict[str, Any]:
     """Run a job to its end, write its result file and return what is in it.
 
     Raises:
-        What :func:`lmn_model.training.train.train` raises.
+        What :func:`lmn_model.training.train_run.train` raises.
     """
     settings = job.settings
     path = settings.data.path if job.data_path is None else job.data_path

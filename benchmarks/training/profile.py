@@ -45,7 +45,7 @@ from lmn_model.training import loop
 from lmn_model.training.build import open_dataset
 from lmn_model.training.runs.state import RunState
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 MODELS: dict[str, dict[str, Any]] = {
     "DIN 50": {"interest": "din", "window": 50},

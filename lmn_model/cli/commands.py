@@ -19,7 +19,7 @@ from lmn_model.training.evaluation.predict import predict_pairs
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.growth import grow_run
 from lmn_model.training.settings import SettingsError
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 
 def _train(arguments: argparse.Namespace) -> None:

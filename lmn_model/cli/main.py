@@ -67,7 +67,7 @@ def _run(program: str, arguments: Sequence[str]) -> int:
             found.check(parsed)
         except (DataError, SettingsError) as error:
             return fail(str(error))
-        from lmn_model.cli.run import run
+        from lmn_model.cli.execute import run
 
         functions = found.functions()
         signals.loaded()

@@ -16,7 +16,7 @@ from benchmarks.training.profile import EPOCH, STEP, Clock, hooked, main, middle
 from lmn_model.training.build import open_dataset
 from lmn_model.training.loop import Trainer
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 
 def _rows(folder: Path, **more: object) -> Settings:

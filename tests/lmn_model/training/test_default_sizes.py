@@ -42,7 +42,7 @@ from lmn_model.training.loop import Trainer, TrainingInterrupted
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.growth import grow_run
 from lmn_model.training.settings import Settings, SettingsError
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 SIZES = {"epochs": 7, "batch_size": 100, "patience": 3, "sub_keys": 48}
 

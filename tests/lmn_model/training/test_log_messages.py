@@ -21,7 +21,7 @@ from lmn_model.cli.main import main
 from lmn_model.training.loop import Trainer, TrainingInterrupted
 from lmn_model.training.reporting import log_messages as training_words
 from lmn_model.training.reporting.log_messages import duration, metrics_in_words, parameters_in_words, usage_in_words
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from lmn_model.training.runs.checkpoint import CheckpointError, load_checkpoint
 from lmn_model.training.runs.folder import RunFolder, RunFolderError
 from lmn_model.training.runs.growth import grow_run
 from lmn_model.training.settings import Settings, SettingsError
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from lmn_model.cli.main import main
 from lmn_model.training.build import open_dataset
 from lmn_model.training.divergence import StepWatch
 from lmn_model.training.loop import Trainer, TrainingError
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 SMALL = {"sub_keys": 6, "top_k": 3, "key_dim": 4}
 

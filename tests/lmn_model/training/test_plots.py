@@ -25,7 +25,7 @@ from lmn_model.training.reporting.plots import (
     usage_axes,
 )
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 FEATURES = FeatureSpec(
     user=(CategoricalFeature("user", 30),),

@@ -19,7 +19,7 @@ from lmn_model.training.evaluation.predict import predict_pairs
 from lmn_model.training.evaluation.rates_baseline import baseline_logits
 from lmn_model.training.reporting.notices import without_effect
 from lmn_model.training.settings import SettingsError
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 FRAME = make_events(rows=900, users=20, items=40, label=True)
 EARLIER, LATER = FRAME.head(600), FRAME.tail(300)

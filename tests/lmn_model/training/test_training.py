@@ -23,7 +23,7 @@ from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.loading import load_run
 from lmn_model.training.runs.progress import Progress
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 
 @pytest.fixture(scope="module")

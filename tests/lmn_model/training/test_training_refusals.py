@@ -21,7 +21,7 @@ from lmn_model.training.runs.fingerprint import data_fingerprint
 from lmn_model.training.runs.folder import RunFolder, RunFolderError
 from lmn_model.training.runs.loading import load_run
 from lmn_model.training.settings import SettingsError
-from lmn_model.training.train import train
+from lmn_model.training.train_run import train
 
 
 @pytest.fixture(scope="module")
