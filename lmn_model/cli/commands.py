@@ -14,12 +14,12 @@ from pathlib import Path
 from lmn_model.cli.output import print_result
 from lmn_model.cli.preparation import run_prepare
 from lmn_model.cli.run_settings import given_flags, settings_of
+from lmn_model.training import train
 from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.evaluation.predict import predict_pairs
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.growth import grow_run
 from lmn_model.training.settings import SettingsError
-from lmn_model.training.train_run import train
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from lmn_model.data.features import FIRST_KNOWN, PADDING
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.setting_types import SettingsError
 from lmn_model.training.build import open_dataset
-from lmn_model.training.evaluation.new_events import catch_up
+from lmn_model.training.evaluation.new_events import write_new_events
 from lmn_model.training.reproducible import reproducible
 from lmn_model.training.runs.checkpoint import open_checkpoint
 from lmn_model.training.runs.fingerprint import data_fingerprint, same_data
@@ -125,7 +125,7 @@ def read_contents(
             trained_on = file.metadata.get("data")
         if trained_on is not None and not same_data(trained_on, data_fingerprint(dataset)):
             raise DataError(f"{path or data.path or data.dataset}: these are not the data that {folder} was trained on")
-        catch_up(folder.best, model, settings.training, dataset, on)
+        write_new_events(folder.best, model, settings.training, dataset, on)
         model.eval()
         users, categories, counts, shown, users_in_all = _truth(dataset, place)
         features = vocabularies.features

@@ -22,7 +22,7 @@ from lmn_model.data.events.columns import Events
 from lmn_model.data.events.description import MANY_UNSEEN, warn_of_unseen_values
 from lmn_model.data.events.times import time_in_words
 from lmn_model.training.build import open_dataset
-from lmn_model.training.evaluation.new_events import catch_up
+from lmn_model.training.evaluation.new_events import write_new_events
 from lmn_model.training.evaluation.scoring import evaluate_split
 from lmn_model.training.reproducible import reproducible
 from lmn_model.training.runs.fingerprint import data_fingerprint, same_data
@@ -40,10 +40,9 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Metrics of a run's best model on a split of its data, or on other data.
 
-    Before the test split a memory is written with the events since the step of the best model, see
-    :func:`lmn_model.training.evaluation.new_events.catch_up`, provided that the data are those of the run. Other events
-    are scored whole. If they come after the run's own data, and these are still there, they follow them: histories and
-    memory hold the run's events then.
+    On the test split of the run's own data a memory first writes the events since the step of the best model, see
+    :func:`lmn_model.training.evaluation.new_events.write_new_events`. All rows of other events are scored. If these
+    events come after the run's own data, and those can still be read, histories and memory hold the run's events.
 
     Args:
         root: the run folder.
@@ -128,7 +127,7 @@ def _write_memory(
     root: Path | str, run: LoadedRun, dataset: Dataset, through: Literal["valid", "test"] = "valid"
 ) -> None:
     if run.settings.model.writes_new_events:
-        catch_up(RunFolder(root).best, run.model, run.settings.training, dataset, run.device, through)
+        write_new_events(RunFolder(root).best, run.model, run.settings.training, dataset, run.device, through)
 
 
 def _other_events(root: Path | str, run: LoadedRun, data: DataSettings) -> Split:

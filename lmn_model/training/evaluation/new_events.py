@@ -20,7 +20,7 @@ from lmn_model.training.runs.state import load_rows_state
 from lmn_model.training.settings import TrainingSettings
 
 
-def catch_up(
+def write_new_events(
     best: Path,
     model: CTRModel,
     settings: TrainingSettings,

@@ -103,6 +103,22 @@ def metrics_in_words(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def evaluation_in_words(evaluation: Mapping[str, Any], epochs: int, is_best: bool) -> str:
+    """Step, losses and validation metrics of an evaluation.
+
+    Args:
+        evaluation: as in ``metrics.json``.
+        epochs: that the run has at most.
+        is_best: whether no earlier one had a higher AUC.
+    """
+    losses, scores = (
+        metrics_in_words({name: evaluation[name] for name in names})
+        for names in (("train_loss", "memory_loss"), ("auc", "gauc", "log_loss"))
+    )
+    best = " (best so far)" if is_best else ""
+    return f"epoch {evaluation['epoch']} of {epochs}, step {evaluation['step']}: {losses}; validation {scores}{best}"
+
+
 def parameters_in_words(counts: Mapping[str, int], slots: int | None) -> str:
     """The sizes of a model.
 

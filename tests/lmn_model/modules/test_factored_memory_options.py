@@ -22,10 +22,10 @@ from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.growth import grow
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork
 from lmn_model.modules.usage import MemoryUsage
+from lmn_model.training import train
 from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.runs.state import load_model, save_model
 from lmn_model.training.settings import Settings, SettingsError
-from lmn_model.training.train_run import train
 
 ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
 USER = CategoricalFeature("user", 11)

@@ -35,14 +35,14 @@ from benchmarks.training.default_sizes import table
 from benchmarks.training.synthetic_events import TableSize, make_table
 from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Dataset
+from lmn_model.training import TrainingInterrupted, train
 from lmn_model.training.build import open_dataset
 from lmn_model.training.default_sizes import DataCounts, choose_sizes, fill_sizes, take_sizes
 from lmn_model.training.evaluation.evaluate import evaluate_run
-from lmn_model.training.loop import Trainer, TrainingInterrupted
+from lmn_model.training.loop import Trainer
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.growth import grow_run
 from lmn_model.training.settings import Settings, SettingsError
-from lmn_model.training.train_run import train
 
 SIZES = {"epochs": 7, "batch_size": 100, "patience": 3, "sub_keys": 48}
 

@@ -18,10 +18,10 @@ from project_root import ROOT
 from runs_factory import before_step, tiny_flags, tiny_settings, write_events
 
 from lmn_model.cli.main import main
-from lmn_model.training.loop import Trainer, TrainingInterrupted
+from lmn_model.training import TrainingInterrupted, train
+from lmn_model.training.loop import Trainer
 from lmn_model.training.reporting import log_messages as training_words
 from lmn_model.training.reporting.log_messages import duration, metrics_in_words, parameters_in_words, usage_in_words
-from lmn_model.training.train_run import train
 
 
 @pytest.fixture(scope="module")

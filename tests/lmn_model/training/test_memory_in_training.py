@@ -11,13 +11,13 @@ import pytest
 import torch
 from runs_factory import tiny_settings, write_events
 
+from lmn_model.training import TrainingInterrupted, train
 from lmn_model.training.evaluation.evaluate import evaluate_run
-from lmn_model.training.loop import Trainer, TrainingInterrupted
+from lmn_model.training.loop import Trainer
 from lmn_model.training.runs.checkpoint import CheckpointError, load_checkpoint
 from lmn_model.training.runs.folder import RunFolder, RunFolderError
 from lmn_model.training.runs.growth import grow_run
 from lmn_model.training.settings import Settings, SettingsError
-from lmn_model.training.train_run import train
 
 
 @pytest.fixture(scope="module")

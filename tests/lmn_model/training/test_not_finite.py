@@ -12,10 +12,10 @@ from runs_factory import before_step, tiny_flags, tiny_settings, write_events
 
 from lmn_model import LargeMemoryNetwork, MemoryLayer
 from lmn_model.cli.main import main
+from lmn_model.training import TrainingError, train
 from lmn_model.training.build import open_dataset
 from lmn_model.training.divergence import StepWatch
-from lmn_model.training.loop import Trainer, TrainingError
-from lmn_model.training.train_run import train
+from lmn_model.training.loop import Trainer
 
 SMALL = {"sub_keys": 6, "top_k": 3, "key_dim": 4}
 

@@ -17,6 +17,7 @@ from rows_factory import write_rows
 from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import CategoricalFeature, FeatureSpec
 from lmn_model.modules.usage import MemoryUsage
+from lmn_model.training import train
 from lmn_model.training.reporting.plots import (
     MAX_BLOCKS,
     UsageAxis,
@@ -25,7 +26,6 @@ from lmn_model.training.reporting.plots import (
     usage_axes,
 )
 from lmn_model.training.settings import Settings
-from lmn_model.training.train_run import train
 
 FEATURES = FeatureSpec(
     user=(CategoricalFeature("user", 30),),

@@ -14,12 +14,12 @@ from runs_factory import tiny_flags, tiny_settings
 
 from lmn_model.cli.main import main
 from lmn_model.data import DataOptions, Schema, load_dataset, prepare_pairs
+from lmn_model.training import train
 from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.evaluation.predict import predict_pairs
 from lmn_model.training.evaluation.rates_baseline import baseline_logits
 from lmn_model.training.reporting.notices import without_effect
 from lmn_model.training.settings import SettingsError
-from lmn_model.training.train_run import train
 
 FRAME = make_events(rows=900, users=20, items=40, label=True)
 EARLIER, LATER = FRAME.head(600), FRAME.tail(300)

@@ -15,15 +15,15 @@ import torch
 from project_root import ROOT
 from runs_factory import before_step, run_python, tiny_flags, tiny_settings, write_events
 
+from lmn_model.training import TrainingError, TrainingInterrupted, train
 from lmn_model.training.build import open_dataset
 from lmn_model.training.evaluation.scoring import evaluate_split, predict_logits
-from lmn_model.training.loop import Trainer, TrainingError, TrainingInterrupted
+from lmn_model.training.loop import Trainer
 from lmn_model.training.runs.checkpoint import load_checkpoint
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.loading import load_run
 from lmn_model.training.runs.progress import Progress
 from lmn_model.training.settings import Settings
-from lmn_model.training.train_run import train
 
 
 @pytest.fixture(scope="module")

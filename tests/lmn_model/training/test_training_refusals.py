@@ -14,14 +14,14 @@ import torch
 from runs_factory import before_step, tiny_settings, write_events
 
 from lmn_model.data import DataOptions, Schema, load_dataset
+from lmn_model.training import TrainingInterrupted, train
 from lmn_model.training.build import choose_device, open_dataset
-from lmn_model.training.loop import Trainer, TrainingInterrupted
+from lmn_model.training.loop import Trainer
 from lmn_model.training.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from lmn_model.training.runs.fingerprint import data_fingerprint
 from lmn_model.training.runs.folder import RunFolder, RunFolderError
 from lmn_model.training.runs.loading import load_run
 from lmn_model.training.settings import SettingsError
-from lmn_model.training.train_run import train
 
 
 @pytest.fixture(scope="module")
