@@ -77,7 +77,7 @@ class Dataset:
 
 
 def load_dataset(
-    table: Table | pl.DataFrame,
+    table: Table | pl.DataFrame | Events,
     schema: Schema,
     options: DataOptions | None = None,
     *,
@@ -89,7 +89,7 @@ def load_dataset(
     have its user, time, context and history.
 
     Args:
-        table: the events, in any order.
+        table: the events, in any order; with ``vocabularies`` also as :func:`events_of_run` gives them.
         schema: names of its columns.
         options: how samples are made; None for the defaults.
         vocabularies: ids of an earlier run, to score other events under them; None learns them from the training part.
@@ -103,11 +103,13 @@ def load_dataset(
     """
     options = options or DataOptions()
     if vocabularies is None:
+        if isinstance(table, Events):
+            raise TypeError("load_dataset: events that are checked already need vocabularies")
         events = check_events(as_table(table), schema)
         sample_rows, cuts = _parts(events, schema, options)
         vocabularies = Vocabularies.fit(events, schema, int(cuts[1]), options.min_item_count)
     else:
-        events = events_of_run(table, schema, vocabularies)
+        events = table if isinstance(table, Events) else events_of_run(table, schema, vocabularies)
         sample_rows, cuts = _parts(events, schema, options)
         vocabularies = vocabularies.extended(events.frame)
     samples = _Samples(events, vocabularies, options, popular_rows=int(cuts[1]))

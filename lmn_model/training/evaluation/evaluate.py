@@ -1,8 +1,9 @@
-"""Metrics of a finished run: on its own validation or test split, or on other data."""
+"""Metrics of a finished run on its own validation or test split, or on other data."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +33,11 @@ from lmn_model.training.settings import DataSettings, SettingsError
 
 logger = logging.getLogger("lmn")
 
-Part = Literal["valid", "test", "all"]
+Scope = Literal["valid", "test", "all"]
 
 
 def evaluate_run(
-    root: Path | str, part: Part | None = None, *, path: str | None = None, device: str | None = None
+    root: Path | str, split: Scope | None = None, *, path: str | None = None, device: str | None = None
 ) -> dict[str, Any]:
     """Metrics of a run's best model on a split of its data, or on other data.
 
@@ -46,53 +47,53 @@ def evaluate_run(
 
     Args:
         root: the run folder.
-        part: which split; None takes the test split of the run's own data and of prepared rows, and all of other
-            events.
+        split: which split, or ``"all"`` rows of other events; None takes ``"all"`` for other events and ``"test"`` for
+            the run's own data and for prepared rows.
         path: other events or rows with the columns of the run's; None reads the run's own.
         device: as the setting; None takes the run's own.
 
     Returns:
         ``{"split", "rows", "auc", "gauc", "log_loss"}``; of other events also ``unseen_users`` and ``unseen_items``,
-        the shares of the rows whose user or item training has not seen.
+        the shares of the rows whose user or item is not in the training split.
 
     Raises:
         MetricError: the samples have one class only.
         DataError: the events cannot be read or used.
-        SettingsError: ``part`` is ``"all"``, but the data are the run's own or prepared rows.
-        RunFolderError, CheckpointError, SettingsError: as in :func:`lmn_model.training.evaluation.load_run`.
+        SettingsError: ``split`` is ``"all"``, but the data are the run's own or prepared rows.
+        RunFolderError, CheckpointError, SettingsError: as in :func:`lmn_model.training.runs.loading.load_run`.
     """
-    run = load_run(root, device)
-    rows = not isinstance(run.vocabularies, Vocabularies)
-    part = part or ("test" if path is None or rows else "all")
-    if part == "all" and (path is None or rows):
-        raise SettingsError("split: 'all' is for a table of other events, which --path names, got no such table")
+    run, best = load_run(root, device), RunFolder(root).best
+    vocabularies = run.vocabularies
+    other = path is not None and isinstance(vocabularies, Vocabularies)
+    split = split or ("all" if other else "test")
+    data = run.settings.data if path is None else replace(run.settings.data, path=path)
     training = run.settings.training
     with reproducible(training.seed, training.threads, run.device):
-        if part == "all":
-            split = _other_events(root, run, replace(run.settings.data, path=path))
+        if split != "all":
+            samples = _split_of(data, split, run, best, path)
+        elif other and isinstance(vocabularies, Vocabularies):
+            samples = _other_events(data, run, vocabularies, best)
         else:
-            split = _own_split(root, run, part, path)
-        metrics = evaluate_split(run.model, split, training.batch_size, run.device)
-    found = {"split": part, "rows": len(split), **metrics}
-    if part == "all":
-        unseen = zip(("unseen_users", "unseen_items"), split.unseen(), strict=True)
-        shares = {name: round(float(rows.mean()), 4) for name, rows in unseen}
-        if max(shares.values()) > MANY_UNSEEN:
-            logger.warning("%s: training has not seen the user of %.0f %% of the rows, the item of %.0f %%", path, *(
-                100 * share for share in shares.values()))  # fmt: skip
-        found.update(shares)
-    return found
+            raise SettingsError("split: 'all' is for a table of other events, which --path names, got no such table")
+        metrics = evaluate_split(run.model, samples, training.batch_size, run.device)
+    found = {"split": split, "rows": len(samples), **metrics}
+    return found if split != "all" else {**found, **_unseen_shares(samples, path)}
 
 
-def _own_split(root: Path | str, run: LoadedRun, part: Literal["valid", "test"], path: str | None) -> Split:
-    """A split of the run's data, or of others that are cut in the same way."""
-    data = run.settings.data if path is None else replace(run.settings.data, path=path)
+def _split_of(data: DataSettings, name: str, run: LoadedRun, best: Path, path: str | None) -> Split:
+    """A split of the run's data, or of other data that are split in the same way."""
     dataset = open_dataset(data, run.vocabularies)
-    same = not _warn_of_change(run, dataset, path)
-    if part == "test" and same:
-        _write_memory(root, run, dataset)
-    split: Split = getattr(dataset, part)
-    return split
+    if not _warn_of_change(run, dataset, path) and name == "test":
+        _write_memory(run, best, dataset, "valid")
+    return dataset.splits[name]
+
+
+def _unseen_shares(samples: Split, path: str | None) -> dict[str, float]:
+    users, items = (round(float(rows.mean()), 4) for rows in samples.unseen())
+    if max(users, items) > MANY_UNSEEN:
+        text = "%s: training has not seen the user of %.0f %% of the rows, the item of %.0f %%"
+        logger.warning(text, path, 100 * users, 100 * items)
+    return {"unseen_users": users, "unseen_items": items}
 
 
 def _warn_of_change(run: LoadedRun, dataset: Dataset, path: str | None) -> bool:
@@ -123,27 +124,22 @@ def _difference(trained: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return "; ".join(sizes) or "as many rows, other values"
 
 
-def _write_memory(
-    root: Path | str, run: LoadedRun, dataset: Dataset, through: Literal["valid", "test"] = "valid"
-) -> None:
+def _write_memory(run: LoadedRun, best: Path, dataset: Dataset, through: Literal["valid", "test"]) -> None:
     if run.settings.model.writes_new_events:
-        write_new_events(RunFolder(root).best, run.model, run.settings.training, dataset, run.device, through)
+        write_new_events(best, run.model, run.settings.training, dataset, run.device, through)
 
 
-def _other_events(root: Path | str, run: LoadedRun, data: DataSettings) -> Split:
-    """All samples of another table of events."""
-    vocabularies, options = run.vocabularies, data.options()
-    if not isinstance(vocabularies, Vocabularies):
-        raise DataError("split 'all': the run was trained on prepared rows")
+def _other_events(data: DataSettings, run: LoadedRun, vocabularies: Vocabularies, best: Path) -> Split:
+    """All samples of another table of events, after the run's own events where those come before."""
+    schema = vocabularies.schema
     events = events_of_run(*load_source(data.dataset, data.path, **data.columns()), vocabularies)
-    times = events.times(vocabularies.schema)
-    own = _own_events(run)
-    follows = isinstance(own, _Own) and own.events.times(vocabularies.schema)[-1] < times[0]
-    # Every mistake of the table is found before anything is said of it.
-    split = load_samples(events, options, vocabularies, earlier=own.events if follows else None)  # type: ignore[union-attr]
-    warn_of_unseen_values(
-        split.tables.events.ids[split.events], vocabularies.schema.context_features, vocabularies, str(data.path)
-    )
+    times = events.times(schema)
+    own = _own_events(run.settings.data, vocabularies, str(data.path), times[0])
+    # Every mistake of the table is found before anything is logged about it.
+    earlier = own.events if isinstance(own, _Own) else None
+    samples = load_samples(events, data.options(), vocabularies, earlier=earlier)
+    contexts = samples.tables.events.ids[samples.events]
+    warn_of_unseen_values(contexts, schema.context_features, vocabularies, str(data.path))
     if vocabularies.times is not None and (count := int((times <= vocabularies.times[1]).sum())):
         logger.warning(
             "%s: %d of %d rows are not later than the run's training split, which ends at %s; the model may have "
@@ -153,15 +149,14 @@ def _other_events(root: Path | str, run: LoadedRun, data: DataSettings) -> Split
             len(times),
             time_in_words(vocabularies.times[1], vocabularies.clock),
         )
-    if isinstance(own, _Own) and follows:
+    if isinstance(own, _Own):
         logger.info("%s: comes after the run's own events, which are its histories", data.path)
         if not _warn_of_change(run, own.dataset, None):
-            _write_memory(root, run, own.dataset, "test")
-        return split
-    memory = ", and the memory what training wrote" if run.settings.model.writes_new_events else ""
-    why = "does not come after the run's own events" if isinstance(own, _Own) else f"{own}"
-    logger.warning("%s: %s, so histories hold its own events alone%s", data.path, why, memory)
-    return split
+            _write_memory(run, best, own.dataset, "test")
+    else:
+        memory = ", and the memory what training wrote" if run.settings.model.writes_new_events else ""
+        logger.warning("%s: %s, so histories hold its own events alone%s", data.path, own, memory)
+    return samples
 
 
 class _Own(NamedTuple):
@@ -171,12 +166,16 @@ class _Own(NamedTuple):
     dataset: Dataset
 
 
-def _own_events(run: LoadedRun) -> _Own | str:
-    """The data that the run was trained on, or why they cannot be read."""
-    data, vocabularies = run.settings.data, run.vocabularies
+def _own_events(data: DataSettings, vocabularies: Vocabularies, other: str, first: int) -> _Own | str:
+    """The run's own events if they end before ``first``, the first moment of ``other``; else why they do not serve."""
+    not_after = "does not come after the run's own events"
+    if data.path is not None and os.path.realpath(data.path) == os.path.realpath(other):
+        return not_after
     try:
         table, schema = load_source(data.dataset, data.path, **data.columns())
-        dataset = load_dataset(table, schema, data.options(), vocabularies=vocabularies)  # type: ignore[arg-type]
-        return _Own(events_of_run(table, schema, vocabularies), dataset)  # type: ignore[arg-type]
+        events = events_of_run(table, schema, vocabularies)
+        if events.times(schema)[-1] >= first:
+            return not_after
+        return _Own(events, load_dataset(events, schema, data.options(), vocabularies=vocabularies))
     except DataError as error:
         return f"the run's own events cannot be read ({error})"
