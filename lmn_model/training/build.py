@@ -54,7 +54,7 @@ def choose_device(name: str) -> torch.device:
     """The device that the setting ``device`` means; ``auto`` is CUDA where there is one.
 
     Raises:
-        SettingsError: the name is no device, or asks for CUDA where there is none.
+        SettingsError: the name is no device, or is CUDA where there is none.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,12 +65,12 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise SettingsError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SettingsError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+        raise SettingsError(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
     return device
 
 
 def check_backend(settings: ModelSettings, device: torch.device) -> None:
-    """Raise SettingsError if the memory's kernels cannot run on ``device``, before anything is spent on the run."""
+    """Raise SettingsError if the memory's kernels cannot run on ``device``, before the run spends any time."""
     if not settings.has_memory:
         return
     try:
@@ -83,7 +83,7 @@ def build_model(features: FeatureSpec, settings: ModelSettings) -> CTRModel:
     """A model with fresh weights, on the CPU.
 
     Raises:
-        SettingsError: a model setting is out of range, does not go with another, or asks for more memory than there is.
+        SettingsError: a model setting is out of range, does not go with another, or needs more memory than there is.
     """
     try:
         return CTRModel(features, settings)

@@ -1,8 +1,8 @@
-"""Notices the first training step that is not finite, and finds out where it began.
+"""Detects the first training step that is not finite, and locates its cause.
 
-Each step costs one pass over the gradients of the dense parameters. Embedding tables are left out, for their gradients
-are as large as they are, and what reaches them has come through other parameters; so are the sparse rows of a memory,
-whose gradient is that of the read-out, which the tower shares.
+Each step costs one pass over the gradients of the dense parameters. Embedding tables are skipped: their gradients are
+as large as the tables, and every gradient that reaches them passes through other parameters. The sparse rows of a
+memory are skipped too: their gradient is that of the read-out, which the tower shares.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class StepWatch:
     """Keeps, on the device, whether all steps since the last :meth:`problem` were finite.
 
     Args:
-        model: whose gradients are looked at.
+        model: whose gradients are checked.
         columns: names of the columns of ``Batch.numeric``.
         device: of the model.
     """
@@ -36,7 +36,7 @@ class StepWatch:
 
     @torch.no_grad()
     def look(self, batch: Batch, loss: Tensor) -> None:
-        """Take in a step after its backward pass and before its update; nothing waits for the device."""
+        """Record a step after its backward pass and before its update; nothing waits for the device."""
         gradients = [each.grad for each in self._watched if each.grad is not None and not each.grad.is_sparse]
         largest = torch.nn.utils.get_total_norm(gradients, torch.inf)  # NaN if any is
         self._largest = self._largest.maximum(torch.stack((loss.detach().abs().float(), largest.float())))

@@ -56,6 +56,11 @@ class Trainer:
         folder: open for writing.
         device: where the model runs.
 
+    Attributes:
+        state: model, optimisers and position.
+        identity: what a checkpoint must agree with to be of this run.
+        warnings: about the data, a sentence each.
+
     Raises:
         ValueError: a size is not set.
     """
@@ -74,7 +79,8 @@ class Trainer:
         self._memory = MemoryMonitor(model, settings, device, self._schedule.record_every)
         self.state = RunState(model, Optimizers(model, settings.training), device, self._memory.usage)
         self._watch = StepWatch(model, dataset.features.numeric, device)
-        self._metrics = MetricsFile(folder, settings, dataset, model, self._memory, device)
+        self.warnings = dataset.warnings()
+        self._metrics = MetricsFile(folder, settings, dataset, self.warnings, model, self._memory, device)
         self._clock = time.perf_counter()
 
     def restore(self) -> None:
@@ -243,7 +249,7 @@ class Trainer:
             logger.info("best at step %d by validation AUC; test split: %s", best["step"], metrics_in_words(found))
             rates = self._metrics.add_test_baseline()
             logger.info("item and user rates alone, without a model: %s", metrics_in_words(rates))
-            for warning in self._metrics.warnings:
+            for warning in self.warnings:
                 if warning.startswith("test split"):
                     logger.warning("warning: %s", warning)
         return self._metrics.write("finished", self.state.progress, {"best": best, "test": found})

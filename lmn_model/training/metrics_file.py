@@ -33,13 +33,11 @@ class MetricsFile:
     Args:
         folder: of the run.
         settings: of the run.
-        dataset: the samples, whose description, warnings and baseline are part of the results.
+        dataset: the samples, whose description and baseline are part of the results.
+        warnings: about the data, a sentence each.
         model: whose parameters are counted.
         memory: draws the reads of its memory.
         device: where the model runs.
-
-    Attributes:
-        warnings: about the data, one sentence each.
 
     Raises:
         MetricError: the validation split has one class only.
@@ -50,13 +48,13 @@ class MetricsFile:
         folder: RunFolder,
         settings: Settings,
         dataset: Dataset,
+        warnings: list[str],
         model: CTRModel,
         memory: MemoryMonitor,
         device: torch.device,
     ) -> None:
-        self.warnings = dataset.warnings()
         self._folder, self._settings, self._dataset, self._device = folder, settings, dataset, device
-        self._model, self._memory = model, memory
+        self._warnings, self._model, self._memory = warnings, model, memory
         self._baseline: dict[str, Any] = {"valid": baseline_metrics(dataset.train, [], dataset.valid), "test": None}
         self._environment = describe_environment(device)
         self._drawn_at = -math.inf
@@ -88,7 +86,7 @@ class MetricsFile:
                 "stopped_early": progress.stopped,
                 "parameters": self._model.parameter_counts(),
                 "data": self._dataset.describe(),
-                "warnings": self.warnings,
+                "warnings": self._warnings,
                 "baseline": self._baseline,
                 "evaluations": progress.evaluations,
                 "curve": progress.curve,

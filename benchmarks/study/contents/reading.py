@@ -93,7 +93,7 @@ def read_contents(
         SettingsError: the run has no memory, or one with a joint query or another address or target, or no such item
             feature.
         DataError: the data cannot be read, or are not those of the run.
-        CheckpointError: as in :func:`lmn_model.training.evaluation.load_run`.
+        CheckpointError: as in :func:`lmn_model.training.runs.loading.load_run`.
     """
     folder = RunFolder(root)
     settings = folder.load_settings()

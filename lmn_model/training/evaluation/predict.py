@@ -27,7 +27,7 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
 class PredictionError(ValueError):
-    """The predictions cannot be made or written as asked; the message names the file or the run."""
+    """The predictions cannot be made or written; the message names the file or the run."""
 
 
 def predict_pairs(

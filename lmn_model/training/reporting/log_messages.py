@@ -1,4 +1,4 @@
-"""What a training says in its log: sentences for people; ``metrics.json`` has the same figures under stable names."""
+"""The log lines of a training: sentences for people; ``metrics.json`` has the same figures under stable names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 REPORT_SECONDS = 10.0
-"""Between two lines on how far the training is, where there is no terminal for a bar."""
+"""Between two lines of progress, where there is no terminal for a bar."""
 NAMES = {
     "auc": "AUC",
     "gauc": "GAUC",
@@ -25,7 +25,7 @@ logger = logging.getLogger("lmn")
 
 
 class EpochReport:
-    """How far an epoch is: a bar on a terminal, elsewhere a line in the log every :data:`REPORT_SECONDS`.
+    """Progress of an epoch: a bar on a terminal, elsewhere a line in the log every :data:`REPORT_SECONDS`.
 
     Args:
         epoch: number of the epoch, from 1.
@@ -97,7 +97,7 @@ def duration(seconds: float) -> str:
 
 
 def metrics_in_words(metrics: Mapping[str, Any]) -> str:
-    """``AUC 0.7552, log loss 0.5760``; those that are None or have no name in words are left out."""
+    """``AUC 0.7552, log loss 0.5760``; those that are None or have no name in words are skipped."""
     return ", ".join(
         f"{NAMES[name]} {value:.4f}" for name, value in metrics.items() if name in NAMES and value is not None
     )

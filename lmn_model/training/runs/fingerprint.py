@@ -13,10 +13,10 @@ from lmn_model.data import Dataset
 
 
 def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What identifies a dataset: rows and a CRC-32 of labels, users, items and times of each split, then of all events.
+    """The identity of a data set: of each split the rows and a CRC-32 of its labels, users, items and times.
 
-    ``tables`` is of the histories and the categorical features, which the samples alone do not show, ``numbers`` of
-    the numeric features, where there are any.
+    ``tables`` is of the histories and categorical features of all events, which the samples alone do not show;
+    ``numbers`` is of their numeric features, if there are any.
     """
     parts: dict[str, Any] = {}
     for name, split in dataset.splits.items():
@@ -24,14 +24,14 @@ def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
     tables = dataset.train.tables
     ids = (tables.histories.items, tables.users.ids, tables.items.ids, tables.events.ids)
     parts["tables"] = [dataset.event_count, _checksum(*ids)]
-    numbers = (tables.users.numbers, tables.items.numbers, tables.events.numbers)
-    if any(each.shape[1] for each in numbers):
-        parts["numbers"] = [dataset.event_count, _checksum(*numbers)]
+    numeric = (tables.users.numbers, tables.items.numbers, tables.events.numbers)
+    if any(each.shape[1] for each in numeric):
+        parts["numbers"] = [dataset.event_count, _checksum(*numeric)]
     return parts
 
 
 def same_data(trained: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Whether two fingerprints are of the same data; what an older run did not keep is not compared."""
+    """Whether two fingerprints are of the same data; a checksum that an older run did not store is not compared."""
     return {**found, **trained} == found
 
 

@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _start(*arguments: object) -> subprocess.Popen[str]:
-    """The command in a process that has taken its signals over; SIGTERM is handled by nobody else."""
+    """The command in a process that has taken its signals over; nothing else handles SIGTERM."""
     command = [sys.executable, "-m", "lmn_model.cli.main", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(1000):

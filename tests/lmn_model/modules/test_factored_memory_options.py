@@ -346,7 +346,7 @@ def test_a_flat_memory_trains_and_cannot_be_reseeded_or_grown(tmp_path: Path) ->
     results = train(settings, tmp_path / "run")["results"]
     assert evaluate_run(tmp_path / "run")["auc"] == results["test"]["auc"]
     assert results["evaluations"][-1]["memory"]["reads"] > 0
-    with pytest.raises(SettingsError, match="reseed_every must be left out for keys = 'flat', got 5"):
+    with pytest.raises(SettingsError, match="reseed_every must be none for keys = 'flat', got 5"):
         settings.override({"reseed_every": 5})
     network = make(keys="flat")
     network.memory.usage = MemoryUsage(12, by_sub_key=True)

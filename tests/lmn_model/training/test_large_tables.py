@@ -1,4 +1,4 @@
-"""Tables of 2**24 slots: a checkpoint of one survives a kill, tells damage, and needs no second copy in memory."""
+"""Tables of 2**24 slots: a checkpoint of one survives a kill, detects damage, and needs no second copy in memory."""
 
 from __future__ import annotations
 

@@ -125,8 +125,8 @@ def test_training_stops_at_the_step_that_is_not_finite(
 def test_training_names_the_column_that_is_not_finite(tmp_path: Path, events: Path, value: float) -> None:
     settings = tiny_settings(events, order="time")
     dataset = open_dataset(settings.data)
-    numbers = dataset.train.tables.events.numbers
-    numbers[dataset.train.events[130]] = np.float32(value)  # of the third step
+    numeric = dataset.train.tables.events.numbers
+    numeric[dataset.train.events[130]] = np.float32(value)  # of the third step
     with pytest.raises(TrainingError, match="the input column 'price' holds NaN or infinity at step 3; no state was"):
         train(settings, tmp_path / "run", dataset=dataset)
 

@@ -1,4 +1,4 @@
-"""Runs on prepared rows: they train and evaluate, and what does not go with rows is told."""
+"""Runs on prepared rows: they train and evaluate, and settings that do not go with rows are refused."""
 
 from __future__ import annotations
 
