@@ -1,4 +1,4 @@
-"""Replacing files as a whole: a reader, or a run that was killed, sees the old file or the new one, never half of one.
+"""Replacing files atomically: a reader, or a run that was killed, sees the old file or the new one, never half of one.
 
 The new content goes to a hidden file in the same folder, is flushed to the disk and then renamed over the target, which
 is atomic on one file system. The folder is flushed as well, so that the rename itself survives a power cut.
@@ -79,7 +79,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, replacing ``path`` as a whole.
 
     Raises:
-        ValueError: ``value`` holds NaN or an infinity, which JSON does not know.
+        ValueError: ``value`` holds NaN or an infinity, which JSON has no word for.
         OSError: as in :func:`replacing`.
     """
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def import_on_use(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package whose public names live in modules below it.
+    """``__getattr__`` and ``__dir__`` of a package whose public names are defined in modules below it.
 
     Args:
         package: the package's ``__name__``.

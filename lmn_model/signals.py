@@ -3,8 +3,8 @@
 While modules load there is nothing to clean up, and an exception in the middle of an import may be swallowed by whoever
 imports: the handler ends the process itself. Afterwards the handler raises ``KeyboardInterrupt``, so that files are
 closed and temporary files removed. A call into C that runs on, or a callback that swallows the exception, would delay
-that without end, so a thread ends the process after :data:`GRACE_SECONDS`. It learns of the signal through the wake-up
-descriptor, which the interpreter's C handler writes to at once. Only training defers a signal: see
+that without end, so a thread ends the process after :data:`GRACE_SECONDS`. The interpreter's C handler writes the
+signal to a descriptor (``signal.set_wakeup_fd``) at once, and the thread reads it. Only training defers a signal: see
 :func:`stop_requests`.
 
 This module is imported before all others and must stay light: until its handlers are there, Ctrl-C is a traceback.

@@ -32,7 +32,7 @@ from benchmarks.serving.figure import ENOUGH, JOINT, SECTIONS, draw, tables
 from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
 from lmn_model.data.features import FIRST_KNOWN
-from lmn_model.training.evaluation import choose_device
+from lmn_model.training.build import choose_device
 from lmn_model.training.settings import SettingsError
 
 FEATURES = FeatureSpec(

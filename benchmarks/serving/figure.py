@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks.report.tables import table
 from lmn_model.files import replacing
-from lmn_model.training.plots import COLOURS, MARKERS
+from lmn_model.training.reporting.plots import COLOURS, MARKERS
 
 ENOUGH = 300
 """Calls under a p99; of fewer it is little else than the slowest call, and the tables say so."""

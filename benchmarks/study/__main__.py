@@ -12,7 +12,8 @@ from lmn_model.cli.program import Program
 
 DESCRIPTION = "The study behind docs/study.md: runs of many models and seeds, tuned, compared and tabulated."
 EXAMPLE = """example:
-  python -m benchmarks.study run benchmarks/study/complete_journey.toml --only DIN --seeds 0
+  python -m benchmarks.study run benchmarks/study/complete_journey.toml \\
+      --only DIN --seeds 0
 
 exit codes: 0 done, 1 runs of a study failed, 2 error, 130 after Ctrl-C,
 143 after SIGTERM, 141 if the reader of the output is gone"""

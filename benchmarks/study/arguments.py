@@ -101,7 +101,7 @@ COMMANDS = {
         "that have a result are not repeated.",
         "FILE",
         _add_study,
-        "  python -m benchmarks.study run benchmarks/study/kuairand.toml --only DIN,LMN --seeds 0,1",
+        "  python -m benchmarks.study run benchmarks/study/kuairand.toml \\\n      --only DIN,LMN --seeds 0,1",
     ),
     "contents": Command(
         "Report what the memory of a run stores",

@@ -15,7 +15,7 @@ from benchmarks.study.report import write_report
 from benchmarks.study.runner import StudyFailed, open_jobs, run_again, run_jobs
 from benchmarks.study.study_file import load_study
 from lmn_model.cli.output import complain, print_result
-from lmn_model.training.loop import TrainingInterrupted
+from lmn_model.training import TrainingInterrupted
 
 logger = logging.getLogger("lmn")
 

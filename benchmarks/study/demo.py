@@ -15,12 +15,12 @@ from typing import Any
 from lmn_model.ctr.model import MemorySettings, ModelSettings
 from lmn_model.data import Dataset
 from lmn_model.files import write_json
+from lmn_model.training import train
+from lmn_model.training.build import open_dataset
 from lmn_model.training.default_sizes import take_sizes
-from lmn_model.training.evaluation import open_dataset
-from lmn_model.training.plots import plot_comparison
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.reporting.plots import plot_comparison
+from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import DataSettings, Settings, TrainingSettings
-from lmn_model.training.train import train
 
 MODELS: dict[str, tuple[str, dict[str, str]]] = {
     "pooling": ("pooling", {"interest": "pooling"}),
@@ -49,7 +49,7 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
         One row for each model: name, metrics on the test part, parameters, rows a second in training.
 
     Raises:
-        What :func:`lmn_model.training.train.train` raises.
+        What :func:`lmn_model.training.train_run.train` raises.
     """
     root = Path(out)
     dataset: Dataset | None = None

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, StrMethodFormatter
 
 from benchmarks.study.statistics import Estimate, estimate
 from lmn_model.files import replacing
-from lmn_model.training.plots import COLOURS, MARKERS
+from lmn_model.training.reporting.plots import COLOURS, MARKERS
 
 _LINEAR = 0.01
 """Differences of AUC up to it are drawn on a linear scale, larger ones on a logarithmic."""

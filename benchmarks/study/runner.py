@@ -23,9 +23,9 @@ from benchmarks.study.jobs import THREADS, Job, differing
 from benchmarks.study.result_files import read_result
 from benchmarks.study.study_file import StudyError
 from lmn_model.signals import stop_requests
+from lmn_model.training import TrainingInterrupted
 from lmn_model.training.default_sizes import take_sizes
-from lmn_model.training.loop import TrainingInterrupted
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import SettingsError
 
 COMPARED = ("test", "best", "test_by_history")

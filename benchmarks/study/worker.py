@@ -26,17 +26,17 @@ from benchmarks.study.jobs import Job
 from benchmarks.study.result_files import FORMAT, same_settings
 from lmn_model.data import Dataset, Split
 from lmn_model.files import write_json
-from lmn_model.training.catch_up import catch_up
+from lmn_model.training import TrainingInterrupted, train
+from lmn_model.training.build import build_model, choose_device, open_dataset
 from lmn_model.training.default_sizes import take_sizes
-from lmn_model.training.environment import describe_environment, peak_memory_mib
-from lmn_model.training.evaluation import build_model, choose_device, open_dataset, predict_logits
-from lmn_model.training.loop import TrainingInterrupted
-from lmn_model.training.metrics import auc, grouped_auc, log_loss
+from lmn_model.training.evaluation.metrics import auc, grouped_auc, log_loss
+from lmn_model.training.evaluation.new_events import write_new_events
+from lmn_model.training.evaluation.scoring import predict_logits
+from lmn_model.training.reporting.environment import describe_environment, peak_memory_mib
 from lmn_model.training.reproducible import reproducible
-from lmn_model.training.run_folder import RunFolder
-from lmn_model.training.run_state import load_model
+from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.state import load_model
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
 
 HISTORY_EDGES = (0, 10, 30, 100, 300, 1000)
 """The test part is also scored apart by the number of events before a sample: 0 to 9, 10 to 29 and so on."""
@@ -49,7 +49,7 @@ def run_job(job: Job) -> dict[str, Any]:
     """Run a job to its end, write its result file and return what is in it.
 
     Raises:
-        What :func:`lmn_model.training.train.train` raises.
+        What :func:`lmn_model.training.train_run.train` raises.
     """
     settings = job.settings
     path = settings.data.path if job.data_path is None else job.data_path
@@ -142,7 +142,7 @@ def _score_test(folder: RunFolder, settings: Settings, dataset: Dataset) -> dict
         model = build_model(dataset.features, settings.model)
         load_model(folder.best, model)
         model.to(device)
-        catch_up(folder.best, model, settings.training, dataset, device)
+        write_new_events(folder.best, model, settings.training, dataset, device)
         started = time.perf_counter()
         logits = predict_logits(model, dataset.test, settings.training.batch_size, device)
         seconds = time.perf_counter() - started

@@ -35,9 +35,9 @@ import torch
 from benchmarks.result_files import ResultFile
 from lmn_model.data import Batch, BatchLoader, Dataset, FeatureSpec
 from lmn_model.training import loop
-from lmn_model.training.evaluation import open_dataset
+from lmn_model.training.build import open_dataset
 from lmn_model.training.reproducible import reproducible
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import Settings
 
 DATASET_ID = "rows"

@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.result_files import RESULTS, ResultFile
 from benchmarks.training.synthetic_events import TableSize, make_table
+from lmn_model.training import train
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
 
 TABLES = {
     "1k": TableSize(1_000, 60, 120),

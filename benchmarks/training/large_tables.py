@@ -24,7 +24,7 @@ from benchmarks.result_files import ResultFile
 from lmn_kernels.optim import RowAdagrad
 from lmn_model.modules.memory_layer import MemoryLayer
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training.checkpoint import open_checkpoint, save_checkpoint
+from lmn_model.training.runs.checkpoint import open_checkpoint, save_checkpoint
 
 SUB_KEYS = (4096, 8192)
 WIDTH, KEY_DIM, TOP_K, ROWS, STEPS = 64, 64, 32, 4096, 3

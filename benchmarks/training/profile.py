@@ -41,10 +41,12 @@ from lmn_model.data.splits import Split
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training import loop, run_state
-from lmn_model.training.evaluation import open_dataset
+from lmn_model.training import loop, schedule, train
+from lmn_model.training.build import open_dataset
+from lmn_model.training.memory_monitor import MemoryMonitor
+from lmn_model.training.metrics_file import MetricsFile
+from lmn_model.training.runs.state import RunState
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
 
 MODELS: dict[str, dict[str, Any]] = {
     "DIN 50": {"interest": "din", "window": 50},
@@ -147,14 +149,14 @@ def hooked(clock: Clock) -> Iterator[None]:
     """Functions of the library report to ``clock`` while this is entered; AttributeError if one is not there."""
     hooks: list[tuple[Any, str, str]] = [
         (loop.Trainer, "_run_epoch", "rest"),
-        (loop.Trainer, "_look_after_memory", "usage"),
+        (MemoryMonitor, "after_step", "usage"),
         (loop.Trainer, "_after_step", "checks"),
         (loop.Trainer, "_record", "curve"),
-        (loop.Trainer, "_check_weights", "weights"),
+        (loop, "check_weights", "weights"),
         (loop.Trainer, "_evaluate", "evaluation"),
-        (loop.Trainer, "_write_metrics", "metrics"),
+        (MetricsFile, "write", "metrics"),
         (loop.Optimizers, "step", "clearing"),
-        (run_state.RunState, "save", "checkpoint"),
+        (RunState, "save", "checkpoint"),
         (torch.optim.AdamW, "step", "dense"),
         (RowAdagrad, "step", "rows"),
         (torch.Tensor, "backward", "backward"),
@@ -257,7 +259,7 @@ def profile_model(name: str, base: Settings, effort: Effort, epoch_rows: int | N
     epoch_seconds = {part: clock.seconds.get(part, 0.0) for part in EPOCH}
     step = (clock.wall - sum(epoch_seconds.values())) / clock.steps
     # Fewer steps than an epoch's have as many points of the curve, and the warm-up took some of them.
-    epoch_seconds["curve"] *= loop.CURVE_POINTS / max(1, clock.calls["curve"])
+    epoch_seconds["curve"] *= schedule.CURVE_POINTS / max(1, clock.calls["curve"])
     epoch = step * epoch_steps + sum(epoch_seconds.values())
     return {
         "model": name,
@@ -289,7 +291,7 @@ def _operators(settings: Settings, dataset: Dataset, effort: Effort) -> dict[str
         record(trainer, *arguments)
 
     with (
-        mock.patch.object(loop, "CURVE_POINTS", 1),  # at the end of the last step, before what is not part of it
+        mock.patch.object(schedule, "CURVE_POINTS", 1),  # at the end of the last step, before what is not part of it
         mock.patch.object(loop.Trainer, "_record", stop_and_record),
     ):
         _train(settings, dataset, clock)

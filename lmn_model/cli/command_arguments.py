@@ -10,24 +10,15 @@ from typing import Any
 
 from lmn_model.cli.program import Command
 from lmn_model.setting_types import Declared, SettingsError, declared_settings, parse
-from lmn_model.training.settings import Settings
+from lmn_model.training.settings import COLUMN_SETTINGS, Settings
 
 SET = "set:"
 """Prefix of the destinations of settings among those of other arguments."""
 BASIC = {
     "data": ("path", "dataset"),
     "columns of your table": (
-        "user_col",
-        "item_col",
-        "time_col",
-        "label_col",
-        "user_features",
-        "item_features",
-        "context_features",
-        "numeric",
-        "categorical",
+        *COLUMN_SETTINGS,
         "missing_numbers",
-        "time_format",
     ),
     "model": ("interest", "window", "sub_keys", "hidden"),
     "training": ("epochs", "batch_size", "learning_rate", "patience", "seed", "device"),

@@ -1,25 +1,22 @@
-"""What the commands of ``lmn`` do.
-
-What a user can get wrong ends in one line on stderr and exit code 2; a traceback means a defect of the program. Results
-go to stdout, everything else to stderr.
-"""
+"""The commands of ``lmn``: each calls the Python API and prints its result as a line of JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from lmn_model.cli.output import print_result
-from lmn_model.cli.preparation import run_prepare
 from lmn_model.cli.run_settings import given_flags, settings_of
-from lmn_model.training.prediction import predict_pairs
-from lmn_model.training.run_evaluation import evaluate_run
-from lmn_model.training.run_folder import RunFolder
-from lmn_model.training.run_growth import grow_run
-from lmn_model.training.settings import SettingsError
-from lmn_model.training.train import train
+from lmn_model.data.rows.prepare import PrepareOptions, prepare_complete_journey
+from lmn_model.training import SettingsError, evaluate_run, grow_run, predict_pairs, train
+from lmn_model.training.runs.folder import RunFolder
+
+logger = logging.getLogger("lmn")
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -60,10 +57,19 @@ def _grow(arguments: argparse.Namespace) -> None:
     print_result(json.dumps({"run": arguments.out, "slots": settings.model.memory.sub_keys**2}))
 
 
+def _prepare(arguments: argparse.Namespace) -> None:
+    options = PrepareOptions(**{each.name: getattr(arguments, each.name) for each in fields(PrepareOptions)})
+    made = prepare_complete_journey(arguments.out, options, force=arguments.force)
+    counts = ", ".join(f"{made[name]} {name}" for name in ("users", "items", "events"))
+    rows = ", ".join(f"{split} {count}" for split, count in made["rows"].items())
+    logger.info("%s: %s; rows: %s; wrote %s", arguments.dataset, counts, rows, os.path.join(arguments.out, ""))
+    print_result(json.dumps({"out": arguments.out, **made}))
+
+
 FUNCTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
     "grow": _grow,
-    "prepare": run_prepare,
+    "prepare": _prepare,
 }

@@ -25,9 +25,8 @@ def run_program(program: str, arguments: Sequence[str] | None = None) -> int:
 
     Args:
         program: ``"module:name"`` of a :class:`lmn_model.cli.program.Program`, imported once signals are handled.
-        arguments: those after the name of the program. None takes those of the process, which is then the command's
-        own: its signals
-            are handled by :mod:`lmn_model.signals`.
+        arguments: those after the name of the program. None takes those of the process, whose signals are then handled
+            by :mod:`lmn_model.signals`.
 
     Returns:
         0 or what the command returns; 2 for an error; 130 after Ctrl-C, 143 after SIGTERM; 141 if the reader of stdout
@@ -67,7 +66,7 @@ def _run(program: str, arguments: Sequence[str]) -> int:
             found.check(parsed)
         except (DataError, SettingsError) as error:
             return fail(str(error))
-        from lmn_model.cli.run import run
+        from lmn_model.cli.execute import run
 
         functions = found.functions()
         signals.loaded()

@@ -1,7 +1,7 @@
 """What the command writes: results to stdout, everything else to stderr.
 
 stdout must take every result, so a full disk behind it is an error and a closed pipe ends the command. stderr may be
-closed or full: a run whose reader is gone goes on, and its log file has every line.
+closed or full: a run whose reader is gone continues, and its log file has every line.
 
 This module is imported before torch and must stay light.
 """

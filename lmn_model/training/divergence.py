@@ -1,25 +1,27 @@
-"""Notices the first training step that is not finite, and finds out where it began.
+"""Detects the first training step that is not finite, and locates its cause.
 
-Each step costs one pass over the gradients of the dense parameters. Embedding tables are left out, for their gradients
-are as large as they are, and what reaches them has come through other parameters; so are the sparse rows of a memory,
-whose gradient is that of the read-out, which the tower shares.
+Each step costs one pass over the gradients of the dense parameters. Embedding tables are skipped: their gradients are
+as large as the tables, and every gradient that reaches them passes through other parameters. The sparse rows of a
+memory are skipped too: their gradient is that of the read-out, which the tower shares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lmn_model.data import Batch
+from lmn_model.training.errors import TrainingError
 
 
 class StepWatch:
     """Keeps, on the device, whether all steps since the last :meth:`problem` were finite.
 
     Args:
-        model: whose gradients are looked at.
+        model: whose gradients are checked.
         columns: names of the columns of ``Batch.numeric``.
         device: of the model.
     """
@@ -34,12 +36,22 @@ class StepWatch:
 
     @torch.no_grad()
     def look(self, batch: Batch, loss: Tensor) -> None:
-        """Take in a step after its backward pass and before its update; nothing waits for the device."""
+        """Record a step after its backward pass and before its update; nothing waits for the device."""
         gradients = [each.grad for each in self._watched if each.grad is not None and not each.grad.is_sparse]
         largest = torch.nn.utils.get_total_norm(gradients, torch.inf)  # NaN if any is
         self._largest = self._largest.maximum(torch.stack((loss.detach().abs().float(), largest.float())))
         if self._columns:
             self._finite_columns &= batch.numeric.isfinite().all(0)
+
+    def check(self, when: str, last: Path) -> None:
+        """Raise TrainingError if a step since the last call was not finite. Waits for the device.
+
+        Args:
+            when: the step, in words.
+            last: the checkpoint that is kept, if there is one.
+        """
+        if (problem := self.problem()) is not None:
+            raise _diverged(problem, when, last)
 
     def problem(self) -> str | None:
         """What was not finite in the steps since the last call, in words; None if all was. Waits for the device."""
@@ -54,7 +66,7 @@ class StepWatch:
         for name, finite in zip(self._columns, self._finite_columns.tolist(), strict=True):
             if not finite:
                 return f"the input column {name!r} holds NaN or infinity"
-        if (name := not_finite_weight(self._model)) is not None:
+        if (name := _not_finite_weight(self._model)) is not None:
             return f"the weight {name!r} became NaN or infinite"
         if not self._largest[0].isfinite():
             return "the loss became NaN or infinite"
@@ -64,7 +76,21 @@ class StepWatch:
         return "a gradient became NaN or infinite"
 
 
-def not_finite_weight(model: nn.Module) -> str | None:
+def check_weights(model: nn.Module, when: str, last: Path) -> None:
+    """Raise TrainingError unless all weights are finite; the arguments are those of :meth:`StepWatch.check`."""
+    if (name := _not_finite_weight(model)) is not None:
+        raise _diverged(f"the weight {name!r} became NaN or infinite", when, last)
+
+
+def _diverged(what: str, when: str, last: Path) -> TrainingError:
+    kept = f"the last good state is kept in {last}" if last.exists() else "no state was saved yet"
+    return TrainingError(
+        f"{what} {when}; {kept}; a lower learning_rate or memory_learning_rate, or a clip_norm, may help in a new "
+        "run if the data are sound"
+    )
+
+
+def _not_finite_weight(model: nn.Module) -> str | None:
     """The first parameter that is not finite, None if there is none."""
     for name, weight in model.named_parameters():
         # The extremes are NaN if any weight is; torch.isfinite would make copies of a large memory.

@@ -1,4 +1,4 @@
-"""The two optimisers of a model and their state: Adam for what is dense, a row optimiser for the memory's values.
+"""The two optimisers of a model and their state: AdamW for dense parameters, a row optimiser for the memory's values.
 
 A memory of a million slots is touched in a few thousand rows a step. Its gradient is sparse, and its optimiser reads
 and writes the touched rows only, so that a step costs what it touches.
@@ -22,7 +22,7 @@ ROW_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "sparse_adam": torch.optim.SparseAdam,
 }
-"""By the setting ``memory_optimizer``; the last two torch's. State for a row: a float, two rows, a row, two rows."""
+"""By the setting ``memory_optimizer``; the last two are torch's. State of a row: a float, two rows, a row, two rows."""
 
 
 class Optimizers:
@@ -62,10 +62,10 @@ class Optimizers:
             self._optimizers.append(make(sparse, lr=settings.memory_learning_rate, **own))
 
     def step(self) -> None:
-        """Clip if asked, update all parameters from their gradients, and clear the gradients."""
+        """Clip the gradients if a norm is set, update all parameters and clear the gradients."""
         if self._clip_norm is not None:
             clip_grad_norm_(self._names, self._clip_norm)
-        # Said out loud, for Adagrad builds a sparse tensor and torch warns where the choice was left open.
+        # Adagrad builds a sparse tensor, and torch warns where the choice was not made explicitly.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):
             for optimizer in self._optimizers:
                 optimizer.step()
@@ -75,7 +75,7 @@ class Optimizers:
         return iter(self._optimizers)
 
     def reset(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Forget the moments of parameters that were initialised anew: all-zero state is a fresh start for each."""
+        """Zero the state of parameters that were initialised anew: all zeros are a fresh start for each optimizer."""
         for parameter in parameters:
             for optimizer in self._optimizers:
                 for key, value in optimizer.state.get(parameter, {}).items():
@@ -85,9 +85,9 @@ class Optimizers:
                         optimizer.state[parameter][key] = 0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """State tensors and plain numbers, both keyed by ``"<parameter name>/<state key>"``."""
+        """State tensors and Python scalars, both keyed by ``"<parameter name>/<state key>"``."""
         tensors: dict[str, Tensor] = {}
-        numbers: dict[str, float] = {}
+        scalars: dict[str, float] = {}
         for optimizer in self._optimizers:
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():
@@ -95,22 +95,22 @@ class Optimizers:
                     if isinstance(value, Tensor):
                         tensors[name] = value
                     else:
-                        numbers[name] = value
-        return tensors, numbers
+                        scalars[name] = value
+        return tensors, scalars
 
     def rows_state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """As :meth:`state`, of the memory's value rows alone."""
         prefixes = tuple(f"{self._names[parameter]}/" for parameter in self._sparse)
-        tensors, numbers = self.state()
+        tensors, scalars = self.state()
         return (
             {name: value for name, value in tensors.items() if name.startswith(prefixes)},
-            {name: value for name, value in numbers.items() if name.startswith(prefixes)},
+            {name: value for name, value in scalars.items() if name.startswith(prefixes)},
         )
 
-    def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, float]) -> None:
-        """Take over what :meth:`state` gave, for a model with the same parameters."""
+    def load_state(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, float]) -> None:
+        """Restore what :meth:`state` returned, for a model with the same parameters."""
         found: dict[str, dict[str, Any]] = {}
-        for name, value in {**tensors, **numbers}.items():
+        for name, value in {**tensors, **scalars}.items():
             parameter, key = name.rsplit("/", 1)
             found.setdefault(parameter, {})[key] = value
         for optimizer in self._optimizers:

@@ -1,7 +1,7 @@
 """The settings of a run: one frozen dataclass, read from TOML and overridden by flags of the command line.
 
 Every field is declared once, with its type, default and help text; the TOML reader, the flags and the checks all follow
-from that declaration. A name that is not known or a value of the wrong type is an error, never ignored: a typo in a
+from that declaration. An unknown name or a value of the wrong type is an error, never ignored: a typo in a
 settings file must not become a night of training with the default.
 """
 
@@ -60,8 +60,8 @@ COLUMN_SETTINGS = (
     "time_format",
 )
 """Settings of ``[data]`` that name the columns of an event table."""
-MOST_THREADS = 4096
-"""More is a slip of the finger, and OpenMP ends the process where it cannot start them."""
+MAX_THREADS = 4096
+"""More is a typo, and OpenMP ends a process that cannot start its threads."""
 
 __all__ = ["DataSettings", "Settings", "SettingsError", "TrainingSettings"]
 
@@ -236,7 +236,7 @@ class TrainingSettings:
         for name in ("learning_rate", "memory_learning_rate", "clip_norm", "checkpoint_minutes"):
             check_range(self, name, above=0.0)
         check_range(self, "weight_decay", low=0.0)
-        check_range(self, "threads", high=MOST_THREADS)
+        check_range(self, "threads", high=MAX_THREADS)
         check_range(self, "seed", low=0, high=2**63 - 1)
 
 
@@ -253,7 +253,7 @@ class Settings:
         if self.model.interest == "sim_hard" and self.data.search_by is None:
             raise ValueError("search_by must name an item feature for interest = 'sim_hard', got None")
         if self.model.has_memory and self.model.memory.keys == "flat" and self.training.reseed_every is not None:
-            raise ValueError(f"reseed_every must be left out for keys = 'flat', got {self.training.reseed_every}")
+            raise ValueError(f"reseed_every must be none for keys = 'flat', got {self.training.reseed_every}")
         if self.model.writes_new_events and self.training.order != "time":
             raise ValueError(f"order must be 'time' for a memory with a factored query, got {self.training.order!r}")
 
@@ -277,14 +277,14 @@ class Settings:
         return settings
 
     def to_dict(self) -> dict[str, Any]:
-        """The nested tables of the TOML file. TOML has no null: a setting that is None is left out."""
+        """The nested tables of the TOML file. TOML has no null: a setting that is None is omitted."""
         tables: dict[str, Any] = without_none(asdict(self))
         return tables
 
     def unset(self) -> tuple[str, ...]:
         """Names of the settings, without their sections, that are chosen by the data; see :mod:`.default_sizes`.
 
-        Patience is among them only with epochs: who sets epochs wants just so many.
+        Patience is among them only with epochs: a run whose epochs are set makes exactly so many.
         """
         names = [name for name in ("batch_size", "epochs") if getattr(self.training, name) is None]
         if self.training.epochs is None and self.training.patience is None:
@@ -294,14 +294,14 @@ class Settings:
         return tuple(names)
 
     def counts_reads(self) -> bool:
-        """Whether the reads of the memory are counted in training: to be reported, or to find what nobody reads."""
+        """Whether the reads of the memory are counted in training: to be reported, or to find unread sub-keys."""
         return self.model.has_memory and (self.training.memory_usage or self.training.reseed_every is not None)
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide the result, by section and name, such as ``"training.seed"``, as JSON holds them.
 
-        Left out is what a run may change when it goes on: how long it trains, how often it is looked at, and where and
-        with what kernels it computes. So is the path of the data, which are known by their content.
+        A run may change the others when it continues: how long it trains, how often it is evaluated and saved, and
+        where and with which kernels it computes. The path of the data is among them: data are identified by content.
         """
         found: dict[str, Any] = {}
         tables = [("", asdict(self))]

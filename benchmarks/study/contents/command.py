@@ -28,9 +28,9 @@ from benchmarks.study.contents.words import Words
 from lmn_model.cli.output import print_result
 from lmn_model.files import replacing, write_json
 from lmn_model.setting_types import SettingsError
-from lmn_model.training.environment import describe_environment
-from lmn_model.training.evaluation import choose_device
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.build import choose_device
+from lmn_model.training.reporting.environment import describe_environment
+from lmn_model.training.runs.folder import RunFolder
 
 logger = logging.getLogger("lmn")
 

@@ -19,7 +19,7 @@ from benchmarks.study.contents.measures import TOP
 from benchmarks.study.contents.reading import Contents
 from benchmarks.study.contents.words import Words, count_range, percent, short, thousands
 from lmn_model.files import replacing
-from lmn_model.training.plots import COLOURS
+from lmn_model.training.reporting.plots import COLOURS
 
 PICTURES = ("usage.png", "categories.png", "recall.png", "profiles.png")
 MOST_BLOCKS = 256

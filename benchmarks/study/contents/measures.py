@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.study.contents.reading import Contents, FloatArray, IntArray
 from lmn_model.data import DataError
 from lmn_model.setting_types import SettingsError
-from lmn_model.training.metrics import auc, grouped_auc
+from lmn_model.training.evaluation.metrics import auc, grouped_auc
 from lmn_model.wording import did_you_mean
 
 TOP = 5

@@ -17,11 +17,13 @@ from lmn_model.data import DataError, Dataset, RowFeatures, Vocabularies
 from lmn_model.data.features import FIRST_KNOWN, PADDING
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.setting_types import SettingsError
-from lmn_model.training.catch_up import catch_up
-from lmn_model.training.checkpoint import open_checkpoint
-from lmn_model.training.evaluation import data_fingerprint, load_run, open_dataset, same_data
+from lmn_model.training.build import open_dataset
+from lmn_model.training.evaluation.new_events import write_new_events
 from lmn_model.training.reproducible import reproducible
-from lmn_model.training.run_folder import RunFolder, RunFolderError
+from lmn_model.training.runs.checkpoint import open_checkpoint
+from lmn_model.training.runs.fingerprint import data_fingerprint, same_data
+from lmn_model.training.runs.folder import RunFolder, RunFolderError
+from lmn_model.training.runs.loading import load_run
 from lmn_model.wording import did_you_mean
 
 MOST_PAIRS = 20_000_000
@@ -91,7 +93,7 @@ def read_contents(
         SettingsError: the run has no memory, or one with a joint query or another address or target, or no such item
             feature.
         DataError: the data cannot be read, or are not those of the run.
-        CheckpointError: as in :func:`lmn_model.training.evaluation.load_run`.
+        CheckpointError: as in :func:`lmn_model.training.runs.loading.load_run`.
     """
     folder = RunFolder(root)
     settings = folder.load_settings()
@@ -123,7 +125,7 @@ def read_contents(
             trained_on = file.metadata.get("data")
         if trained_on is not None and not same_data(trained_on, data_fingerprint(dataset)):
             raise DataError(f"{path or data.path or data.dataset}: these are not the data that {folder} was trained on")
-        catch_up(folder.best, model, settings.training, dataset, on)
+        write_new_events(folder.best, model, settings.training, dataset, on)
         model.eval()
         users, categories, counts, shown, users_in_all = _truth(dataset, place)
         features = vocabularies.features

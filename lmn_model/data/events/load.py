@@ -25,7 +25,7 @@ from lmn_model.wording import shown
 
 
 def load_dataset(
-    table: Table | pl.DataFrame,
+    table: Table | pl.DataFrame | Events,
     schema: Schema,
     options: DataOptions | None = None,
     *,
@@ -37,7 +37,7 @@ def load_dataset(
     have its user, time, context and history.
 
     Args:
-        table: the events, in any order.
+        table: the events, in any order; with ``vocabularies`` also as :func:`events_of_run` gives them.
         schema: names of its columns.
         options: how samples are made; None for the defaults.
         vocabularies: of an earlier run, to score other events under its ids; None learns them from the training split.
@@ -51,9 +51,11 @@ def load_dataset(
     """
     options = options or DataOptions()
     if vocabularies is None:
+        if isinstance(table, Events):
+            raise TypeError("load_dataset: events that are checked already need vocabularies")
         events = check_events(as_table(table), schema)
     else:
-        events = events_of_run(table, schema, vocabularies)
+        events = table if isinstance(table, Events) else events_of_run(table, schema, vocabularies)
     rows, cuts = _sample_rows(events, schema), _cuts(events, schema, options)
     if vocabularies is None:
         vocabularies = Vocabularies.fit(events, schema, int(cuts[1]), options.min_item_count)

@@ -27,9 +27,10 @@ from benchmarks.study.contents.measures import (
 from benchmarks.study.contents.reading import Contents, project, read_contents
 from benchmarks.study.contents.words import Words
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
-from lmn_model.training.catch_up import catch_up
-from lmn_model.training.evaluation import load_run, open_dataset
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.build import open_dataset
+from lmn_model.training.evaluation.new_events import write_new_events
+from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.loading import load_run
 
 PAIRS, OWN, EVENTS, TEST_FROM = 6, 6, 150, 130
 """Users 2 p and 2 p + 1 are twins: at each moment both buy the same of OWN categories that nobody else buys."""
@@ -106,7 +107,7 @@ def test_the_memory_is_that_of_the_moment_when_the_test_part_begins(run: Path, c
         return model.memory_layer().values.detach().square().mean(-1).sqrt().view(64, 64)
 
     trained = lengths()
-    catch_up(RunFolder(run).best, model, settings.training, open_dataset(settings.data, vocabularies), device)
+    write_new_events(RunFolder(run).best, model, settings.training, open_dataset(settings.data, vocabularies), device)
     torch.testing.assert_close(torch.from_numpy(contents.lengths), lengths())
     assert not torch.allclose(trained, lengths())
 

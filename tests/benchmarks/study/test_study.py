@@ -25,7 +25,7 @@ from benchmarks.study.figures import Dot, draw_curves, draw_dots
 from benchmarks.study.report import MISSING
 from benchmarks.study.statistics import estimate, paired_difference, student_t_quantile
 from benchmarks.study.study_file import load_study
-from lmn_model.training.run_folder import RunFolder, RunFolderError
+from lmn_model.training.runs.folder import RunFolder, RunFolderError
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -13,10 +13,10 @@ from rows_factory import write_rows
 from benchmarks.training.against_fuxictr import COMMON, PAIRS, measure_ours, write_feature_map
 from benchmarks.training.against_fuxictr import table as compared
 from benchmarks.training.profile import EPOCH, STEP, Clock, hooked, main, middle, table
-from lmn_model.training.evaluation import open_dataset
+from lmn_model.training import train
+from lmn_model.training.build import open_dataset
 from lmn_model.training.loop import Trainer
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
 
 
 def _rows(folder: Path, **more: object) -> Settings:

@@ -15,9 +15,11 @@ from runs_factory import run_python, tiny_flags, tiny_settings, write_events
 
 from lmn_model.cli import commands
 from lmn_model.cli.main import main
-from lmn_model.training.evaluation import load_run, open_dataset, predict_logits
-from lmn_model.training.metrics import probabilities
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.build import open_dataset
+from lmn_model.training.evaluation.metrics import probabilities
+from lmn_model.training.evaluation.scoring import predict_logits
+from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.loading import load_run
 
 HAND_MADE = ["--dataset=events", "--user-col=who", "--item-col=what", "--time-col=when", "--item-features=cat"]
 SMALL = ["--embedding-dim=4", "--hidden=8", "--interest=pooling", "--batch-size=32", "--threads=1", "--device=cpu"]
@@ -89,7 +91,7 @@ def test_a_csv_made_by_hand_trains_evaluates_and_predicts(tmp_path: Path, capsys
 
 
 def test_predictions_equal_those_of_the_evaluation(run: Path, events: Path, tmp_path: Path) -> None:
-    # The pairs are the newest events: with their times, histories are those that the test part had.
+    # The pairs are the newest events: with their times, histories are those of the test split.
     pairs = make_events(rows=600, users=20, items=40).tail(40).drop("category", "segment")
     pairs.write_parquet(tmp_path / "pairs.parquet")
     out = tmp_path / "out.parquet"
@@ -122,7 +124,7 @@ def test_settings_come_from_file_and_flags(events: Path, tmp_path: Path, capsys:
     assert RunFolder(tmp_path / "run").load_settings() == tiny_settings(events, "pooling", epochs=1)
     again = _error(capsys, ["train", f"--config={tmp_path / 's.toml'}", f"--out={tmp_path / 'run'}"])
     assert again.endswith(
-        f"already holds a run; go on with it (lmn train --resume {tmp_path / 'run'}) or choose another --out"
+        f"already holds a run; continue it (lmn train --resume {tmp_path / 'run'}) or choose another --out"
     )
     assert "no other setting goes with it" in _error(capsys, ["train", f"--resume={tmp_path / 'run'}", "--epochs=2"])
     assert main(["train", f"--resume={tmp_path / 'run'}"]) == 0
@@ -251,14 +253,14 @@ def test_broken_checkpoints_are_one_line(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    whole = (copy / "best.safetensors").read_bytes()
+    content = (copy / "best.safetensors").read_bytes()
     evaluate = ["evaluate", f"--run={copy}"]
 
-    (copy / "best.safetensors").write_bytes(whole[: len(whole) // 2])
+    (copy / "best.safetensors").write_bytes(content[: len(content) // 2])
     assert "best.safetensors: not a whole checkpoint, truncated or damaged" in _error(capsys, evaluate)
     (copy / "best.safetensors").unlink()
     assert "best.safetensors: there is no such checkpoint" in _error(capsys, evaluate)
-    (copy / "best.safetensors").write_bytes(whole)
+    (copy / "best.safetensors").write_bytes(content)
     for name, value in (("embedding_dim", 6), ("metric", "cosine")):
         tiny_settings(events, epochs=1, **{name: value}).save(copy / "settings.toml")
         found = _error(capsys, evaluate)

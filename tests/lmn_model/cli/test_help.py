@@ -14,7 +14,7 @@ from lmn_model.cli.lmn import LMN
 from lmn_model.cli.main import main
 from lmn_model.cli.program import Program
 from lmn_model.setting_types import declared_settings
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import Settings
 
 SMALL = ["--epochs=1", "--interest=pooling", "--hidden=8", "--batch-size=64", "--threads=1", "--device=cpu"]
@@ -124,14 +124,23 @@ def test_help_is_plain_ascii(capsys: pytest.CaptureFixture[str]) -> None:
         ("help trian", "'trian' is no command; did you mean 'train'?"),
         ("grow --run x --out y --epochs 0", "argument --epochs: the value must be at least 1, got 0"),
         ("grow --run x --out y --epochs many", "argument --epochs: the value must be an integer, got 'many'"),
-        ("contents x --out y --threshold high", "argument --threshold: the value must be a number, got 'high'"),
-        ("study x.toml --jobs 0", "argument --jobs: the value must be at least 1, got 0"),
         ("evaluate", "the following arguments are required: --run (see lmn evaluate --help)"),
         ("", "the following arguments are required: COMMAND, one of train, evaluate, "),
     ],
 )
 def test_arguments_that_are_nearly_right(capsys: pytest.CaptureFixture[str], arguments: str, message: str) -> None:
     assert message in _error(capsys, *arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("contents x --out y --threshold high", "argument --threshold: the value must be a number, got 'high'"),
+        ("run x.toml --jobs 0", "argument --jobs: the value must be at least 1, got 0"),
+    ],
+)
+def test_arguments_of_the_study(capsys: pytest.CaptureFixture[str], arguments: str, message: str) -> None:
+    assert message in _error(capsys, *arguments.split(), program=STUDY)
 
 
 def test_a_path_needs_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

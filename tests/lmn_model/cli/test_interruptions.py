@@ -36,8 +36,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _start(*arguments: object) -> subprocess.Popen[str]:
-    """The command in a process that has taken its signals over; SIGTERM is handled by nobody else."""
-    command = [sys.executable, "-m", "lmn_model.cli.main", *map(str, arguments)]
+    """The command in a process that has taken its signals over; nothing else handles SIGTERM."""
+    command = [sys.executable, "-m", "lmn_model.cli", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(1000):
         status = Path(f"/proc/{process.pid}/status").read_text()
@@ -142,6 +142,14 @@ def test_the_names_of_the_package_are_found_when_they_are_used() -> None:
     assert run_python(code).stdout == "MemoryLayer\n"
     done = run_python("import lmn_model; lmn_model.Memory")
     assert "module 'lmn_model' has no attribute 'Memory'" in done.stderr
+
+
+def test_the_settings_of_training_need_no_torch() -> None:
+    code = (
+        "import sys; from lmn_model.training import Settings, SettingsError; assert 'torch' not in sys.modules\n"
+        "from lmn_model.training import *; print(train.__name__, evaluate_run.__name__, TrainingError.__name__)"
+    )
+    assert run_python(code).stdout == "train evaluate_run TrainingError\n"
 
 
 @pytest.mark.parametrize("buffered", [True, False])

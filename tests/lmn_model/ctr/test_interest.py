@@ -23,8 +23,8 @@ from lmn_model.ctr.interest import (
 )
 from lmn_model.ctr.model import CTRModel, MemorySettings
 from lmn_model.data import Batch
-from lmn_model.training import evaluation
-from lmn_model.training.evaluation import check_backend
+from lmn_model.training import build
+from lmn_model.training.build import check_backend
 from lmn_model.training.settings import DataSettings, Settings
 from tests.lmn_model.ctr.test_ctr_model import FEATURES, SETTINGS, make_batch
 
@@ -317,7 +317,7 @@ def test_has_memory_says_whether_the_model_has_one(name: str) -> None:
 @pytest.mark.parametrize("name", list(INTERESTS))
 def test_what_is_asked_of_a_memory_is_asked_of_those_that_have_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(evaluation, "use_triton", lambda op, backend, device: asked.append(backend))
+    monkeypatch.setattr(build, "use_triton", lambda op, backend, device: asked.append(backend))
     settings = replace(SETTINGS, interest=name, memory=MemorySettings(backend="torch"))
     check_backend(settings, torch.device("cpu"))
     assert asked == (["torch"] if settings.has_memory else [])

@@ -14,9 +14,9 @@ from torch import Tensor
 from lmn_model.ctr.interest import WindowMatches
 from lmn_model.ctr.model import CTRModel
 from lmn_model.data.features import UNSEEN
-from lmn_model.training.run_evaluation import evaluate_run
-from lmn_model.training.run_growth import grow_run
-from lmn_model.training.train import train
+from lmn_model.training import train
+from lmn_model.training.evaluation.evaluate import evaluate_run
+from lmn_model.training.runs.growth import grow_run
 from tests.lmn_model.ctr.test_ctr_model import FEATURES, SETTINGS, make_batch
 from tests.lmn_model.ctr.test_interest import batch_with_found
 

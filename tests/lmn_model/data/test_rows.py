@@ -25,7 +25,8 @@ from lmn_model.data import (
 )
 from lmn_model.data.features import FeatureSpec
 from lmn_model.data.schema import Schema
-from lmn_model.training.evaluation import data_fingerprint, open_dataset
+from lmn_model.training.build import open_dataset
+from lmn_model.training.runs.fingerprint import data_fingerprint
 from lmn_model.training.settings import DataSettings
 
 Tables = dict[str, pl.DataFrame]

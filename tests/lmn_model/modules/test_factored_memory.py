@@ -23,17 +23,19 @@ from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.growth import grow
 from lmn_model.modules.reseeding import reseed
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training.catch_up import catch_up
-from lmn_model.training.checkpoint import open_checkpoint
-from lmn_model.training.evaluation import load_run, open_dataset, predict_logits
-from lmn_model.training.loop import Trainer, TrainingInterrupted
-from lmn_model.training.metrics import auc
-from lmn_model.training.run_evaluation import evaluate_run
-from lmn_model.training.run_folder import RunFolder
-from lmn_model.training.run_growth import grow_run
-from lmn_model.training.run_state import load_model, save_model
+from lmn_model.training import TrainingInterrupted, train
+from lmn_model.training.build import open_dataset
+from lmn_model.training.evaluation.evaluate import evaluate_run
+from lmn_model.training.evaluation.metrics import auc
+from lmn_model.training.evaluation.new_events import write_new_events
+from lmn_model.training.evaluation.scoring import predict_logits
+from lmn_model.training.loop import Trainer
+from lmn_model.training.runs.checkpoint import open_checkpoint
+from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.growth import grow_run
+from lmn_model.training.runs.loading import load_run
+from lmn_model.training.runs.state import load_model, save_model
 from lmn_model.training.settings import Settings, SettingsError
-from lmn_model.training.train import train
 
 ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
 USER = CategoricalFeature("user", 11)
@@ -322,7 +324,7 @@ def test_a_best_model_within_an_epoch_catches_up_with_all_events(rows: Path, tmp
     for split in (dataset.train, dataset.valid):
         np.maximum.at(end, split.users, split.history_ends)
     best = RunFolder(tmp_path / str(seed)).best
-    assert catch_up(best, run.model, settings.training, dataset, run.device) == (end - written).sum()
+    assert write_new_events(best, run.model, settings.training, dataset, run.device) == (end - written).sum()
 
 
 def _shuffle_the_future(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
@@ -350,7 +352,7 @@ def test_nothing_of_the_future_reaches_a_sample(tmp_path: Path, interest: str, m
         run = load_run(tmp_path / f"{name}-run")
         dataset = open_dataset(settings.data)
         best = RunFolder(tmp_path / f"{name}-run").best
-        assert catch_up(best, run.model, settings.training, dataset, run.device) > 0
+        assert write_new_events(best, run.model, settings.training, dataset, run.device) > 0
         logits = predict_logits(run.model, dataset.test, 16, run.device)
         starts = dataset.test.tables.histories.starts
         order = np.lexsort(

@@ -22,10 +22,10 @@ from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.growth import grow
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training.run_evaluation import evaluate_run
-from lmn_model.training.run_state import load_model, save_model
+from lmn_model.training import train
+from lmn_model.training.evaluation.evaluate import evaluate_run
+from lmn_model.training.runs.state import load_model, save_model
 from lmn_model.training.settings import Settings, SettingsError
-from lmn_model.training.train import train
 
 ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
 USER = CategoricalFeature("user", 11)
@@ -346,7 +346,7 @@ def test_a_flat_memory_trains_and_cannot_be_reseeded_or_grown(tmp_path: Path) ->
     results = train(settings, tmp_path / "run")["results"]
     assert evaluate_run(tmp_path / "run")["auc"] == results["test"]["auc"]
     assert results["evaluations"][-1]["memory"]["reads"] > 0
-    with pytest.raises(SettingsError, match="reseed_every must be left out for keys = 'flat', got 5"):
+    with pytest.raises(SettingsError, match="reseed_every must be none for keys = 'flat', got 5"):
         settings.override({"reseed_every": 5})
     network = make(keys="flat")
     network.memory.usage = MemoryUsage(12, by_sub_key=True)

@@ -1,4 +1,4 @@
-"""Checkpoints: a round trip is exact, and every kind of broken file is told in one line that names it."""
+"""Checkpoints: a round trip is exact, and every kind of broken file raises one line that names it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from lmn_model.files import remove_leftovers, replacing, write_json
-from lmn_model.training.checkpoint import (
+from lmn_model.training.runs.checkpoint import (
     CheckpointError,
     check_tensors,
     load_checkpoint,
@@ -96,7 +96,7 @@ def test_damaged_tensor_is_named(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-def test_damaged_description_is_told(tmp_path: Path) -> None:
+def test_damaged_description_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, {"weight": torch.zeros(4)}, {"best": "0.7123"})
     path.write_bytes(path.read_bytes().replace(b"0.7123", b"0.9123"))
@@ -118,7 +118,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     assert [each.name for each in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_none_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="the checkpoint cannot be written"):
         save_checkpoint(tmp_path / "file" / "a.safetensors", {}, {})

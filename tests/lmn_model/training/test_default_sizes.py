@@ -35,14 +35,14 @@ from benchmarks.training.default_sizes import table
 from benchmarks.training.synthetic_events import TableSize, make_table
 from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Dataset
+from lmn_model.training import TrainingInterrupted, train
+from lmn_model.training.build import open_dataset
 from lmn_model.training.default_sizes import DataCounts, choose_sizes, fill_sizes, take_sizes
-from lmn_model.training.evaluation import open_dataset
-from lmn_model.training.loop import Trainer, TrainingInterrupted
-from lmn_model.training.run_evaluation import evaluate_run
-from lmn_model.training.run_folder import RunFolder
-from lmn_model.training.run_growth import grow_run
+from lmn_model.training.evaluation.evaluate import evaluate_run
+from lmn_model.training.loop import Trainer
+from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.growth import grow_run
 from lmn_model.training.settings import Settings, SettingsError
-from lmn_model.training.train import train
 
 SIZES = {"epochs": 7, "batch_size": 100, "patience": 3, "sub_keys": 48}
 
@@ -94,13 +94,13 @@ def test_the_rule_holds_for_any_table(rows: int, pairs: int) -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_size_that_is_set_stays(name: str, events: Path) -> None:
-    asked = _unset(events, **{name: SIZES[name]})
-    chosen, why = fill_sizes(asked, open_dataset(asked.data))
+    settings = _unset(events, **{name: SIZES[name]})
+    chosen, why = fill_sizes(settings, open_dataset(settings.data))
     assert chosen.value(name) == SIZES[name]
     assert f"{name} " not in why
     assert chosen.unset() == ()
-    whole = _unset(events, **SIZES)
-    assert fill_sizes(whole, open_dataset(whole.data)) == (whole, "")
+    complete = _unset(events, **SIZES)
+    assert fill_sizes(complete, open_dataset(complete.data)) == (complete, "")
 
 
 def test_patience_is_chosen_with_epochs_alone_and_counts_their_evaluations(events: Path) -> None:
@@ -147,10 +147,10 @@ def _pairs_by_hand(dataset: Dataset) -> int:
 def test_a_run_says_what_it_chose_and_keeps_it(
     events: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = _unset(events)
+    settings = _unset(events)
     with caplog.at_level(logging.INFO, logger="lmn"):
-        results = train(asked, tmp_path / "run")["results"]
-    rows, pairs = DataCounts.of(open_dataset(asked.data))
+        results = train(settings, tmp_path / "run")["results"]
+    rows, pairs = DataCounts.of(open_dataset(settings.data))
     assert (
         f"chosen by the data: epochs 5, batch_size 32, patience 2 for {rows:,} training rows; "
         f"sub_keys 64 for {pairs:,} pairs of a user and an item or a value of its features"
@@ -165,9 +165,9 @@ def test_a_run_says_what_it_chose_and_keeps_it(
 
     before_step(monkeypatch, 60, lambda trainer: _interrupt())
     with pytest.raises(TrainingInterrupted):
-        train(asked, tmp_path / "cut")
+        train(settings, tmp_path / "cut")
     monkeypatch.undo()
-    assert train(asked, tmp_path / "cut", resume=True)["results"] == results  # with what it was opened with
+    assert train(settings, tmp_path / "cut", resume=True)["results"] == results  # with what it was opened with
     assert evaluate_run(tmp_path / "cut")["auc"] == results["test"]["auc"]
 
 
@@ -176,10 +176,10 @@ def _interrupt() -> None:
 
 
 def test_a_run_that_was_opened_with_other_sizes_is_another(events: Path) -> None:
-    asked = _unset(events)
-    run, _ = fill_sizes(asked, open_dataset(asked.data))
-    assert take_sizes(asked, run) == run
-    assert take_sizes(replace(asked, training=replace(asked.training, seed=5)), run) != run
+    settings = _unset(events)
+    run, _ = fill_sizes(settings, open_dataset(settings.data))
+    assert take_sizes(settings, run) == run
+    assert take_sizes(replace(settings, training=replace(settings.training, seed=5)), run) != run
     assert take_sizes(_unset(events, sub_keys=16), run) != run
     assert take_sizes(_unset(events, epochs=5), run) != run  # no patience
 
@@ -202,10 +202,10 @@ def test_settings_of_a_run_that_had_no_patience_have_none(events: Path, tmp_path
 
 
 def test_what_needs_sizes_says_so(events: Path, tmp_path: Path) -> None:
-    asked = _unset(events)
-    dataset = open_dataset(asked.data)
+    settings = _unset(events)
+    dataset = open_dataset(settings.data)
     with pytest.raises(ValueError, match="Trainer: batch_size, epochs, patience, sub_keys must be set, got None"):
-        Trainer(asked, dataset, RunFolder(tmp_path), None)  # type: ignore[arg-type]
+        Trainer(settings, dataset, RunFolder(tmp_path), None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="CTRModel: sub_keys must be set, got None"):
         CTRModel(dataset.features, ModelSettings())
     CTRModel(dataset.features, ModelSettings(interest="din"))
@@ -242,7 +242,7 @@ def test_a_run_that_patience_ended_trains_on_when_it_has_grown(events: Path, tmp
 def test_studies_and_the_demonstration_set_every_size() -> None:
     assert DEMO.unset() == ()
     compared = 0
-    for path in sorted((ROOT / "studies").glob("*.toml")):
+    for path in sorted((ROOT / "benchmarks" / "study").glob("*.toml")):
         study = load_study(path)
         places = Places(Path("none"), ROOT / "docs" / "results" / "study")
         for job in study_jobs(study, study.variants, study.seeds, places):
@@ -275,16 +275,16 @@ def test_a_study_may_leave_sizes_unset(tmp_path: Path) -> None:
     assert run_job(job)["test"] == result["test"]
 
 
-def test_a_demonstration_with_sizes_unset_goes_on(events: Path, tmp_path: Path) -> None:
-    asked = _unset(events, epochs=1)
-    rows = run_demo(tmp_path / "demo", asked)
+def test_a_demonstration_with_sizes_unset_continues(events: Path, tmp_path: Path) -> None:
+    settings = _unset(events, epochs=1)
+    rows = run_demo(tmp_path / "demo", settings)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("metrics.json")}
-    assert run_demo(tmp_path / "demo", asked) == rows
+    assert run_demo(tmp_path / "demo", settings) == rows
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
 def test_a_small_table_gets_enough_steps_to_learn(tmp_path: Path) -> None:
-    """One epoch of 1,024 rows makes two steps of this table; what is chosen must tell liked categories from others."""
+    """One epoch of 1,024 rows makes two steps of this table; the chosen sizes learn which categories users like."""
     make_events(rows=1500, users=20, items=40).write_parquet(tmp_path / "events.parquet")
     values = {
         "dataset": "events", "path": str(tmp_path / "events.parquet"), "item_features": ("category",), "threads": 1,

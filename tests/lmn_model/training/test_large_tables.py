@@ -1,4 +1,4 @@
-"""Tables of 2**24 slots: a checkpoint of one survives a kill, tells damage, and needs no second copy in memory."""
+"""Tables of 2**24 slots: a checkpoint of one survives a kill, detects damage, and needs no second copy in memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from project_root import ROOT
 from runs_factory import run_python
 from safetensors import safe_open
 
-from lmn_model.training.checkpoint import CheckpointError, load_checkpoint, open_checkpoint, save_checkpoint
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.runs.checkpoint import CheckpointError, load_checkpoint, open_checkpoint, save_checkpoint
+from lmn_model.training.runs.folder import RunFolder
 
 SLOTS, WIDTH = 1 << 24, 4
 BYTES = SLOTS * WIDTH * 4
@@ -24,7 +24,7 @@ BYTES = SLOTS * WIDTH * 4
 WRITE_UNTIL_KILLED = """
 import itertools, sys, torch
 from pathlib import Path
-from lmn_model.training.checkpoint import save_checkpoint
+from lmn_model.training.runs.checkpoint import save_checkpoint
 values = torch.ones(1 << 24, 4)
 print("ready", flush=True)
 for number in itertools.count(1):
@@ -93,7 +93,7 @@ PEAK = r"""
 import re, sys, torch
 from pathlib import Path
 from lmn_kernels.optim import RowAdagrad
-from lmn_model.training.checkpoint import open_checkpoint, save_checkpoint
+from lmn_model.training.runs.checkpoint import open_checkpoint, save_checkpoint
 from lmn_model.modules.memory_layer import MemoryLayer
 torch.set_num_threads(1)
 

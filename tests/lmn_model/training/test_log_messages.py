@@ -1,4 +1,4 @@
-"""What a training says: sentences with units in the log, a bar on a terminal, a line every few seconds elsewhere."""
+"""The log of a training: sentences with units in the log, a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from project_root import ROOT
 from runs_factory import before_step, tiny_flags, tiny_settings, write_events
 
 from lmn_model.cli.main import main
-from lmn_model.training import log_messages as training_words
-from lmn_model.training.log_messages import duration, metrics_in_words, parameters_in_words, usage_in_words
-from lmn_model.training.loop import Trainer, TrainingInterrupted
-from lmn_model.training.train import train
+from lmn_model.training import TrainingInterrupted, train
+from lmn_model.training.loop import Trainer
+from lmn_model.training.reporting import log_messages
+from lmn_model.training.reporting.log_messages import duration, metrics_in_words, parameters_in_words, usage_in_words
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_the_log_is_sentences_with_the_figures_of_the_metrics(
 def test_without_a_terminal_lines_say_how_far_it_is(
     events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_words, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(log_messages, "REPORT_SECONDS", 0.0)
     settings = tiny_flags(events, "pooling", epochs=2)
     assert main(["train", f"--out={tmp_path / 'run'}", *settings]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
@@ -87,10 +87,10 @@ def test_ctrl_c_in_the_last_step_or_the_test_stops_and_resumes(
     events: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = tiny_settings(events, epochs=1)
-    whole = train(settings, tmp_path / "whole")["results"]
+    uncut = train(settings, tmp_path / "whole")["results"]
     with monkeypatch.context() as patch:
         before_step(patch, 23, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(TrainingInterrupted, match="stopped after step 23; go on with: lmn train --resume"):
+        with pytest.raises(TrainingInterrupted, match="stopped after step 23; continue with: lmn train --resume"):
             train(settings, tmp_path / "run")
     test = Trainer._test
 
@@ -100,10 +100,10 @@ def test_ctrl_c_in_the_last_step_or_the_test_stops_and_resumes(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_test", interrupted)
-        with pytest.raises(TrainingInterrupted, match="stopped before the test was over; go on with: lmn train"):
+        with pytest.raises(TrainingInterrupted, match="stopped before the test was over; continue with: lmn train"):
             train(settings, tmp_path / "run", resume=True)
     resumed = train(settings, tmp_path / "run", resume=True)["results"]
-    assert (resumed["best"], resumed["test"]) == (whole["best"], whole["test"])
+    assert (resumed["best"], resumed["test"]) == (uncut["best"], uncut["test"])
 
 
 def test_figures_have_units() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from lmn_model.training.metrics import MetricError, auc, click_metrics, grouped_auc, log_loss, probabilities
+from lmn_model.training.evaluation.metrics import MetricError, auc, click_metrics, grouped_auc, log_loss, probabilities
 
 
 def _rows(rows: int, users: int, levels: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

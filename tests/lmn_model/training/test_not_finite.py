@@ -12,10 +12,10 @@ from runs_factory import before_step, tiny_flags, tiny_settings, write_events
 
 from lmn_model import LargeMemoryNetwork, MemoryLayer
 from lmn_model.cli.main import main
+from lmn_model.training import TrainingError, train
+from lmn_model.training.build import open_dataset
 from lmn_model.training.divergence import StepWatch
-from lmn_model.training.evaluation import open_dataset
-from lmn_model.training.loop import Trainer, TrainingError
-from lmn_model.training.train import train
+from lmn_model.training.loop import Trainer
 
 SMALL = {"sub_keys": 6, "top_k": 3, "key_dim": 4}
 
@@ -125,8 +125,8 @@ def test_training_stops_at_the_step_that_is_not_finite(
 def test_training_names_the_column_that_is_not_finite(tmp_path: Path, events: Path, value: float) -> None:
     settings = tiny_settings(events, order="time")
     dataset = open_dataset(settings.data)
-    numbers = dataset.train.tables.events.numbers
-    numbers[dataset.train.events[130]] = np.float32(value)  # of the third step
+    numeric = dataset.train.tables.events.numbers
+    numeric[dataset.train.events[130]] = np.float32(value)  # of the third step
     with pytest.raises(TrainingError, match="the input column 'price' holds NaN or infinity at step 3; no state was"):
         train(settings, tmp_path / "run", dataset=dataset)
 

@@ -9,10 +9,10 @@ import torch
 from runs_factory import tiny_settings, write_events
 from torch import nn
 
-from lmn_model.training.evaluation import open_dataset
+from lmn_model.training.build import open_dataset
 from lmn_model.training.loop import Trainer
 from lmn_model.training.optimizers import Optimizers
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,12 @@ def test_only_touched_rows_of_the_memory_move_and_reset_is_a_fresh_start(events:
     assert trainer.state.progress.train_rows == 2
 
     trainer.state.optimizers.reset([values])
-    tensors, numbers = trainer.state.optimizers.state()
+    tensors, scalars = trainer.state.optimizers.state()
     (table,) = (name for name, parameter in trainer.state.model.named_parameters() if parameter is values)
     own = {name: value for name, value in tensors.items() if name.startswith(f"{table}/")}
     assert own
     assert all(value.count_nonzero() == 0 for value in own.values())
-    assert all(number == 0 for number in numbers.values())
+    assert all(scalar == 0 for scalar in scalars.values())
     assert all(torch.equal(tensors[name], value) for name, value in fresh.items() if name in own)
 
 
@@ -67,8 +67,8 @@ def test_optimizer_state_round_trip_continues_equally(events: Path, optimizer: s
         trainers[0]._step(batch)
     trainers[1].state.model.load_state_dict(trainers[0].state.model.state_dict())
     trainers[1].state.optimizers = Optimizers(trainers[1].state.model, settings.training)
-    tensors, numbers = trainers[0].state.optimizers.state()
-    trainers[1].state.optimizers.load_state({name: value.clone() for name, value in tensors.items()}, numbers)
+    tensors, scalars = trainers[0].state.optimizers.state()
+    trainers[1].state.optimizers.load_state({name: value.clone() for name, value in tensors.items()}, scalars)
     for trainer in trainers:
         trainer._step(batches[2])
     for left, right in zip(*(trainer.state.model.parameters() for trainer in trainers), strict=True):

@@ -1,4 +1,4 @@
-"""Pictures of runs, read from what matplotlib draws: axes, scales, colour bars and marks."""
+"""Plots of runs, checked on the objects of matplotlib: axes, scales, colour scale and marks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ from rows_factory import write_rows
 from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import CategoricalFeature, FeatureSpec
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training.plots import MAX_BLOCKS, UsageAxis, plot_learning_curves, plot_memory_usage, usage_axes
+from lmn_model.training import train
+from lmn_model.training.reporting.plots import (
+    MAX_BLOCKS,
+    UsageAxis,
+    plot_learning_curves,
+    plot_memory_usage,
+    usage_axes,
+)
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
 
 FEATURES = FeatureSpec(
     user=(CategoricalFeature("user", 30),),
@@ -76,13 +82,13 @@ def test_the_map_counts_every_read_once_on_a_log_scale(tmp_path: Path, drawn: li
     plot_memory_usage(usage, [_point(5)], tmp_path / "usage.png")
     (image,) = _map(drawn[0]).images
     blocks = image.get_array()
-    side = -(-N // MAX_BLOCKS)
-    assert blocks.shape == (-(-N // side),) * 2
+    width = -(-N // MAX_BLOCKS)
+    assert blocks.shape == (-(-N // width),) * 2
     assert max(blocks.shape) <= MAX_BLOCKS
     assert blocks.sum() == usage.slot_reads.sum()
     expected = np.zeros(blocks.shape, dtype=np.int64)
     for slot, count in enumerate(usage.slot_reads.tolist()):
-        expected[slot // N // side, slot % N // side] += count
+        expected[slot // N // width, slot % N // width] += count
     assert (blocks.filled(0) == expected).all()
     assert (blocks.mask == (expected == 0)).all()  # what was not read has no colour of the scale
     assert isinstance(image.norm, LogNorm)
@@ -109,8 +115,8 @@ def test_the_colour_bar_lies_below_the_map_and_says_what_it_counts(tmp_path: Pat
     assert bar.y1 < grid.get_window_extent().y0
     assert bar.x0 == pytest.approx(grid.get_window_extent().x0, abs=2)
     assert bar.x1 < lines.get_window_extent().x0
-    side = -(-N // MAX_BLOCKS)
-    what = "reads of a slot" if side == 1 else f"reads of {side} x {side} slots"
+    width = -(-N // MAX_BLOCKS)
+    what = "reads of a slot" if width == 1 else f"reads of {width} x {width} slots"
     assert _colour_bar(figure).get_xlabel() == f"{what}, log scale; grey: none"
 
 

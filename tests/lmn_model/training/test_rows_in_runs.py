@@ -1,4 +1,4 @@
-"""Runs on prepared rows: they train and evaluate, and what does not go with rows is told."""
+"""Runs on prepared rows: they train and evaluate, and settings that do not go with rows are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rows_factory import make_rows, write_rows
 from lmn_model.cli.main import main
 from lmn_model.data import DataError, load_dataset, load_rows
 from lmn_model.data.schema import Schema
-from lmn_model.training.evaluation import open_dataset
+from lmn_model.training.build import open_dataset
 from lmn_model.training.settings import DataSettings
 
 SMALL = ["--embedding-dim=4", "--hidden=8", "--interest=pooling", "--batch-size=32", "--threads=1", "--device=cpu"]

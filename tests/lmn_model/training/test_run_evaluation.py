@@ -13,13 +13,14 @@ from events_factory import make_events
 from runs_factory import tiny_flags, tiny_settings
 
 from lmn_model.cli.main import main
-from lmn_model.data import DataOptions, Schema, load_dataset, prepare_pairs
-from lmn_model.training.baseline import baseline_logits
-from lmn_model.training.notices import without_effect
-from lmn_model.training.prediction import predict_pairs
-from lmn_model.training.run_evaluation import evaluate_run
+from lmn_model.data import DataOptions, Schema, load_dataset, load_source, prepare_pairs
+from lmn_model.training import train
+from lmn_model.training.evaluation import evaluate
+from lmn_model.training.evaluation.evaluate import evaluate_run
+from lmn_model.training.evaluation.predict import predict_pairs
+from lmn_model.training.evaluation.rates_baseline import baseline_logits
+from lmn_model.training.reporting.notices import without_effect
 from lmn_model.training.settings import SettingsError
-from lmn_model.training.train import train
 
 FRAME = make_events(rows=900, users=20, items=40, label=True)
 EARLIER, LATER = FRAME.head(600), FRAME.tail(300)
@@ -83,6 +84,21 @@ def test_other_events_are_scored_whole_after_those_of_the_run(
     assert again["rows"] == 900
     assert "480 of 900 rows are not later than the run's training split" in caplog.text
     assert "histories hold its own events alone" in caplog.text
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_the_own_table_of_a_run_is_read_once(
+    folder: Path, tmp_path: Path, link: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "events.csv"
+    if link:
+        (tmp_path / "link.csv").symlink_to(path)
+        path = tmp_path / "link.csv"
+    read = []
+    monkeypatch.setattr(evaluate, "load_source", lambda *args, **kw: read.append(args) or load_source(*args, **kw))
+    assert evaluate_run(folder / "din", path=str(path))["rows"] == 600
+    assert len(read) == 1
+    assert "does not come after the run's own events, so histories hold its own events alone" in caplog.text
 
 
 def test_a_few_rows_of_one_day_are_scored_too(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,13 +15,15 @@ import torch
 from project_root import ROOT
 from runs_factory import before_step, run_python, tiny_flags, tiny_settings, write_events
 
-from lmn_model.training.checkpoint import load_checkpoint
-from lmn_model.training.evaluation import evaluate_split, load_run, open_dataset, predict_logits
-from lmn_model.training.loop import Trainer, TrainingError, TrainingInterrupted
-from lmn_model.training.progress import Progress
-from lmn_model.training.run_folder import RunFolder
+from lmn_model.training import TrainingError, TrainingInterrupted, train
+from lmn_model.training.build import open_dataset
+from lmn_model.training.evaluation.scoring import evaluate_split, predict_logits
+from lmn_model.training.loop import Trainer
+from lmn_model.training.runs.checkpoint import load_checkpoint
+from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.loading import load_run
+from lmn_model.training.runs.progress import Progress
 from lmn_model.training.settings import Settings
-from lmn_model.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +81,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_digits(
     tmp_path: Path, events: Path, whole: Path, interest: str
 ) -> None:
     if interest == "din":
-        whole = tmp_path / "whole"
-        train(tiny_settings(events, interest), whole)
+        train(tiny_settings(events, interest), whole := tmp_path / "whole")
     folder = tmp_path / "killed"
 
     first = run_python(KILL_BEFORE_STEP, ["train", f"--out={folder}", *tiny_flags(events, interest)])
@@ -142,12 +143,12 @@ def test_equal_seeds_give_equal_results_and_leave_the_process_as_it_was(tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_run_goes_on_to_the_same_result(
+def test_a_signal_saves_and_the_run_continues_to_the_same_result(
     tmp_path: Path, events: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     settings = tiny_settings(events)
     before_step(monkeypatch, 12, lambda trainer: os.kill(os.getpid(), number))
-    with pytest.raises(TrainingInterrupted, match=r"stopped after step 12; go on with: lmn train --resume .*cut"):
+    with pytest.raises(TrainingInterrupted, match=r"stopped after step 12; continue with: lmn train --resume .*cut"):
         train(settings, tmp_path / "cut")
     assert json.loads((tmp_path / "cut" / "metrics.json").read_text())["status"] == "interrupted"
     assert (tmp_path / "cut" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
@@ -180,7 +181,7 @@ def test_ctrl_c_on_the_command_ends_with_130_and_says_how_to_go_on(tmp_path: Pat
                 break
         rest = process.stderr.read()
         assert process.wait(timeout=60) == 130
-    assert f"go on with: lmn train --resume {tmp_path / 'run'}" in rest
+    assert f"continue with: lmn train --resume {tmp_path / 'run'}" in rest
     assert "Traceback" not in rest
     saved = load_checkpoint(tmp_path / "run" / "last.safetensors").metadata["progress"]["step"]
     assert f"stopped after step {saved};" in rest

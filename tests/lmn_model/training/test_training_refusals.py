@@ -1,4 +1,4 @@
-"""What a training refuses to begin, to go on with or to load, in one line that says why."""
+"""What training refuses to start, to resume or to load, in one line that gives the reason."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import torch
 from runs_factory import before_step, tiny_settings, write_events
 
 from lmn_model.data import DataOptions, Schema, load_dataset
-from lmn_model.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from lmn_model.training.evaluation import choose_device, data_fingerprint, load_run, open_dataset
-from lmn_model.training.loop import Trainer, TrainingInterrupted
-from lmn_model.training.run_folder import RunFolder, RunFolderError
+from lmn_model.training import TrainingInterrupted, train
+from lmn_model.training.build import choose_device, open_dataset
+from lmn_model.training.loop import Trainer
+from lmn_model.training.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from lmn_model.training.runs.fingerprint import data_fingerprint
+from lmn_model.training.runs.folder import RunFolder, RunFolderError
+from lmn_model.training.runs.loading import load_run
 from lmn_model.training.settings import SettingsError
-from lmn_model.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path, events: Path) -> None:
     settings = tiny_settings(events, "pooling", epochs=1)
     train(settings, tmp_path / "run")
-    with pytest.raises(RunFolderError, match=r"already holds a run; go on with it \(lmn train --resume .*\) or choose"):
+    with pytest.raises(RunFolderError, match=r"already holds a run; continue it \(lmn train --resume .*\) or choose"):
         train(settings, tmp_path / "run")
     with pytest.raises(RunFolderError, match=r"run: the settings differ from those of the run"):
         train(tiny_settings(events, "pooling", epochs=2), tmp_path / "run", resume=True)
@@ -42,7 +44,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path, events: Pa
         train(settings, tmp_path / "notes")
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_data_are_read(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_before_the_data_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="the run folder cannot be made: Not a directory"):
         train(tiny_settings(tmp_path / "missing.parquet"), tmp_path / "file" / "run")
@@ -110,7 +112,7 @@ def test_a_second_process_in_the_folder_is_refused(tmp_path: Path, events: Path)
     train(settings, folder.root)
 
 
-def test_a_best_model_of_another_kind_is_told(tmp_path: Path, events: Path, monkeypatch: Any) -> None:
+def test_a_best_model_of_another_kind_is_reported(tmp_path: Path, events: Path, monkeypatch: Any) -> None:
     settings = tiny_settings(events, "pooling", epochs=1)
     evaluate = Trainer._evaluate
 
@@ -179,11 +181,11 @@ def test_load_run_before_the_first_evaluation_and_from_a_damaged_record(tmp_path
         RunFolder(tmp_path).load_metrics()
 
 
-def test_choose_device_tells_what_is_not_there() -> None:
+def test_choose_device_names_what_is_not_there() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("gpu", "meta"):
         with pytest.raises(SettingsError, match=f"device must be auto, cpu, cuda or cuda:N, got '{name}'"):
             choose_device(name)
-    with pytest.raises(SettingsError, match=r"device 'cuda:99' was asked for, but torch sees \d+ CUDA devices"):
+    with pytest.raises(SettingsError, match=r"device 'cuda:99' is not there: torch sees \d+ CUDA devices"):
         choose_device("cuda:99")

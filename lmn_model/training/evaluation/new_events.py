@@ -1,8 +1,7 @@
-"""What a memory writes between its training and the moment it is asked: events go on, and it is not asleep meanwhile.
+"""Writes the events between the best checkpoint and the test split to the memory, as a memory in service would.
 
-Only what came before the first sample of the test part is written: the histories of the training part's samples after
-the step of the best model, then those of the validation part's, without their labels, and nothing but values of the
-memory changes.
+Only events before the first sample of the test split are written: the histories of the training samples after the step
+of the best model, then those of the validation samples, without their labels. Nothing but the memory's values changes.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import torch
 from lmn_model.ctr.model import CTRModel
 from lmn_model.data import BatchLoader, Dataset
 from lmn_model.training.optimizers import Optimizers
-from lmn_model.training.run_state import load_rows_state
+from lmn_model.training.runs.state import load_rows_state
 from lmn_model.training.settings import TrainingSettings
 
 
-def catch_up(
+def write_new_events(
     best: Path,
     model: CTRModel,
     settings: TrainingSettings,
@@ -32,11 +31,11 @@ def catch_up(
 
     Args:
         best: checkpoint of the best model of a run, with the state of its value rows.
-        model: filled from it; one whose memory is not written with new events stays as it is.
+        model: loaded from it; one whose memory does not write new events stays as it is.
         settings: of the run.
         dataset: the samples.
         device: where the model is.
-        through: the last split that is written.
+        through: the last split to write.
 
     Returns:
         Number of events that were written.
@@ -51,7 +50,7 @@ def catch_up(
     evaluation = load_rows_state(best, optimizers, device)["evaluation"]
     steps = -(-len(dataset.train) // settings.batch_size)
     done = min(evaluation["step"] - (evaluation["epoch"] - 1) * steps, steps)  # batches of the epoch that are written
-    usage, layer.usage = layer.usage, None  # what is counted are reads of the training
+    usage, layer.usage = layer.usage, None  # only the reads of the training are counted
     try:
         rest = BatchLoader(dataset.train, settings.batch_size, start=done, new_events=True)
         splits = [dataset.valid.following(dataset.train)]

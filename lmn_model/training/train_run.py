@@ -1,6 +1,6 @@
-"""Training a CTR model, so that a run which was interrupted goes on to the same result, to the last digit on the CPU.
+"""Starts or resumes a training run; a run that was interrupted ends with the same result, to the last digit on the CPU.
 
-What a run folder holds decides whether a run begins, goes on or is over; :mod:`lmn_model.training.loop` has the loop.
+The files of a run folder decide whether a run starts, continues or is finished; :mod:`lmn_model.training.loop` trains.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from lmn_model.data import Dataset
+from lmn_model.training.build import check_backend, choose_device, open_dataset
 from lmn_model.training.default_sizes import fill_sizes, take_sizes
-from lmn_model.training.evaluation import check_backend, choose_device, open_dataset
 from lmn_model.training.loop import Trainer
-from lmn_model.training.notices import columns_in_words, without_effect
+from lmn_model.training.reporting.notices import columns_in_words, without_effect
 from lmn_model.training.reproducible import reproducible
-from lmn_model.training.run_folder import RunFolder, RunFolderError
+from lmn_model.training.runs.folder import RunFolder, RunFolderError
 from lmn_model.training.settings import Settings
 
 logger = logging.getLogger("lmn")
@@ -31,20 +31,20 @@ def train(
     dataset: Dataset | None = None,
     test: bool = True,
 ) -> dict[str, Any]:
-    """Train a model and evaluate the best one on the test part.
+    """Train a model and evaluate the best one on the test split.
 
     Args:
-        settings: of the run; to resume, those that the folder holds, or those that it was opened with. What they leave
-            unset is chosen by the data when the run opens, see :mod:`lmn_model.training.default_sizes`.
-        run_folder: where the run is kept, see :mod:`lmn_model.training.run_folder`.
-        resume: go on with the run in the folder from its last checkpoint; a run that is finished is not touched, unless
-            the settings now have more epochs, or the test part was left alone and is wanted.
+        settings: of the run; to resume, those in the folder, or those that it was opened with. Settings that are unset
+            are chosen by the data when the run opens, see :mod:`lmn_model.training.default_sizes`.
+        run_folder: where the run is kept, see :mod:`lmn_model.training.runs.folder`.
+        resume: continue the run in the folder from its last checkpoint; a finished run is not touched, unless the
+            settings now have more epochs, or its test split was not scored and ``test`` is true.
         dataset: the data that the settings name, if they are loaded already.
-        test: False leaves the test part alone, for who chooses settings; ``["results"]["test"]`` is then None.
+        test: False does not score the test split; use it while tuning. ``["results"]["test"]`` is then None.
 
     Returns:
-        What ``metrics.json`` holds. ``["results"]`` is equal for equal settings and data on one machine, however often
-        the run was interrupted.
+        The content of ``metrics.json``. ``["results"]`` is equal for equal settings and data on one machine, however
+        often the run was interrupted.
 
     Raises:
         RunFolderError: the folder holds a run already, or none to resume, cannot be written, or another process runs
@@ -96,18 +96,18 @@ def _train(
                 trainer.restore()
             else:
                 dataset.vocabularies.save(folder.root)
-            _log_notices(settings, dataset)
+            _log_notices(settings, dataset, trainer.warnings)
             return trainer.run(test)
 
 
-def _log_notices(settings: Settings, dataset: Dataset) -> None:
+def _log_notices(settings: Settings, dataset: Dataset, warnings: list[str]) -> None:
     if (columns := columns_in_words(dataset)) is not None:
         logger.info("%s", columns)
-    for notice in (*without_effect(settings, dataset), *dataset.warnings()):
+    for notice in (*without_effect(settings, dataset), *warnings):
         logger.warning("warning: %s", notice)
 
 
 def _is_whole(results: dict[str, Any], settings: Settings, test: bool) -> bool:
-    """Whether a finished run has all that is asked of it now: its epochs, and the test part if that is to be scored."""
+    """Whether a finished run has all its epochs, and the metrics of the test split if that is to be scored."""
     trained = results["stopped_early"] or results["epochs"] >= settings.training.epochs
     return trained and (results["test"] is not None or not test)

@@ -1,4 +1,4 @@
-"""What a training says in its log: sentences for people; ``metrics.json`` has the same figures under stable names."""
+"""The log lines of a training: sentences for people; ``metrics.json`` has the same figures under stable names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 REPORT_SECONDS = 10.0
-"""Between two lines on how far the training is, where there is no terminal for a bar."""
+"""Between two lines of progress, where there is no terminal for a bar."""
 NAMES = {
     "auc": "AUC",
     "gauc": "GAUC",
@@ -25,7 +25,7 @@ logger = logging.getLogger("lmn")
 
 
 class EpochReport:
-    """How far an epoch is: a bar on a terminal, elsewhere a line in the log every :data:`REPORT_SECONDS`.
+    """Progress of an epoch: a bar on a terminal, elsewhere a line in the log every :data:`REPORT_SECONDS`.
 
     Args:
         epoch: number of the epoch, from 1.
@@ -97,10 +97,26 @@ def duration(seconds: float) -> str:
 
 
 def metrics_in_words(metrics: Mapping[str, Any]) -> str:
-    """``AUC 0.7552, log loss 0.5760``; those that are None or have no name in words are left out."""
+    """``AUC 0.7552, log loss 0.5760``; those that are None or have no name in words are skipped."""
     return ", ".join(
         f"{NAMES[name]} {value:.4f}" for name, value in metrics.items() if name in NAMES and value is not None
     )
+
+
+def evaluation_in_words(evaluation: Mapping[str, Any], epochs: int, is_best: bool) -> str:
+    """Step, losses and validation metrics of an evaluation.
+
+    Args:
+        evaluation: as in ``metrics.json``.
+        epochs: that the run has at most.
+        is_best: whether no earlier one had a higher AUC.
+    """
+    losses, scores = (
+        metrics_in_words({name: evaluation[name] for name in names})
+        for names in (("train_loss", "memory_loss"), ("auc", "gauc", "log_loss"))
+    )
+    best = " (best so far)" if is_best else ""
+    return f"epoch {evaluation['epoch']} of {epochs}, step {evaluation['step']}: {losses}; validation {scores}{best}"
 
 
 def parameters_in_words(counts: Mapping[str, int], slots: int | None) -> str:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from lmn_model.data import RowFeatures, Split, Table, load_source, prepare_pairs, read_table
 from lmn_model.data.tables.text_records import append_column, separator_of
 from lmn_model.files import replacing
-from lmn_model.training.evaluation import load_run, predict_logits
-from lmn_model.training.metrics import probabilities
+from lmn_model.training.evaluation.metrics import probabilities
+from lmn_model.training.evaluation.scoring import predict_logits
 from lmn_model.training.reproducible import reproducible
+from lmn_model.training.runs.loading import load_run
 from lmn_model.wording import reason_of
 
 logger = logging.getLogger("lmn")
@@ -26,7 +27,7 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
 class PredictionError(ValueError):
-    """The predictions cannot be made or written as asked; the message names the file or the run."""
+    """The predictions cannot be made or written; the message names the file or the run."""
 
 
 def predict_pairs(

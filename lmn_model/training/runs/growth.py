@@ -1,4 +1,4 @@
-"""A run with a larger memory, made of one that was trained: same answers, four times the slots, ready to go on."""
+"""Copies a trained run to one with a larger memory: same predictions, four times the slots, ready to continue."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from lmn_model.data import load_vocabularies
 from lmn_model.modules.growth import grow
 from lmn_model.modules.memory_layer import MemoryLayer
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training.evaluation import build_model
+from lmn_model.training.build import build_model
 from lmn_model.training.optimizers import Optimizers
-from lmn_model.training.run_folder import RunFolder
-from lmn_model.training.run_state import RunState, load_model, load_rows_state, save_model
+from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.state import RunState, load_model, load_rows_state, save_model
 from lmn_model.training.settings import Settings, SettingsError
 
 RESEED_EVERY = 100
-"""Steps between reseedings of a grown run whose own settings ask for none: without any, nothing would wake."""
+"""Steps between reseedings of a grown run whose own settings have none: the new sub-keys would stay inactive."""
 
 
 def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) -> Settings:
     """Copy the run in ``root`` to ``out`` with 2 N sub-keys for its N on each axis.
 
-    What the model answers is the same but for rounding. The new sub-keys sleep; training, which goes on with
-    ``lmn train --resume OUT``, wakes them a few at a time every ``reseed_every`` steps.
+    Predictions are the same but for rounding. The new sub-keys are inactive; training, which continues with ``lmn train
+    --resume OUT``, activates a few of them every ``reseed_every`` steps.
 
     Args:
         root: folder of a run of the memory model with a checkpoint; it is not changed.
         out: new run folder.
-        epochs: passes in all, to train on where the run is finished or its patience ended it; as in the run if None.
+        epochs: passes in all, to continue a run that is finished or that its patience ended; as in the run if None.
 
     Returns:
         The settings of the new run.
 
     Raises:
-        SettingsError: the run has no memory, or ``epochs`` is out of range or less than the run has done.
+        SettingsError: the run has no memory, or ``epochs`` is out of range or less than the run has made.
         RunFolderError: no run is in ``root``, or ``out`` is taken or cannot be written.
         CheckpointError: a checkpoint is missing or damaged, or cannot be written.
         DataError: the vocabularies are missing or damaged.
@@ -49,7 +49,7 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
         "sub_keys": 2 * settings.model.memory.sub_keys,
         "reseed_every": settings.training.reseed_every or RESEED_EVERY,
     }
-    if epochs is not None:  # just so many: the patience of the old run is over
+    if epochs is not None:  # exactly so many: the patience of the old run ends
         changes |= {"epochs": epochs, "patience": None}
     grown = settings.override(changes, source="grow")
     vocabularies = load_vocabularies(old.root)
@@ -83,7 +83,7 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     found = load_model(old.best, best, identity)
     layer = _memory_of(best)
     rows = None
-    if settings.model.writes_new_events:  # its memory goes on writing, so the state of its rows is there too
+    if settings.model.writes_new_events:  # its memory writes new events, so the file has the state of its rows too
         rows = Optimizers(best, settings.training)
         load_rows_state(old.best, rows, torch.device("cpu"))
     grow(layer, rows or ())

@@ -1,13 +1,14 @@
-"""The folder of a run: which files it holds, and the rule that a run is never overwritten.
+"""The folder of a run: its files, and the rule that a run is never overwritten.
 
 ======================  ==============================================================
 ``settings.toml``       all settings; written first, so that it marks the folder as a run
 ``vocabularies.json``   ids and standardisation, to make the same batches at prediction
-``last.safetensors``    everything needed to go on: model, optimisers, position, curve
+``last.safetensors``    all that a run needs to continue: model, optimisers, position, curve
 ``best.safetensors``    the model with the best validation AUC
 ``metrics.json``        results, timing and environment, rewritten at each evaluation
-``learning_curves.png`` loss and AUC over the steps, drawn anew as the run goes on
-``train.log``           what was printed
+``learning_curves.png`` loss and AUC over the steps, redrawn as the run proceeds
+``memory_usage.png``    reads of the memory's slots, of a model with a memory
+``train.log``           the log lines
 ======================  ==============================================================
 """
 
@@ -25,14 +26,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lmn_model.files import remove_leftovers
-from lmn_model.training.checkpoint import remove_checkpoint_leftovers
+from lmn_model.training.runs.checkpoint import remove_checkpoint_leftovers
 from lmn_model.training.settings import Settings, SettingsError
 
 logger = logging.getLogger("lmn")
 
 
 class RunFolderError(ValueError):
-    """The run folder cannot be used as asked; the message names it."""
+    """The run folder cannot be used; the message names it."""
 
 
 class RunFolder:
@@ -79,7 +80,7 @@ class RunFolder:
         taken = [path.name for path in self.files if path.exists()]
         if self.holds_run():
             raise RunFolderError(
-                f"{self} already holds a run; go on with it (lmn train --resume {self}) or choose another --out"
+                f"{self} already holds a run; continue it (lmn train --resume {self}) or choose another --out"
             )
         if taken:
             raise RunFolderError(
@@ -118,7 +119,7 @@ class RunFolder:
             os.close(descriptor)
 
     def open(self) -> None:
-        """Check that a run is here and that the folder can be written; sweep what a killed process left.
+        """Check that a run is here and that the folder can be written; remove the temporary files of a killed process.
 
         Raises:
             RunFolderError: no run is here, or the folder cannot be written.
@@ -138,7 +139,7 @@ class RunFolder:
 
         Raises:
             RunFolderError: no run is here.
-            SettingsError: the file was edited into something wrong, or lacks what a run chooses when it opens.
+            SettingsError: the file was edited and is wrong, or lacks a setting that a run chooses when it opens.
         """
         self.require_run()
         settings = Settings.load(self.settings)
@@ -147,10 +148,10 @@ class RunFolder:
         return settings
 
     def load_metrics(self) -> dict[str, Any] | None:
-        """What ``metrics.json`` holds, or None before the first evaluation.
+        """The content of ``metrics.json``, or None before the first evaluation.
 
         Raises:
-            RunFolderError: the file is no JSON object, or lacks what a run writes.
+            RunFolderError: the file is no JSON object, or lacks an entry that a run writes.
         """
         if not self.metrics.exists():
             return None
@@ -173,7 +174,7 @@ class RunFolder:
 
     @contextmanager
     def logging_to_file(self, logger: logging.Logger) -> Iterator[None]:
-        """Append what ``logger`` says, from INFO on, to the run's log file while the block runs."""
+        """Append the records of ``logger``, from INFO on, to the run's log file while the block runs."""
         level = logger.level
         handler = _LogFile(self.log, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -198,7 +199,7 @@ class RunFolder:
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> NoReturn:
-        # The default prints a traceback and goes on; a full disk has to stop the run with its one line.
+        # The default prints a traceback and continues; a full disk has to stop the run with one line.
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
             error.filename = self.baseFilename

@@ -39,7 +39,7 @@ def auc(labels: FloatArray, logits: FloatArray) -> float:
 def grouped_auc(labels: FloatArray, logits: FloatArray, groups: IntArray) -> float | None:
     """GAUC: the AUC of each user, averaged with the user's number of rows as weight.
 
-    Users with one class only have no AUC and are left out. All users are handled in one sort.
+    Users with one class only have no AUC and are skipped. All users are handled in one sort.
 
     Args:
         labels: ``[R]``, 0 or 1.
@@ -76,7 +76,7 @@ def log_loss(labels: FloatArray, logits: FloatArray) -> float:
 
 
 def click_metrics(labels: FloatArray, logits: FloatArray, groups: IntArray) -> dict[str, float | None]:
-    """The three metrics of a part of the data: ``{"auc", "gauc", "log_loss"}``.
+    """The three metrics of a split: ``{"auc", "gauc", "log_loss"}``.
 
     Raises:
         MetricError: as in :func:`auc`.

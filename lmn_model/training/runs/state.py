@@ -1,7 +1,7 @@
-"""The part of a training run that a checkpoint holds: everything that the next step depends on.
+"""The state of a training run in a checkpoint: everything that the next step depends on.
 
-A checkpoint of the state lets a run go on; a checkpoint of the model alone, without optimisers, is what scoring needs
-and a third of the size.
+A checkpoint of the state lets a run continue. A checkpoint of the model alone, without optimisers, suffices for scoring
+and is a third of the size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lmn_model.ctr.model import CTRModel
 from lmn_model.modules.usage import MemoryUsage
-from lmn_model.training.checkpoint import (
+from lmn_model.training.optimizers import Optimizers
+from lmn_model.training.runs.checkpoint import (
     CheckpointError,
     CheckpointFile,
     Stored,
@@ -24,8 +25,7 @@ from lmn_model.training.checkpoint import (
     open_checkpoint,
     save_checkpoint,
 )
-from lmn_model.training.optimizers import Optimizers
-from lmn_model.training.progress import Progress
+from lmn_model.training.runs.progress import Progress
 from lmn_model.training.settings import Settings
 
 MODEL, OPTIMIZER, USAGE = "model.", "optimizer.", "usage."
@@ -57,13 +57,13 @@ class RunState:
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
 
     def save(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Write the whole state; ``identity`` says which run it is, as plain values.
+        """Write the whole state; ``identity`` identifies the run, as plain values.
 
         Raises:
             CheckpointError: the file cannot be written; the old one is then unchanged.
         """
         tensors = {MODEL + name: value for name, value in self.model.state_dict().items()}
-        optimizer, numbers = self.optimizers.state()
+        optimizer, scalars = self.optimizers.state()
         tensors.update({OPTIMIZER + name: value for name, value in optimizer.items()})
         if self.usage is not None:
             tensors.update({USAGE + name: value for name, value in self.usage.state().items()})
@@ -74,11 +74,11 @@ class RunState:
         tensors["generator.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["generator.cuda"] = torch.cuda.get_rng_state(self.device)
-        metadata = {"kind": "state", **identity, "progress": self.progress.to_dict(), "optimizer_numbers": numbers}
+        metadata = {"kind": "state", **identity, "progress": self.progress.to_dict(), "optimizer_numbers": scalars}
         save_checkpoint(path, tensors, metadata)
 
     def load(self, path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-        """Take over a state that :meth:`save` wrote for the same run, and return the checkpoint's metadata.
+        """Restore a state that :meth:`save` wrote for the same run, and return the checkpoint's metadata.
 
         Raises:
             CheckpointError: the file is missing, damaged, of another model, or its identity is another.
@@ -122,17 +122,17 @@ def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[st
 
 
 def save_model(path: Path, model: CTRModel, metadata: Mapping[str, Any], optimizers: Optimizers | None = None) -> None:
-    """Write the weights of ``model``, for scoring; with ``optimizers`` the state of its value rows too, for writing on.
+    """Write the weights of ``model`` for scoring, and with ``optimizers`` the state of its value rows for more writes.
 
     Raises:
         CheckpointError: the file cannot be written; the old one is then unchanged.
     """
     tensors = {MODEL + name: value for name, value in model.state_dict().items()}
-    numbers: dict[str, float] = {}
+    scalars: dict[str, float] = {}
     if optimizers is not None:
-        rows, numbers = optimizers.rows_state()
+        rows, scalars = optimizers.rows_state()
         tensors |= {OPTIMIZER + name: value for name, value in rows.items()}
-    save_checkpoint(path, tensors, {"kind": "model", **metadata, "optimizer_numbers": numbers})
+    save_checkpoint(path, tensors, {"kind": "model", **metadata, "optimizer_numbers": scalars})
 
 
 def load_model(path: Path, model: CTRModel, identity: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -20,17 +20,17 @@ from lmn_model.files import replacing
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.usage import MemoryUsage
 
-# Okabe and Ito's palette: told apart with every common colour blindness, and by lightness in grey print.
+# Okabe and Ito's palette: distinct with every common colour blindness, and by lightness in grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 TRAIN_COLOUR = "#8C8C8C"
 UNREAD_COLOUR = "#EDEDED"
 MAX_BLOCKS = 128
-"""Blocks of slots on each axis of the map of a memory; finer ones could not be told apart on a screen."""
+"""Blocks of slots on each axis of the map of a memory; finer ones would blur on a screen."""
 
 
 def plot_learning_curves(results: Mapping[str, Any], path: Path) -> None:
-    """Loss and AUC of one run over its steps: training rows before they were learnt from, and the validation split.
+    """Loss and AUC of one run over its steps: training rows before they are learnt from, and validation.
 
     One evaluation is no curve: it is drawn as a point with its value beside it.
 
@@ -165,8 +165,8 @@ def plot_memory_usage(
 def _draw_map(figure: Figure, grid: Axes, usage: MemoryUsage, axes: tuple[UsageAxis, UsageAxis]) -> None:
     N = usage.sub_keys
     reads = usage.slot_reads.view(N, N).cpu().numpy().astype(np.int64)
-    side = -(-N // MAX_BLOCKS)
-    starts = np.arange(0, N, side)
+    width = -(-N // MAX_BLOCKS)  # of a block
+    starts = np.arange(0, N, width)
     blocks = np.add.reduceat(np.add.reduceat(reads, starts, axis=0), starts, axis=1)
     grid.set_title(f"{N:,} x {N:,} slots, last {usage.step:,} steps", fontsize=12, loc="left")
     grid.set_ylabel(axes[0].label)
@@ -176,7 +176,7 @@ def _draw_map(figure: Figure, grid: Axes, usage: MemoryUsage, axes: tuple[UsageA
         axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     grid.set_facecolor(UNREAD_COLOUR)
-    end = len(starts) * side  # the last block may reach beyond the table
+    end = len(starts) * width  # the last block may reach beyond the table
     highest = int(blocks.max())
     # Scaled to the most read block, one busy row and column would leave all else dark.
     top = max(10, int(np.quantile(blocks[blocks > 0], 0.98))) if highest else 10
@@ -190,7 +190,7 @@ def _draw_map(figure: Figure, grid: Axes, usage: MemoryUsage, axes: tuple[UsageA
         grid.annotate("no slot was read", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
         return
     # Below the map and as wide: between the panels it would pass for the other's.
-    what = f"reads of {side} x {side} slots" if side > 1 else "reads of a slot"
+    what = f"reads of {width} x {width} slots" if width > 1 else "reads of a slot"
     label, form = f"{what}, log scale; grey: none", StrMethodFormatter("{x:,.0f}")
     figure.colorbar(
         image, cax=grid.inset_axes((0.0, -0.19, 1.0, 0.04)), orientation="horizontal", label=label, format=form,
@@ -200,7 +200,7 @@ def _draw_map(figure: Figure, grid: Axes, usage: MemoryUsage, axes: tuple[UsageA
 
 
 def _mark_most_read(grid: Axes, reads: NDArray[np.int64], axes: tuple[UsageAxis, UsageAxis]) -> None:
-    """Mark the most read sub-key of each axis at the edge of the map, and say below the title what it is."""
+    """Mark the most read sub-key of each axis at the edge of the map, and name it below the title."""
     texts = []
     for axis, (marker, what) in enumerate(((">", "row"), ("v", "column"))):
         sums = reads.sum(axis=1 - axis)

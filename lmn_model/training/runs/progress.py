@@ -1,4 +1,4 @@
-"""Where a training run stands and what it has found so far, as plain values that a checkpoint can hold."""
+"""Position, curve and evaluations of a training run, as plain values that a checkpoint can hold."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Progress:
 
     Args:
         epoch: epochs that are done.
-        epoch_step: steps done in the epoch that has begun; 0 means that it has not.
+        epoch_step: steps done in the current epoch; 0 means that it has not begun.
         step: steps done in all.
-        curve: log loss and AUC of the training rows, predicted before the model learnt from them, in short stretches.
-        evaluations: metrics on the validation part, with the training losses since the evaluation before.
+        curve: log loss and AUC of the training rows, predicted before the model learnt from them, over short stretches.
+        evaluations: metrics on the validation split, with the training losses since the evaluation before.
         best: index into ``evaluations`` of the highest validation AUC, the first of equals; None before the first.
         stopped: whether patience ran out.
         train_rows: rows trained on.

@@ -1,6 +1,6 @@
-"""What two rates say of a split without any model: the item's and the user's own.
+"""A baseline without any model: the click rates of the item and of the user.
 
-A metric of a model is worth what it adds to them. The item's rate comes from the training split, the user's from its
+A model is worth what it adds to them. The item's rate comes from the training split, the user's from its
 samples strictly before the one that is scored, as a counter in production would have it.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmn_model.data import Split
-from lmn_model.training.metrics import click_metrics
+from lmn_model.training.evaluation.metrics import click_metrics
 
 PRIOR = 10.0
 """So many samples of the overall rate stand beside the samples of an item or a user."""
@@ -58,7 +58,7 @@ def _before(splits: Sequence[Split]) -> tuple[NDArray[np.float64], NDArray[np.fl
     new_user = np.append(True, users[1:] != users[:-1])
     moment = np.flatnonzero(new_user | np.append(True, times[1:] != times[:-1]))
     starts = np.flatnonzero(new_user)
-    first = moment[np.searchsorted(moment, np.arange(len(users)), side="right") - 1]  # of the moment of each sample
+    first = moment[np.searchsorted(moment, np.arange(len(users)), "right") - 1]  # of the moment of each sample
     start = starts[np.cumsum(new_user) - 1]
     before, positives = np.empty(len(users)), np.empty(len(users))
     before[order], positives[order] = first - start, sums[first] - sums[start]

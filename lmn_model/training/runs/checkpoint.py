@@ -1,8 +1,8 @@
 """Checkpoints in one safetensors file: tensors, a JSON description and a checksum for each tensor.
 
-safetensors holds data only, so that opening a stranger's checkpoint runs none of their code. The file is replaced as a
-whole (see :mod:`lmn_model.files`); the CRC-32 of each tensor tells a damaged disk block or a broken copy from a good
-file, which the format alone does not.
+safetensors holds data only, so opening a stranger's checkpoint runs none of their code. The file is replaced atomically
+(see :mod:`lmn_model.files`). The CRC-32 of each tensor detects a damaged disk block or a broken copy, which the format
+alone does not.
 
 A memory may fill most of the machine, so no tensor is held twice: the writer takes tensors from where they are, and the
 reader fills tensors that are there already, a piece at a time.
@@ -125,7 +125,7 @@ class CheckpointFile:
         if tensor.dtype != stored.dtype or not tensor.is_contiguous():
             tensor.copy_(self.read(name))
             return
-        torch.autograd.graph.increment_version(tensor)  # who keeps what follows from it can tell
+        torch.autograd.graph.increment_version(tensor)  # invalidates what was computed from it
         target = tensor.detach().reshape(-1).view(torch.uint8)
         self._file.seek(stored.start)
         for piece in target.split(_PIECE):
@@ -137,7 +137,7 @@ class CheckpointFile:
 
 @contextmanager
 def open_checkpoint(path: Path) -> Iterator[CheckpointFile]:
-    """Open a checkpoint and verify every checksum, so that what is filled from it is whole or untouched.
+    """Open a checkpoint and verify every checksum, so that a tensor is filled completely or not at all.
 
     A part of a table, without verification, is read with ``safetensors.safe_open(path, "pt").get_slice(name)[a:b]``.
 

@@ -16,12 +16,15 @@ import torch
 from lmn_model import signals
 from lmn_model.cli.output import complain, fail
 from lmn_model.data import DataError
-from lmn_model.setting_types import SettingsError
-from lmn_model.training.checkpoint import CheckpointError
-from lmn_model.training.loop import TrainingError, TrainingInterrupted
-from lmn_model.training.metrics import MetricError
-from lmn_model.training.prediction import PredictionError
-from lmn_model.training.run_folder import RunFolderError
+from lmn_model.training import (
+    CheckpointError,
+    MetricError,
+    PredictionError,
+    RunFolderError,
+    SettingsError,
+    TrainingError,
+    TrainingInterrupted,
+)
 
 USER_ERRORS = (
     CheckpointError,

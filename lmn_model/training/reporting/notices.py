@@ -1,4 +1,4 @@
-"""What a training says of its settings and its data before the first step."""
+"""Notices about settings and data that are logged before the first step."""
 
 from __future__ import annotations
 
