@@ -34,8 +34,8 @@ from benchmarks.result_files import ResultFile
 from benchmarks.training.synthetic_rows import write_synthetic_rows
 from lmn_kernels.optim import RowAdagrad
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.interest.part import InterestPart
 from lmn_model.ctr.model import CTRModel
+from lmn_model.ctr.window.base import InterestPart
 from lmn_model.data import BatchLoader, Dataset
 from lmn_model.data.splits import Split
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork

@@ -1,6 +1,6 @@
 """The CTR model: embeddings, an interest part, a tower.
 
-What reads the history is configured: one of the parts of :mod:`lmn_model.ctr.interest`, or ``"lmn"``, which is DIN with
+What reads the history is configured: one of the parts of :mod:`lmn_model.ctr.window`, or ``"lmn"``, which is DIN with
 the Large Memory Network beside it, or ``"lmn_only"``, the memory without a window. Everything else is the same for all,
 so that they can be compared.
 """
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lmn_kernels.exported import exported
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.interest import WindowMatches, interest_part
 from lmn_model.ctr.settings import FACTORED, SHARED, MemorySettings, ModelSettings
+from lmn_model.ctr.window import WindowMatches, interest_part
 from lmn_model.data import Batch, FeatureSpec
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork, MemoryLosses

@@ -14,8 +14,8 @@ from lmn_kernels import huge_zeros, memory_lookup, product_key_topk
 from lmn_kernels.checks import check_flag, check_int, check_number
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.interest import DeepInterestAttention, HardSearch, MultiInterestMemory, SoftSearch, WindowMatches
 from lmn_model.ctr.model import MemorySettings, ModelSettings
+from lmn_model.ctr.window import DeepInterestAttention, HardSearch, MultiInterestMemory, SoftSearch, WindowMatches
 from lmn_model.data import CategoricalFeature
 from lmn_model.modules.reseeding import balance_loss
 from lmn_model.modules.usage import MemoryUsage

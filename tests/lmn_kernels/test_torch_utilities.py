@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, skip_init
 
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
-from lmn_model.ctr.interest import DeepInterestAttention, SoftSearch
+from lmn_model.ctr.window import DeepInterestAttention, SoftSearch
 from lmn_model.modules.growth import grow
 from lmn_model.modules.reseeding import reseed
 from lmn_model.modules.usage import MemoryUsage

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lmn_model.ctr.interest import DeepInterestAttention, MeanPooling
 from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
+from lmn_model.ctr.window import DeepInterestAttention, MeanPooling
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork
 

@@ -11,14 +11,14 @@ import torch
 from runs_factory import tiny_settings, write_events
 from torch import Tensor
 
-from lmn_model.ctr.interest import WindowMatches
 from lmn_model.ctr.model import CTRModel
+from lmn_model.ctr.window import WindowMatches
 from lmn_model.data.features import UNSEEN
 from lmn_model.training.run_evaluation import evaluate_run
 from lmn_model.training.run_growth import grow_run
 from lmn_model.training.train import train
 from tests.lmn_model.ctr.test_ctr_model import FEATURES, SETTINGS, make_batch
-from tests.lmn_model.ctr.test_interest import batch_with_found
+from tests.lmn_model.ctr.test_window_models import batch_with_found
 
 
 def plain(item: Tensor, history: Tensor, mask: Tensor, unseen: int | None = UNSEEN) -> Tensor:

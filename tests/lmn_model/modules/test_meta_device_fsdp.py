@@ -11,7 +11,7 @@ from torch.distributed.fsdp import fully_shard
 
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.interest import interest_part
+from lmn_model.ctr.window import interest_part
 from lmn_model.data import CategoricalFeature
 
 

@@ -14,8 +14,8 @@ from torch import nn
 import lmn_model
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.interest import INTERESTS, WindowMatches, interest_part
 from lmn_model.ctr.model import CTRModel, MemoryGate, MemoryLogit, MemorySettings, ModelSettings
+from lmn_model.ctr.window import INTERESTS, WindowMatches, interest_part
 from lmn_model.data import CategoricalFeature, FeatureSpec
 from lmn_model.modules.growth import grow
 from lmn_model.modules.resetting import EmbeddingTable, PairMap, ZeroLinear

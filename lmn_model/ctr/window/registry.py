@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lmn_model.ctr.interest.din import DeepInterestAttention
-from lmn_model.ctr.interest.mimn import MultiInterestMemory
-from lmn_model.ctr.interest.part import InterestPart
-from lmn_model.ctr.interest.pooling import MeanPooling, NoInterest
-from lmn_model.ctr.interest.sim import HardSearch, SoftSearch
+from lmn_model.ctr.window.base import InterestPart
+from lmn_model.ctr.window.din import DeepInterestAttention
+from lmn_model.ctr.window.mimn import MultiInterestMemory
+from lmn_model.ctr.window.pooling import MeanPooling, NoInterest
+from lmn_model.ctr.window.sim import HardSearch, SoftSearch
 
 INTERESTS: dict[str, Callable[[int], InterestPart]] = {
     "pooling": lambda width: MeanPooling(),

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmn_model.ctr.interest import (
+from lmn_model.ctr.model import CTRModel, MemorySettings
+from lmn_model.ctr.window import (
     INTERESTS,
     DeepInterestAttention,
     HardSearch,
@@ -21,7 +22,6 @@ from lmn_model.ctr.interest import (
     din_cpu,
     interest_part,
 )
-from lmn_model.ctr.model import CTRModel, MemorySettings
 from lmn_model.data import Batch
 from lmn_model.training import evaluation
 from lmn_model.training.evaluation import check_backend

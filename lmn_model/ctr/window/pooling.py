@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lmn_model.ctr.interest.part import InterestPart
+from lmn_model.ctr.window.base import InterestPart
 
 
 class MeanPooling(InterestPart):

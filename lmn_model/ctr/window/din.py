@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels.checks import check_int
-from lmn_model.ctr.interest.din_cpu import FusedAttention, chunks
-from lmn_model.ctr.interest.part import InterestPart
+from lmn_model.ctr.window.base import InterestPart
+from lmn_model.ctr.window.din_cpu import FusedAttention, chunks
 from lmn_model.modules.parametrized import current
 
 

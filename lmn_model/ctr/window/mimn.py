@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmn_kernels.checks import check_int
-from lmn_model.ctr.interest.part import InterestPart
+from lmn_model.ctr.window.base import InterestPart
 
 
 class MultiInterestMemory(InterestPart):

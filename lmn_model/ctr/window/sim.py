@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels.checks import check_int
-from lmn_model.ctr.interest.din import DeepInterestAttention
-from lmn_model.ctr.interest.part import InterestPart
+from lmn_model.ctr.window.base import InterestPart
+from lmn_model.ctr.window.din import DeepInterestAttention
 from lmn_model.modules.parametrized import current
 
 

@@ -6,12 +6,12 @@ search over the whole history gave. It returns ``[B, part.interests * E]``. Padd
 zeros. ``WindowMatches`` stands beside any of them and looks at ids.
 """
 
-from lmn_model.ctr.interest.by_name import INTERESTS, InterestPart, interest_part
-from lmn_model.ctr.interest.din import DeepInterestAttention
-from lmn_model.ctr.interest.mimn import MultiInterestMemory
-from lmn_model.ctr.interest.pooling import MeanPooling, NoInterest
-from lmn_model.ctr.interest.sim import HardSearch, SoftSearch
-from lmn_model.ctr.interest.window_matches import WindowMatches
+from lmn_model.ctr.window.din import DeepInterestAttention
+from lmn_model.ctr.window.matches import WindowMatches
+from lmn_model.ctr.window.mimn import MultiInterestMemory
+from lmn_model.ctr.window.pooling import MeanPooling, NoInterest
+from lmn_model.ctr.window.registry import INTERESTS, InterestPart, interest_part
+from lmn_model.ctr.window.sim import HardSearch, SoftSearch
 
 __all__ = [
     "INTERESTS",
