@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from lmn_kernels.backend import use_triton
-from lmn_model.ctr.model import CTRModel, ModelSettings
+from lmn_model.ctr import CTRModel, ModelSettings
 from lmn_model.data import (
     BatchLoader,
     DataError,

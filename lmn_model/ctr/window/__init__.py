@@ -1,27 +1,26 @@
-"""What a history says about a candidate: the interest parts, all called alike.
+"""Window models: the interest of a user in a candidate, computed from the newest events of the user's history.
 
-``part(item, history, mask, found, found_mask)`` takes the candidate ``item [B, E]``, the window ``history [B, T, E]``
-with ``mask [B, T]`` and, for a part that ``searches``, the events ``found [B, S, E]`` with ``found_mask [B, S]`` that a
-search over the whole history gave. It returns ``[B, part.interests * E]``. Padding has no say; an empty history gives
-zeros. ``WindowMatches`` stands beside any of them and looks at ids.
+All are called alike: ``model(item, history, mask, found, found_mask)``, see :class:`WindowModel`.
+:class:`WindowMatchFeatures` goes with any of them and compares ids instead of embeddings.
 """
 
-from lmn_model.ctr.window.din import DeepInterestAttention
-from lmn_model.ctr.window.matches import WindowMatches
-from lmn_model.ctr.window.mimn import MultiInterestMemory
-from lmn_model.ctr.window.pooling import MeanPooling, NoInterest
-from lmn_model.ctr.window.registry import INTERESTS, InterestPart, interest_part
-from lmn_model.ctr.window.sim import HardSearch, SoftSearch
+from lmn_model.ctr.window.base import WindowModel
+from lmn_model.ctr.window.din import DIN
+from lmn_model.ctr.window.matches import WindowMatchFeatures
+from lmn_model.ctr.window.mimn import MIMN
+from lmn_model.ctr.window.pooling import MeanPooling, NoWindow
+from lmn_model.ctr.window.registry import WINDOW_MODELS, window_model
+from lmn_model.ctr.window.sim import SIMHard, SIMSoft
 
 __all__ = [
-    "INTERESTS",
-    "DeepInterestAttention",
-    "HardSearch",
-    "InterestPart",
+    "DIN",
+    "MIMN",
+    "WINDOW_MODELS",
     "MeanPooling",
-    "MultiInterestMemory",
-    "NoInterest",
-    "SoftSearch",
-    "WindowMatches",
-    "interest_part",
+    "NoWindow",
+    "SIMHard",
+    "SIMSoft",
+    "WindowMatchFeatures",
+    "WindowModel",
+    "window_model",
 ]

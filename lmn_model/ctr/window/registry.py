@@ -1,33 +1,32 @@
-"""The interest parts by the name that the setting has."""
+"""The window models by the value of the setting ``window``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from lmn_model.ctr.window.base import InterestPart
-from lmn_model.ctr.window.din import DeepInterestAttention
-from lmn_model.ctr.window.mimn import MultiInterestMemory
-from lmn_model.ctr.window.pooling import MeanPooling, NoInterest
-from lmn_model.ctr.window.sim import HardSearch, SoftSearch
+from lmn_model.ctr.window.base import WindowModel
+from lmn_model.ctr.window.din import DIN
+from lmn_model.ctr.window.mimn import MIMN
+from lmn_model.ctr.window.pooling import MeanPooling, NoWindow
+from lmn_model.ctr.window.sim import SIMHard, SIMSoft
 
-INTERESTS: dict[str, Callable[[int], InterestPart]] = {
+WINDOW_MODELS: dict[str, Callable[[int], WindowModel]] = {
+    "none": lambda width: NoWindow(),
     "pooling": lambda width: MeanPooling(),
-    "din": DeepInterestAttention,
-    "sim_hard": HardSearch,
-    "sim_soft": SoftSearch,
-    "mimn": MultiInterestMemory,
-    "lmn": DeepInterestAttention,
-    "lmn_only": lambda width: NoInterest(),
+    "din": DIN,
+    "sim_hard": SIMHard,
+    "sim_soft": SIMSoft,
+    "mimn": MIMN,
 }
-"""What reads the window for each value of the setting ``interest``; both lmn have the memory beside it."""
+"""Constructor of each window model, called with the width of an item embedding."""
 
 
-def interest_part(name: str, width: int) -> InterestPart:
-    """The part that ``name`` asks for, over item embeddings of ``width`` columns.
+def window_model(name: str, width: int) -> WindowModel:
+    """The window model ``name`` over item embeddings of ``width`` columns.
 
     Raises:
-        ValueError: there is no such part.
+        ValueError: there is no such model.
     """
-    if name not in INTERESTS:
-        raise ValueError(f"interest must be one of {', '.join(INTERESTS)}, got {name!r}")
-    return INTERESTS[name](width)
+    if name not in WINDOW_MODELS:
+        raise ValueError(f"window must be one of {', '.join(WINDOW_MODELS)}, got {name!r}")
+    return WINDOW_MODELS[name](width)
