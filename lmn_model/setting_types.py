@@ -23,21 +23,34 @@ class SettingsError(ValueError):
     """A setting is unknown, of the wrong type or out of range; the message names it and where it was set."""
 
 
-def setting(default: Any, text: str, metavar: str | None = None) -> Any:
+def setting(default: Any, text: str, metavar: str | None = None, *, name: str | None = None) -> Any:
     """A dataclass field with a default and the help text of its flag.
 
     Args:
         default: of the field.
         text: what the setting means, in the words of ``--help``.
         metavar: what stands for the value in ``--help``; None derives it from the type.
+        name: name without the section, for the flag and :func:`override`; None for that of the field. It must be unique
+            across sections, where the field's need not be.
     """
-    return field(default=default, metadata={"help": text, "metavar": metavar})
+    return field(default=default, metadata={"help": text, "metavar": metavar, "name": name})
 
 
 class Declared(NamedTuple):
-    """One setting as declared: its section path, name, resolved type, default, help text and metavar."""
+    """One setting as declared.
+
+    Attributes:
+        section: path of its section.
+        field: name within the section.
+        name: name without the section.
+        kind: resolved type.
+        default: of the field.
+        help: text for ``--help``.
+        metavar: what stands for the value in ``--help``.
+    """
 
     section: tuple[str, ...]
+    field: str
     name: str
     kind: Any
     default: Any
@@ -63,8 +76,8 @@ def declared_settings(cls: Any, section: tuple[str, ...] = ()) -> Iterator[Decla
         if is_dataclass(kind):
             yield from declared_settings(kind, (*section, each.name))
         else:
-            text, metavar = each.metadata.get("help", ""), each.metadata.get("metavar")
-            yield Declared(section, each.name, kind, _default(each), text, metavar or placeholder(kind))
+            text, metavar = each.metadata.get("help", ""), each.metadata.get("metavar") or placeholder(kind)
+            yield Declared(section, each.name, _name(each), kind, _default(each), text, metavar)
 
 
 def convert(value: Any, kind: Any, where: str) -> Any:
@@ -203,7 +216,7 @@ def build(cls: Any, table: Any, source: str, section: tuple[str, ...] = ()) -> A
 
 
 def override(instance: Any, values: Mapping[str, Any], source: str) -> Any:
-    """A copy of ``instance`` and its sections with the fields named in ``values`` replaced.
+    """A copy of ``instance`` and its sections with settings replaced by their names without the section.
 
     Raises:
         SettingsError: a value is out of range.
@@ -213,8 +226,8 @@ def override(instance: Any, values: Mapping[str, Any], source: str) -> Any:
         current = getattr(instance, each.name)
         if is_dataclass(current):
             changes[each.name] = override(current, values, source)
-        elif each.name in values:
-            changes[each.name] = values[each.name]
+        elif (name := _name(each)) in values:
+            changes[each.name] = values[name]
     return _checked(lambda: replace(instance, **changes), source)
 
 
@@ -272,6 +285,11 @@ def without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_none(each) for key, each in value.items() if each is not None}
     return list(value) if isinstance(value, tuple) else value
+
+
+def _name(each: Field[Any]) -> str:
+    """The name of a setting without its section."""
+    return each.metadata.get("name") or each.name
 
 
 def _default(each: Field[Any]) -> Any:

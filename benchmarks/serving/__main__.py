@@ -29,7 +29,7 @@ import torch
 from benchmarks.report.data import load
 from benchmarks.result_files import RESULTS, ROOT, ResultFile
 from benchmarks.serving.figure import ENOUGH, JOINT, SECTIONS, draw, tables
-from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
+from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
 from lmn_model.data.features import FIRST_KNOWN
 from lmn_model.training.build import choose_device
@@ -60,11 +60,11 @@ WITHOUT = "LMN without a window"
 
 @dataclass(frozen=True)
 class Served:
-    """A model as the study has it: its interest part, its window, the query of its memory, whether it has matches."""
+    """A model as the study has it, by its settings."""
 
-    interest: str
-    window: int
-    query: str = "factored"
+    window: str
+    window_size: int
+    memory: str = "none"
     matches: bool = False
 
 
@@ -73,12 +73,12 @@ MODELS = {
     "DIN 50": Served("din", 50),
     "DIN 200": Served("din", 200),
     "SIM hard 200": Served("sim_hard", 200),
-    WITHOUT: Served("lmn_only", 1),
-    "LMN + DIN 50": Served("lmn", 50),
-    "LMN + DIN 50 with matches": Served("lmn", 50, matches=True),
-    f"LMN + DIN 50{JOINT}": Served("lmn", 50, "joint"),
+    WITHOUT: Served("none", 1, "factored"),
+    "LMN + DIN 50": Served("din", 50, "factored"),
+    "LMN + DIN 50 with matches": Served("din", 50, "factored", matches=True),
+    f"LMN + DIN 50{JOINT}": Served("din", 50, "joint"),
 }
-GROWN = {WITHOUT: MODELS[WITHOUT], f"{WITHOUT}{JOINT}": Served("lmn_only", 1, "joint")}
+GROWN = {WITHOUT: MODELS[WITHOUT], f"{WITHOUT}{JOINT}": Served("none", 1, "joint")}
 """Models that are timed over the size of their memory."""
 
 
@@ -120,9 +120,9 @@ class Request:
     def __call__(self) -> Batch:
         rows = self.candidates
         item, user = self._items(rows), self._ids(FEATURES.user[0], 1, 1).expand(rows, 1).contiguous()
-        window = self._items(1, self.served.window).expand(rows, -1, -1).contiguous()
+        window = self._items(1, self.served.window_size).expand(rows, -1, -1).contiguous()
         found, found_mask = None, None
-        if self.served.interest == "sim_hard":
+        if self.served.window == "sim_hard":
             found = self._items(rows, FOUND)
             found[..., CATEGORY] = item[:, CATEGORY].unsqueeze(1)
             found_mask = torch.ones(found.shape[:2], dtype=torch.bool)
@@ -142,8 +142,8 @@ class Request:
 
 def settings_of(served: Served, sub_keys: int) -> ModelSettings:
     """Settings of a model, all others by default."""
-    memory = MemorySettings(query=served.query, sub_keys=sub_keys)  # type: ignore[arg-type]
-    return ModelSettings(interest=served.interest, matches=served.matches, memory=memory)  # type: ignore[arg-type]
+    memory = MemorySettings(kind=served.memory, sub_keys=sub_keys)  # type: ignore[arg-type]
+    return ModelSettings(window=served.window, matches=served.matches, memory=memory)  # type: ignore[arg-type]
 
 
 def make_model(served: Served, sub_keys: int, device: torch.device) -> CTRModel:

@@ -41,7 +41,7 @@ def _add_study(parser: ArgumentParser) -> None:
 
 def _add_contents(parser: ArgumentParser) -> None:
     parser.add_argument_group("arguments").add_argument(
-        "run_folder", metavar="RUN", help="folder of a finished run with a factored memory (--query factored)"
+        "run_folder", metavar="RUN", help="folder of a finished run with a factored memory (--memory factored)"
     )
     group = parser.add_argument_group("options")
     group.add_argument("--out", metavar="DIR", required=True, help="folder for contents.md, contents.json and pictures")

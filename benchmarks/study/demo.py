@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmn_model.ctr.model import MemorySettings, ModelSettings
+from lmn_model.ctr import MemorySettings, ModelSettings
 from lmn_model.data import Dataset
 from lmn_model.files import write_json
 from lmn_model.training import train
@@ -23,10 +23,10 @@ from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import DataSettings, Settings, TrainingSettings
 
 MODELS: dict[str, tuple[str, dict[str, str]]] = {
-    "pooling": ("pooling", {"interest": "pooling"}),
-    "din": ("DIN", {"interest": "din"}),
-    "lmn": ("LMN", {"interest": "lmn", "query": "factored"}),
-    "lmn_joint": ("LMN, joint query", {"interest": "lmn", "query": "joint"}),
+    "pooling": ("pooling", {"window": "pooling", "memory": "none"}),
+    "din": ("DIN", {"window": "din", "memory": "none"}),
+    "lmn": ("LMN", {"window": "din", "memory": "factored"}),
+    "lmn_joint": ("LMN, joint query", {"window": "din", "memory": "joint"}),
 }
 """Name and settings of each model by the folder of its run."""
 DEMO = Settings(

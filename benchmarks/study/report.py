@@ -58,7 +58,8 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
         picture.parent.mkdir(parents=True, exist_ok=True)
         if axis is not None:
             placed = [(each.line, _place(each, axis), found[each.name]) for each in variants]
-            draw_curves([(line, place, runs) for line, place, runs in placed if place is not None], axis, picture)
+            curves = [(line, place, runs) for line, place, runs in placed if place is not None]
+            draw_curves(curves, axis.replace("_", " "), picture)
         else:
             own = study.references.get(question)  # differences to the study's reference are in the table
             dots = [_dot(each, own, found) for each in variants]
@@ -138,8 +139,9 @@ def _dot(variant: Variant, reference: str | None, found: dict[str, list[Result]]
 
 def _table(study: Study, question: str, variants: Sequence[Variant], found: dict[str, list[Result]]) -> str:
     reference, axis = study.references.get(question, study.reference), study.axes.get(question)
-    header = ["model", *([axis] if axis else []), "seeds", "AUC", *([f"less {reference}"] if reference else []),
-              "GAUC", "log loss", "samples/s in training", "seconds", "peak MiB"]  # fmt: skip
+    along, less = [axis.replace("_", " ")] if axis else [], [f"less {reference}"] if reference else []
+    header = ["model", *along, "seeds", "AUC", *less, "GAUC", "log loss"]
+    header += ["samples/s in training", "seconds", "peak MiB"]
     usage = any("memory" in each["best"] for variant in variants for each in found[variant.name])
     rows = []
     for variant in variants:

@@ -9,14 +9,14 @@
     seeds = [0, 1, 2, 3, 4]
     [base.data]                          # and [base.model], [base.model.memory], [base.training]: as settings.toml
     [axes]                               # questions whose figure is a curve, and the setting along it, or "slots"
-    window = "window"
+    window = "window_size"
     [quick]                              # settings that --quick replaces, seeds, and the questions that it runs
     [tune]                               # lists of settings: the axes along which every variant is tuned, in turn
     [[variant]]
     name = "DIN 50"
     question = "main"                    # key of the table that it belongs to, or a list of keys
-    settings = { interest = "din" }      # by name, as flags of the command line
-    sweep = { window = [50, 200] }       # one variant for each combination, named "NAME window=50"
+    settings = { memory = "none" }       # by name, as flags of the command line
+    sweep = { window_size = [50, 200] }  # one variant for each combination, named "NAME window_size=50"
     tuned_as = "DIN 200"                 # not tuned itself: takes what was found best for that variant
     [[variant]]
     name = "counts of the category"
@@ -37,6 +37,7 @@ from typing import Any, get_args
 
 from benchmarks.study.heuristics import parse_heuristic
 from lmn_model.setting_types import declared_settings
+from lmn_model.training.setting_upgrades import upgrade_names
 from lmn_model.training.settings import Settings, SettingsError
 from lmn_model.wording import did_you_mean
 
@@ -47,6 +48,8 @@ else:
 
 STUDY_KEYS = ("name", "title", "reference", "references", "seeds", "axes", "base", "quick", "tune", "variant")
 VARIANT_KEYS = ("name", "question", "settings", "sweep", "counting", "tuned_as", "line")
+EARLIER_AXES = {"window": "window_size"}
+"""Settings with numbers that had another name in earlier releases."""
 SLOTS = "slots"
 """The axis of a figure over the size of the memory, N * N."""
 QUICK = "-quick"
@@ -184,6 +187,7 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
             (_text(each, f"{path}: quick: questions") for each in quick_questions), variants, f"{path}: quick"
         )
     axes = _mapping(table.get("axes", {}), f"{path}: axes")
+    axes = {key: EARLIER_AXES.get(axis, axis) if isinstance(axis, str) else axis for key, axis in axes.items()}
     _check_axes(axes, variants, base, str(path))
     return Study(
         name=name + QUICK * quick,
@@ -227,8 +231,8 @@ def _variants(entry: Mapping[str, Any], base: Settings, quick: Mapping[str, Any]
             name=_named(name, point, where),
             questions=tuple(questions),
             settings=made.override(quick, where),
-            own=frozenset({*settings, *point}),
-            line=entry.get("line", plain if sweep else made.model.interest),
+            own=frozenset(upgrade_names({**settings, **point}, base.model.memory.kind, where)),
+            line=entry.get("line", plain if sweep else made.model.name),
             counting=entry.get("counting"),
             tuned_as=entry.get("tuned_as"),
         )
@@ -292,10 +296,10 @@ def _check_questions(names: Iterable[str], variants: Sequence[Variant], where: s
 
 
 def _tune(table: Any, base: Settings, source: str) -> dict[str, tuple[Any, ...]]:
-    grid = {
-        name: tuple(_list(values, f"{source}: tune: {name}"))
-        for name, values in _mapping(table, f"{source}: tune").items()
-    }
+    grid: dict[str, tuple[Any, ...]] = {}
+    for name, values in _mapping(table, f"{source}: tune").items():
+        listed = tuple(_list(values, f"{source}: tune: {name}"))
+        grid[EARLIER_AXES.get(name, name) if type(listed[0]) is int else name] = listed
     for name, values in grid.items():
         for value in values:
             base.override({name: value}, f"{source}: tune")

@@ -67,12 +67,12 @@ class Pair:
 
 
 PAIRS = (
-    Pair("DIN 50", {"interest": "din", "window": 50, **PAIRED}, True),
-    Pair("DIN 200", {"interest": "din", "window": 200, **PAIRED}, True),
-    Pair("SIM soft 200", {"interest": "sim_soft", "window": 200, **PAIRED}, True),
-    Pair("SIM hard 200", {"interest": "sim_hard", "window": 200, **SEARCH, **PAIRED}, False),
-    Pair("LMN + DIN 50", {"interest": "lmn", "window": 50}, False),
-    Pair("LMN without a window", {"interest": "lmn_only", "window": 1}, False),
+    Pair("DIN 50", {"window": "din", "window_size": 50, "memory": "none", **PAIRED}, True),
+    Pair("DIN 200", {"window": "din", "window_size": 200, "memory": "none", **PAIRED}, True),
+    Pair("SIM soft 200", {"window": "sim_soft", "window_size": 200, "memory": "none", **PAIRED}, True),
+    Pair("SIM hard 200", {"window": "sim_hard", "window_size": 200, "memory": "none", **SEARCH, **PAIRED}, False),
+    Pair("LMN + DIN 50", {"window": "din", "window_size": 50}, False),
+    Pair("LMN without a window", {"window": "none", "window_size": 1}, False),
 )
 DIFFERENCES = (
     "The attention's hidden layer has 64 units in both; its activation is PReLU here, Dice (a batch norm) there.",
@@ -181,8 +181,8 @@ def measure_theirs(python: Path, settings: Settings, feature_map: Path, workers:
         "rows": settings.data.path,
         "feature_map": str(feature_map),
         "dataset_id": DATASET_ID,
-        "model": settings.model.interest,
-        "window": settings.data.window,
+        "model": settings.model.window,
+        "window": settings.data.window_size,
         "embedding_dim": settings.model.embedding_dim,
         "hidden": settings.model.hidden,
         "batch_size": settings.training.batch_size,

@@ -28,10 +28,10 @@ SEEDS = {"1k": (0, 1, 2), "10k": (0,), "80k": (0,), "500k": (0,)}
 LABELLED = {"500k": (True,)}
 """Which kinds of table there are of a size, if not both: without labels each event makes two rows."""
 MODELS: dict[str, dict[str, str]] = {
-    "pooling": {"interest": "pooling"},
-    "DIN": {"interest": "din"},
-    "LMN": {"interest": "lmn"},
-    "LMN, joint query": {"interest": "lmn", "query": "joint"},
+    "pooling": {"window": "pooling", "memory": "none"},
+    "DIN": {"window": "din", "memory": "none"},
+    "LMN": {"window": "din", "memory": "factored"},
+    "LMN, joint query": {"window": "din", "memory": "joint"},
 }
 LEFT_OUT = {("500k", "LMN, joint query"): "an hour of training"}
 """Tables and models that are not trained, and why."""

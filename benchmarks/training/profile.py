@@ -33,9 +33,9 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.result_files import ResultFile
 from benchmarks.training.synthetic_rows import write_synthetic_rows
 from lmn_kernels.optim import RowAdagrad
+from lmn_model.ctr import CTRModel
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.interest.part import InterestPart
-from lmn_model.ctr.model import CTRModel
+from lmn_model.ctr.window.base import WindowModel
 from lmn_model.data import BatchLoader, Dataset
 from lmn_model.data.splits import Split
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
@@ -49,10 +49,10 @@ from lmn_model.training.runs.state import RunState
 from lmn_model.training.settings import Settings
 
 MODELS: dict[str, dict[str, Any]] = {
-    "DIN 50": {"interest": "din", "window": 50},
-    "LMN without a window": {"interest": "lmn_only", "window": 1},
-    "LMN + DIN 50": {"interest": "lmn", "window": 50},
-    "LMN + DIN 50 (joint query)": {"interest": "lmn", "window": 50, "query": "joint"},
+    "DIN 50": {"window": "din", "window_size": 50, "memory": "none"},
+    "LMN without a window": {"window": "none", "window_size": 1},
+    "LMN + DIN 50": {"window": "din", "window_size": 50},
+    "LMN + DIN 50 (joint query)": {"window": "din", "window_size": 50, "memory": "joint"},
 }
 STEP = {
     "batches": "waiting for batches",
@@ -162,7 +162,7 @@ def hooked(clock: Clock) -> Iterator[None]:
         (torch.Tensor, "backward", "backward"),
         (CTRModel, "forward", "tower"),
         (FeatureEmbedding, "forward", "embeddings"),
-        *((kind, "forward", "interest") for kind in _concrete(InterestPart)),
+        *((kind, "forward", "interest") for kind in _concrete(WindowModel)),
         *((kind, "forward", "read") for kind in (FactoredMemoryNetwork, LargeMemoryNetwork)),
         *((kind, "losses", "memory_loss") for kind in (FactoredMemoryNetwork, LargeMemoryNetwork)),
         (MemoryUsage, "record", "usage"),

@@ -20,14 +20,14 @@ BASIC = {
         *COLUMN_SETTINGS,
         "missing_numbers",
     ),
-    "model": ("interest", "window", "sub_keys", "hidden"),
+    "model": ("window", "window_size", "memory", "sub_keys", "hidden"),
     "training": ("epochs", "batch_size", "learning_rate", "patience", "seed", "device"),
 }
 """Settings that ``lmn train --help`` shows, by group; ``--help-all`` shows the others after them."""
 ADVANCED = {
     "data": "advanced: splits and samples",
     "model": "advanced: model",
-    "model.memory": "advanced: memory of --interest lmn and lmn_only",
+    "model.memory": "advanced: memory",
     "training": "advanced: training",
 }
 """Group of all other settings, by their section."""
@@ -44,7 +44,7 @@ def _add_train(parser: ArgumentParser) -> None:
                 "--rows", metavar="DIR", help="a folder of prepared rows; short for --dataset rows --path DIR"
             )
     run = parser.add_argument_group("run")
-    run.add_argument("--out", metavar="DIR", help="new folder for the run (default: runs/DATASET-INTEREST)")
+    run.add_argument("--out", metavar="DIR", help="new folder for the run (default: runs/DATASET-WINDOW-MEMORY)")
     run.add_argument("--resume", metavar="DIR", help="continue the run in this folder with its settings")
     run.add_argument(
         "--config", metavar="FILE", help="read settings from a TOML file, such as a run's settings.toml; flags win"
@@ -54,6 +54,8 @@ def _add_train(parser: ArgumentParser) -> None:
         for each in declared.values():
             if ".".join(each.section) == section:
                 _add_setting(group, each)
+    for name in ("interest", "query"):  # of earlier releases
+        parser.add_argument(f"--{name}", dest=SET + name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _add_evaluate(parser: ArgumentParser) -> None:
@@ -157,7 +159,8 @@ def _reader(each: Declared) -> Callable[[str], Any]:
         try:
             return parse(text, each.kind, "the value")
         except SettingsError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
+            hint = f"; did you mean --window-size {text}?" if each.name == "window" and text.isdigit() else ""
+            raise argparse.ArgumentTypeError(f"{error}{hint}") from error
 
     return read
 

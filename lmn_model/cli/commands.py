@@ -29,7 +29,7 @@ def _train(arguments: argparse.Namespace) -> None:
         metrics = train(folder.load_settings(), folder.root, resume=True)
     else:
         settings = settings_of(arguments)
-        folder = RunFolder(arguments.out or Path("runs") / f"{settings.data.dataset}-{settings.model.interest}")
+        folder = RunFolder(arguments.out or Path("runs") / f"{settings.data.dataset}-{settings.model.name}")
         metrics = train(settings, folder.root)
     results = metrics["results"]
     print_result(json.dumps({"run": str(folder), "best_step": results["best"]["step"], "test": results["test"]}))

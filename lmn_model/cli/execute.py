@@ -68,7 +68,7 @@ def run(parsed: argparse.Namespace, functions: Mapping[str, Callable[[argparse.N
 
 def _out_of_memory(reason: str) -> str:
     detail = f" ({reason.splitlines()[0]})" if reason else ""
-    return f"out of memory; try a smaller --batch-size, --window or memory{detail}"
+    return f"out of memory; try a smaller --batch-size, --window-size or memory{detail}"
 
 
 @contextmanager

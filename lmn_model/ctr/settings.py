@@ -12,74 +12,79 @@ from lmn_model.modules.factored_options import check_together
 from lmn_model.setting_types import check_range, setting, take_plain
 
 FACTORED = ("code_dim", "marginals", "address", "target", "read_out", "keys", "code_metric")
-"""Settings of a factored query alone; its network has arguments of the same names."""
+"""Settings of ``memory = "factored"`` alone; its network has arguments of the same names."""
 JOINT = ("key_dim", "metric", "positions")
-"""Settings of a joint query alone."""
+"""Settings of ``memory = "joint"`` alone; its network has arguments of the same names."""
 JOINT_SLOTS = 16
-"""K of a joint query by default, if there are so many sub-keys."""
+"""K of ``memory = "joint"`` by default, if there are so many sub-keys."""
 SHARED = ("sub_keys", "activation", "loss", "backend")
-"""Settings of both that the networks have as arguments of the same names."""
+"""Settings of both kinds that the networks have as arguments of the same names."""
 
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """The memory block; the letters are those of ``lmn_kernels``.
+    """The global memory; the letters are those of ``lmn_kernels``.
+
+    The flag and the study name of ``kind`` is ``memory``.
 
     Raises:
-        TypeError: a number is none; NumPy's are taken and kept as Python's.
-        ValueError: a size is out of range, ``top_k`` is larger than ``sub_keys``, settings do not go together, or one
-            that has no effect on the query is not at its default.
+        TypeError: a value has the wrong type; numbers of NumPy are accepted and stored as Python's.
+        ValueError: a size is out of range, ``top_k`` is larger than ``sub_keys``, settings exclude each other, or a
+            setting of the other kind of memory is not at its default.
     """
 
-    query: Literal["joint", "factored"] = setting(
+    kind: Literal["none", "joint", "factored"] = setting(
         "factored",
-        "how a pair of user and item addresses the memory: factored (half of the address from the item, half from the "
-        "user; the better one in our study) or joint (one learned map of both, as in the paper)",
+        "global memory beside the window, which all users write and read: none, joint (address from one learned map of "
+        "user and item, as in the paper) or factored (half of the address from the item, half from the user; the "
+        "better one in our study)",
+        name="memory",
     )
     sub_keys: int | None = setting(
         None, "the memory has INT x INT slots (default: by the pairs of a user and an item or its features)", "INT"
     )
     top_k: int | None = setting(
         None,
-        "slots read for each pair (default: 1 for a factored query, for a joint one 16, or --sub-keys if that is less)",
+        "slots read for each pair (default: 1 for a factored memory; for a joint one 16, at most --sub-keys)",
     )
-    key_dim: int = setting(16, "joint query: width of one half of a query")
+    key_dim: int = setting(16, "joint memory: width of one half of a query")
     code_dim: int = setting(
-        64, "factored query: numbers in a slot; with more of them events that share a slot disturb each other less"
+        64, "factored memory: width of a slot; in a wider slot, events that share it disturb each other less"
     )
     marginals: bool = setting(
-        True, "factored query: also store each item's events of all users, and each user's events of all items"
+        True, "factored memory: also store each item's events of all users, and each user's events of all items"
     )
     address: Literal["pair", "item", "user"] = setting(
-        "pair", "factored query: compute the address from item and user, or from one of them alone"
+        "pair", "factored memory: compute the address from item and user, or from one of them alone"
     )
     target: Literal["bound", "pair"] = setting(
-        "bound", "factored query: store the product of the fixed random codes of item and user, or the two side by side"
+        "bound",
+        "factored memory: store the product of the fixed random codes of item and user, or the two side by side",
     )
     read_out: Literal["familiarity", "answer", "both"] = setting(
         "familiarity",
-        "factored query: give the tower how strongly the pair was stored (familiarity), the stored vector (answer), "
+        "factored memory: give the tower how strongly the pair was stored (familiarity), the stored vector (answer), "
         "or both",
     )
     keys: Literal["product", "flat"] = setting(
         "product",
-        "factored query: find slots by two lists of sub-keys, or search a key of each slot (slow, for studies)",
+        "factored memory: find slots by two lists of sub-keys, or search a key of each slot (slow, for studies)",
     )
-    code_metric: Literal["cosine", "dot", "l2"] = setting("cosine", "factored query: similarity of query and key")
+    code_metric: Literal["cosine", "dot", "l2"] = setting("cosine", "factored memory: similarity of query and key")
     joins: Literal["tower", "logit"] = setting(
         "tower", "memory features enter the tower, or a small network whose output is added to the tower's logit"
     )
     gate: bool = setting(False, "scale all other inputs of the tower by a gate computed from the memory features")
-    heads: int = setting(1, "joint query: queries for each pair, all to the same memory")
-    metric: Literal["dot", "cosine", "l2"] = setting("dot", "joint query: similarity of query and sub-key")
+    heads: int = setting(1, "joint memory: queries for each pair, all to the same memory")
+    metric: Literal["dot", "cosine", "l2"] = setting("dot", "joint memory: similarity of query and sub-key")
     activation: Literal["softmax", "sigmoid", "relu"] = setting(
         "softmax", "function that turns the scores of the slots read into their weights"
     )
     loss: Literal["smooth_l1", "mse"] = setting("smooth_l1", "loss that trains the content of the slots")
     loss_weight: float = setting(1.0, "weight of that loss beside the loss on the labels")
-    balance_weight: float = setting(0.0, "joint query: weight of a loss that spreads reads evenly over the sub-keys")
+    balance_weight: float = setting(0.0, "joint memory: weight of a loss that spreads reads evenly over the sub-keys")
     positions: int = setting(
-        8, "joint query: events of a sample's history to store in one step, drawn at random; 0 stores all"
+        8, "joint memory: events of a sample's history to store in one step, drawn at random; 0 stores all"
     )
     value_dtype: Literal["float32", "bfloat16"] = setting(
         "float32", "number type of the slots; bfloat16 halves the memory"
@@ -97,10 +102,10 @@ class MemorySettings:
         check_range(self, "balance_weight", low=0.0)
         if self.sub_keys is not None and self.slots_read > self.sub_keys:
             raise ValueError(f"top_k must be at most sub_keys = {self.sub_keys}, got {self.top_k}")
-        for name in FACTORED if self.query == "joint" else JOINT:
+        for name in {"joint": FACTORED, "factored": JOINT, "none": ("gate", "joins")}[self.kind]:
             default = next(each.default for each in fields(self) if each.name == name)
             if getattr(self, name) != default:
-                raise ValueError(f"{name} has no effect on a {self.query} query, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} has no effect for memory = {self.kind!r}, got {getattr(self, name)!r}")
         check_together(
             code_dim=self.code_dim,
             target=self.target,
@@ -108,9 +113,9 @@ class MemorySettings:
             sub_keys=1 if self.sub_keys is None else self.sub_keys,  # a size that is chosen goes with all of them
             address=self.address,
         )
-        if self.query == "factored" and (self.heads != 1 or self.balance_weight):
+        if self.kind == "factored" and (self.heads != 1 or self.balance_weight):
             raise ValueError(
-                "a factored query has one head and nothing that a balance loss could move, got "
+                "heads must be 1 and balance_weight 0 for memory = 'factored', got "
                 f"heads = {self.heads} and balance_weight = {self.balance_weight}"
             )
 
@@ -119,7 +124,7 @@ class MemorySettings:
         """K, as set or by default."""
         if self.top_k is not None:
             return self.top_k
-        if self.query == "factored":
+        if self.kind != "joint":
             return 1
         return JOINT_SLOTS if self.sub_keys is None else min(JOINT_SLOTS, self.sub_keys)
 
@@ -129,23 +134,22 @@ class ModelSettings:
     """Shape of the CTR model.
 
     Raises:
-        TypeError: a number is none; NumPy's are taken and kept as Python's.
-        ValueError: a width is below 1, the dropout is not in [0, 1), or ``gate`` or ``joins`` is not at its
-            default where there is no memory.
+        TypeError: a value has the wrong type; numbers of NumPy are accepted and stored as Python's.
+        ValueError: a width is below 1, or the dropout is not in [0, 1).
     """
 
-    interest: Literal["pooling", "din", "sim_hard", "sim_soft", "mimn", "lmn", "lmn_only"] = setting(
-        "lmn",
-        "model that reads the user's history: pooling (mean of the newest events), din (attention over them), sim_hard "
-        "and sim_soft (search in the whole history), mimn (a memory for each user), lmn (din and the large memory), "
-        "lmn_only (the large memory alone)",
+    window: Literal["none", "pooling", "din", "sim_hard", "sim_soft", "mimn"] = setting(
+        "din",
+        "model that reads the window, the newest events of the user's history: none, pooling (their mean), din "
+        "(attention over them), sim_hard and sim_soft (attention after a search, of the whole history or of the "
+        "window), mimn (a memory for each user)",
     )
-    embedding_dim: int = setting(16, "numbers in the embedding of each feature value")
+    embedding_dim: int = setting(16, "width of the embedding of each feature value")
     embedding_std: float = setting(0.05, "standard deviation of the initial embeddings")
     matches: bool = setting(
         False,
         "window match features: give the tower count and recency of the candidate's feature values in the newest "
-        "--window events",
+        "--window-size events",
     )
     hidden: tuple[int, ...] = setting((200, 80), "widths of the hidden layers of the tower (the final MLP)")
     dropout: float = setting(0.0, "share of the tower's units dropped in training, from 0 to below 1")
@@ -158,19 +162,18 @@ class ModelSettings:
         check_range(self, "dropout", low=0.0, below=1.0)
         if min(self.hidden, default=1) < 1:
             raise ValueError(f"hidden must hold widths of at least 1, got {self.hidden}")
-        if not self.has_memory:
-            without = f"for interest = {self.interest!r}, which has no memory, got"
-            if self.memory.gate:
-                raise ValueError(f"gate must be False {without} True")
-            if self.memory.joins != "tower":
-                raise ValueError(f"joins must be 'tower' {without} {self.memory.joins!r}")
+
+    @property
+    def name(self) -> str:
+        """Window and memory in short: ``"din-factored"``, ``"din"`` without a memory, ``"joint"`` without a window."""
+        return "-".join(each for each in (self.window, self.memory.kind) if each != "none") or "none"
 
     @property
     def has_memory(self) -> bool:
-        """Whether the model has the memory block, beside a window or alone."""
-        return self.interest in ("lmn", "lmn_only")
+        """Whether the model has a memory."""
+        return self.memory.kind != "none"
 
     @property
     def writes_new_events(self) -> bool:
-        """Whether the memory is written with each event once, when it is new, and so needs the order of time."""
-        return self.has_memory and self.memory.query == "factored"
+        """Whether each event is written to the memory once, when it is new; needs samples in the order of time."""
+        return self.memory.kind == "factored"

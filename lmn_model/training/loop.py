@@ -14,9 +14,9 @@ from contextlib import closing
 from typing import Any
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lmn_model.ctr import training_losses
 from lmn_model.data import Batch, BatchLoader, Dataset
 from lmn_model.signals import stop_requests
 from lmn_model.training.build import build_model
@@ -138,13 +138,7 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         out = self.state.model(batch)
-        click_loss = binary_cross_entropy_with_logits(out.logits, batch.label)
-        loss, memory_loss = click_loss, torch.zeros_like(click_loss)
-        if out.memory_loss is not None:
-            memory_loss = out.memory_loss
-            loss = loss + self.settings.model.memory.loss_weight * memory_loss
-        if out.balance_loss is not None:
-            loss = loss + self.settings.model.memory.balance_weight * out.balance_loss
+        loss, click_loss, memory_loss = training_losses(out, batch.label, self.settings.model.memory)
         loss.backward()
         self._watch.look(batch, loss)
         if self.device.type == "cpu":  # before the update, so that the weights stay as they were

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels.optim import RowAdagrad, RowAdam, clip_grad_norm_
-from lmn_model.ctr.model import CTRModel
+from lmn_model.ctr import CTRModel
 from lmn_model.training.settings import TrainingSettings
 
 ROW_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

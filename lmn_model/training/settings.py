@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from lmn_model.ctr.settings import ModelSettings
+from lmn_model.ctr import ModelSettings
 from lmn_model.files import replacing
 from lmn_model.setting_types import (
     Declared,
@@ -29,6 +29,7 @@ from lmn_model.setting_types import (
     setting,
     without_none,
 )
+from lmn_model.training.setting_upgrades import upgrade, upgrade_names
 from lmn_model.wording import did_you_mean
 
 if sys.version_info >= (3, 11):
@@ -115,7 +116,7 @@ class DataSettings:
         "refuse",
         "what to do if a numeric feature has no value: stop, or read the mean and add a feature that marks it",
     )
-    window: int = setting(50, "newest events of the user's history that the model sees one by one")
+    window_size: int = setting(50, "newest events of the user's history in the window", "INT")
     valid_fraction: float = setting(0.1, "share of the samples for the validation split, which precedes the test split")
     test_fraction: float = setting(0.1, "share of the samples for the test split, the latest ones")
     valid_from: int | str | None = setting(
@@ -142,13 +143,14 @@ class DataSettings:
     search_by: str | None = setting(
         None,
         "item feature for a search in the whole history: the newest events with the candidate's value of it are "
-        "found; --interest sim_hard needs it",
+        "found; --window sim_hard needs it",
         "COLUMN",
     )
     search_window: int = setting(50, "most events that the search by --search-by returns")
 
     def __post_init__(self) -> None:
-        """Raise DataError for a value out of range."""
+        """Raise ValueError for a value out of range."""
+        check_range(self, "window_size", low=1)
         self.options()
 
     def columns(self) -> dict[str, str | tuple[str, ...] | None]:
@@ -176,7 +178,7 @@ class DataSettings:
         from lmn_model.data import DataOptions  # imports torch and polars, which --help does without
 
         return DataOptions(
-            window=self.window,
+            window=self.window_size,
             valid_fraction=self.valid_fraction,
             test_fraction=self.test_fraction,
             valid_from=self.valid_from,
@@ -250,12 +252,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise ValueError for settings that do not go together."""
-        if self.model.interest == "sim_hard" and self.data.search_by is None:
-            raise ValueError("search_by must name an item feature for interest = 'sim_hard', got None")
+        if self.model.window == "sim_hard" and self.data.search_by is None:
+            raise ValueError("search_by must name an item feature for window = 'sim_hard', got None")
         if self.model.has_memory and self.model.memory.keys == "flat" and self.training.reseed_every is not None:
             raise ValueError(f"reseed_every must be none for keys = 'flat', got {self.training.reseed_every}")
         if self.model.writes_new_events and self.training.order != "time":
-            raise ValueError(f"order must be 'time' for a memory with a factored query, got {self.training.order!r}")
+            raise ValueError(f"order must be 'time' for memory = 'factored', got {self.training.order!r}")
 
     @classmethod
     def load(cls, path: Path) -> Settings:
@@ -268,12 +270,12 @@ class Settings:
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], source: str = "settings") -> Settings:
-        """Build settings from nested tables as TOML gives them.
+        """Build settings from nested tables as TOML gives them; names of earlier releases are accepted.
 
         Raises:
             SettingsError: an unknown or wrong setting, named with ``source``.
         """
-        settings: Settings = build(cls, table, source)
+        settings: Settings = build(cls, upgrade(table, source), source)
         return settings
 
     def to_dict(self) -> dict[str, Any]:
@@ -329,15 +331,18 @@ class Settings:
         Raises:
             SettingsError: there is no such setting, named with ``source``.
         """
-        section, name = _known([name], source)[name][:2]
-        return reduce(getattr, (*section, name), self)
+        declared = _known([name], source)[name]
+        return reduce(getattr, (*declared.section, declared.field), self)
 
     def override(self, values: Mapping[str, Any], source: str = "command line") -> Settings:
         """A copy with settings replaced by name, without their sections; names are unique across sections.
 
+        Names of earlier releases are accepted.
+
         Raises:
             SettingsError: an unknown or wrong setting, named with ``source``.
         """
+        values = upgrade_names(values, self.model.memory.kind, source)
         known = _known(values, source)
         checked = {name: convert(values[name], known[name].kind, f"{source}: {name}") for name in values}
         settings: Settings = override(self, checked, source)

@@ -26,21 +26,26 @@ def write_events(path: Path, rows: int = 900) -> Path:
     return path
 
 
-def tiny_values(events: Path, interest: str = "lmn") -> dict[str, object]:
-    """Settings of a training that takes a second: 23 steps an epoch, dropout, and a memory of 64 slots."""
+def tiny_values(events: Path, model: str = "lmn") -> dict[str, object]:
+    """Settings of a training that takes a second: 23 steps an epoch, dropout, and a memory of 64 slots.
+
+    Args:
+        events: table of events.
+        model: ``"lmn"``, DIN with a joint memory, or the name of a window model, without a memory.
+    """
     return {
         "dataset": "events",
         "path": str(events),
         "item_features": ("category",),
         "user_features": ("segment",),
         "context_features": ("hour", "price"),
-        "window": 5,
-        "interest": interest,
+        "window": "din" if model == "lmn" else model,
+        "window_size": 5,
+        "memory": "joint" if model == "lmn" else "none",
         "embedding_dim": 4,
         "hidden": (8,),
         "dropout": 0.1,
         "sub_keys": 8,
-        "query": "joint",
         "top_k": 4,
         "key_dim": 4,
         "epochs": 2,
@@ -55,14 +60,14 @@ def tiny_values(events: Path, interest: str = "lmn") -> dict[str, object]:
     }
 
 
-def tiny_settings(events: Path, interest: str = "lmn", **changes: object) -> Settings:
+def tiny_settings(events: Path, model: str = "lmn", **changes: object) -> Settings:
     """The settings of :func:`tiny_values` with ``changes`` by name."""
-    return Settings().override({**tiny_values(events, interest), **changes})
+    return Settings().override({**tiny_values(events, model), **changes})
 
 
-def tiny_flags(events: Path, interest: str = "lmn", **changes: object) -> list[str]:
+def tiny_flags(events: Path, model: str = "lmn", **changes: object) -> list[str]:
     """The flags of the command line that mean :func:`tiny_settings`."""
-    values = {**tiny_values(events, interest), **changes}
+    values = {**tiny_values(events, model), **changes}
     texts = {name: ",".join(map(str, each)) if isinstance(each, tuple) else str(each) for name, each in values.items()}
     return [f"--{name.replace('_', '-')}={text}" for name, text in texts.items()]
 

@@ -13,7 +13,7 @@ from torch.utils import _pytree
 
 from lmn_kernels import MemoryLookup, ProductKeyTopK, product_key_topk
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer, MemoryLosses, MemoryReadOut
-from lmn_model.ctr.model import CTROutput
+from lmn_model.ctr import CTROutput
 from lmn_model.modules.factored_memory import Cells
 from lmn_model.modules.stored_lists import StoredLists
 

@@ -13,9 +13,9 @@ from torch import nn
 from lmn_kernels import huge_zeros, memory_lookup, product_key_topk
 from lmn_kernels.checks import check_flag, check_int, check_number
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
+from lmn_model.ctr import MemorySettings, ModelSettings
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.interest import DeepInterestAttention, HardSearch, MultiInterestMemory, SoftSearch, WindowMatches
-from lmn_model.ctr.model import MemorySettings, ModelSettings
+from lmn_model.ctr.window import DIN, MIMN, SIMHard, SIMSoft, WindowMatchFeatures
 from lmn_model.data import CategoricalFeature
 from lmn_model.modules.reseeding import balance_loss
 from lmn_model.modules.usage import MemoryUsage
@@ -41,12 +41,12 @@ MAKERS: dict[str, Callable[[Callable[[int], Any]], object]] = {
     ),
     "MemoryUsage": lambda n: MemoryUsage(n(6), n(2)),
     "FeatureEmbedding": lambda n: FeatureEmbedding(features(n(5)), n(4), n(1)),
-    "DeepInterestAttention": lambda n: DeepInterestAttention(n(4), n(8)),
-    "DeepInterestAttention, layers": lambda n: DeepInterestAttention(n(4), (n(8), n(4))),
-    "HardSearch": lambda n: HardSearch(n(4), n(8)),
-    "SoftSearch": lambda n: SoftSearch(n(4), n(8), top_k=n(2), recent=n(3)),
-    "MultiInterestMemory": lambda n: MultiInterestMemory(n(4), n(2)),
-    "WindowMatches": lambda n: WindowMatches(n(1)),
+    "DIN": lambda n: DIN(n(4), n(8)),
+    "DIN, layers": lambda n: DIN(n(4), (n(8), n(4))),
+    "SIMHard": lambda n: SIMHard(n(4), n(8)),
+    "SIMSoft": lambda n: SIMSoft(n(4), n(8), top_k=n(2), recent=n(3)),
+    "MIMN": lambda n: MIMN(n(4), n(2)),
+    "WindowMatchFeatures": lambda n: WindowMatchFeatures(n(1)),
     "MemorySettings": lambda n: MemorySettings(sub_keys=n(8), top_k=n(2), code_dim=n(16)),
     "ModelSettings": lambda n: ModelSettings(embedding_dim=n(4), hidden=(n(8), n(4))),
     "Settings": lambda n: Settings().override({"epochs": n(3), "hidden": (n(8),), "sub_keys": n(64)}),

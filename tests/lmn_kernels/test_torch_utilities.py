@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, skip_init
 
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
-from lmn_model.ctr.interest import DeepInterestAttention, SoftSearch
+from lmn_model.ctr.window import DIN, SIMSoft
 from lmn_model.modules.growth import grow
 from lmn_model.modules.reseeding import reseed
 from lmn_model.modules.usage import MemoryUsage
@@ -247,7 +247,7 @@ def _pruned(module: nn.Module, name: str = "weight") -> nn.Module:
 def test_tensors_that_are_read_without_a_call_refuse_hooks() -> None:
     embedding = MODULES["embedding"]()
     _pruned(embedding.tables[0])
-    attention, search = DeepInterestAttention(4), SoftSearch(4)
+    attention, search = DIN(4), SIMSoft(4)
     _pruned(attention.score[0])
     _pruned(search.position_map)
     network = LargeMemoryNetwork(4, 3, sub_keys=6, top_k=2)

@@ -98,11 +98,11 @@ def read_contents(
     folder = RunFolder(root)
     settings = folder.load_settings()
     if not settings.model.has_memory:
-        raise SettingsError(f"{folder}: a run of interest {settings.model.interest!r} has no memory to look into")
+        raise SettingsError(f"{folder}: a run with memory = 'none' has no memory to look into")
     if not settings.model.writes_new_events:
         raise SettingsError(
             f"{folder}: the memory has a joint query, whose slots stand for no item and no user; "
-            "contents needs query = 'factored'"
+            "contents needs memory = 'factored'"
         )
     memory = settings.model.memory
     if (memory.address, memory.target, memory.keys) != ("pair", "bound", "product"):

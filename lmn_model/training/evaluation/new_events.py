@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from lmn_model.ctr.model import CTRModel
+from lmn_model.ctr import CTRModel, write_loss
 from lmn_model.data import BatchLoader, Dataset
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.runs.state import load_rows_state
@@ -69,8 +69,7 @@ def _write(model: CTRModel, optimizers: Optimizers, loader: BatchLoader, device:
         for batch in batches:
             if batch.new_rows is None or len(batch.new_rows) == 0:
                 continue
-            loss = model.write_losses(batch.to(device)).answer
-            (model.settings.memory.loss_weight * loss).backward()
+            write_loss(model.write_losses(batch.to(device)), model.settings.memory).backward()
             optimizers.step()
             written += len(batch.new_rows)
     return written

@@ -81,7 +81,7 @@ def predict_pairs(
         events,
         schema,
         vocabularies,
-        data.window,
+        data.window_size,
         history=data.history,
         search_by=data.search_by,
         search_window=data.search_window,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from lmn_model.ctr.model import MemorySettings
+from lmn_model.ctr import MemorySettings
 from lmn_model.data import Dataset, Vocabularies
 from lmn_model.training.settings import Settings
 
@@ -32,13 +32,14 @@ def _without_effect(settings: Settings, dataset: Dataset) -> Iterator[tuple[str,
             yield from _changed(data, ("negatives",), "the events have labels, so no negatives are sampled")
         else:
             yield from _changed(data, ("history",), "without labels all events enter histories")
-    if settings.model.interest != "sim_hard":
-        why = f"interest = {settings.model.interest!r} does not search the history"
+    if settings.model.window != "sim_hard":
+        why = f"window = {settings.model.window!r} does not search the history"
         yield from _changed(data, ("search_by", "search_window"), why)
     if not settings.model.has_memory:
-        why = f"interest = {settings.model.interest!r} has no memory"
+        why = "memory = 'none'"
         yield from _changed(settings.training, _OF_MEMORY, why)
-        yield from _changed(settings.model.memory, tuple(each.name for each in fields(MemorySettings)), why)
+        names = tuple(each.name for each in fields(MemorySettings) if each.name != "kind")
+        yield from _changed(settings.model.memory, names, why)
 
 
 def _changed(section: Any, names: tuple[str, ...], why: str) -> Iterator[tuple[str, Any, str]]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from lmn_model.ctr.model import CTRModel
+from lmn_model.ctr import CTRModel
 from lmn_model.files import replacing
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.usage import MemoryUsage

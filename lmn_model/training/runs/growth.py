@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lmn_model.ctr.model import CTRModel
+from lmn_model.ctr import CTRModel
 from lmn_model.data import load_vocabularies
 from lmn_model.modules.growth import grow
 from lmn_model.modules.memory_layer import MemoryLayer
@@ -44,7 +44,7 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     old, new = RunFolder(root), RunFolder(out)
     settings = old.load_settings()
     if not settings.model.has_memory:
-        raise SettingsError(f"{old}: a run of interest {settings.model.interest!r} has no memory to grow")
+        raise SettingsError(f"{old}: a run with memory = 'none' has no memory to grow")
     changes = {
         "sub_keys": 2 * settings.model.memory.sub_keys,
         "reseed_every": settings.training.reseed_every or RESEED_EVERY,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmn_model.ctr.model import CTRModel
+from lmn_model.ctr import CTRModel
 from lmn_model.modules.usage import MemoryUsage
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.runs.checkpoint import (
@@ -26,6 +26,7 @@ from lmn_model.training.runs.checkpoint import (
     save_checkpoint,
 )
 from lmn_model.training.runs.progress import Progress
+from lmn_model.training.setting_upgrades import upgrade_paths
 from lmn_model.training.settings import Settings
 
 MODEL, OPTIMIZER, USAGE = "model.", "optimizer.", "usage."
@@ -110,7 +111,7 @@ def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[st
     for key, value in identity.items():
         found = metadata.get(key)
         if key == "settings" and isinstance(found, dict):
-            found = {**Settings().decisive(), **found}
+            found = {**Settings().decisive(), **upgrade_paths(found, str(path))}
         elif key == "data" and isinstance(found, dict):
             found = {**value, **found}
         if found == value:

@@ -53,7 +53,7 @@ def test_the_models_and_sizes_are_those_of_the_question() -> None:
     assert min(effort.calls, effort.enough) >= 300
     settings = {name: serving.settings_of(served, 1024) for name, served in (serving.MODELS | serving.GROWN).items()}
     assert [name for name, each in settings.items() if each.matches] == ["LMN + DIN 50 with matches"]
-    assert {name for name, each in settings.items() if each.has_memory and each.memory.query == "joint"} == {
+    assert {name for name, each in settings.items() if each.memory.kind == "joint"} == {
         "LMN + DIN 50 (joint query)", "LMN without a window (joint query)",
     }  # fmt: skip
 
@@ -73,9 +73,9 @@ def test_a_request_is_of_one_user_and_no_two_are_alike() -> None:
     assert len(products.unique()) > 0.9 * len(products)
 
 
-@pytest.mark.parametrize("query", ["factored", "joint"])
-def test_no_value_of_a_memory_is_left_at_zero(query: str) -> None:
-    layer = serving.make_model(Served("lmn_only", 1, query), 8, CPU).memory_layer()
+@pytest.mark.parametrize("memory", ["factored", "joint"])
+def test_no_value_of_a_memory_is_left_at_zero(memory: str) -> None:
+    layer = serving.make_model(Served("none", 1, memory), 8, CPU).memory_layer()
     assert layer is not None
     assert bool(layer.values.any(dim=1).all())
 

@@ -34,7 +34,7 @@ from lmn_model.training.runs.loading import load_run
 
 PAIRS, OWN, EVENTS, TEST_FROM = 6, 6, 150, 130
 """Users 2 p and 2 p + 1 are twins: at each moment both buy the same of OWN categories that nobody else buys."""
-SMALL = ("--embedding-dim=4", "--hidden=8", "--batch-size=32", "--threads=1", "--device=cpu", "--interest=lmn_only")
+SMALL = ("--embedding-dim=4", "--hidden=8", "--batch-size=32", "--threads=1", "--device=cpu", "--window=none")
 
 
 def _twins() -> pl.DataFrame:
@@ -70,7 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, events: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory: pytest.TempPathFactory, events: Path) -> Path:
-    return _train(tmp_path_factory.mktemp("runs") / "joint", events, "--query=joint", "--top-k=4", "--sub-keys=8")
+    return _train(tmp_path_factory.mktemp("runs") / "joint", events, "--memory=joint", "--top-k=4", "--sub-keys=8")
 
 
 @pytest.fixture(scope="module")
@@ -286,9 +286,9 @@ class TestErrors:
         assert "there is no run here" in _error(capsys, tmp_path, "--out", tmp_path / "out")
 
     def test_no_memory(self, tmp_path: Path, events: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        run = _train(tmp_path / "run", events, "--interest=pooling")
+        run = _train(tmp_path / "run", events, "--window=pooling", "--memory=none")
         assert _error(capsys, run, "--out", tmp_path / "out") == (
-            f"{run}: a run of interest 'pooling' has no memory to look into"
+            f"{run}: a run with memory = 'none' has no memory to look into"
         )
 
     def test_joint_query(self, joint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

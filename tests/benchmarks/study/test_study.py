@@ -66,18 +66,18 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "axes": {"size": "slots"},
         "seeds": [0, 1],
         "base": {
-            "data": {"dataset": "rows", "path": "rows", "window": 4},
+            "data": {"dataset": "rows", "path": "rows", "window_size": 4},
             "model": {"embedding_dim": 4, "hidden": [8], "memory": {"sub_keys": 8, "code_dim": 8}},
             "training": {"epochs": 1, "batch_size": 32, "device": "cpu"},
         },
         "quick": {"seeds": [0], "questions": ["size"], "max_train_rows": 40},
-        "tune": {"learning_rate": [0.001, 0.01], "embedding_std": [0.05, 0.2], "window": [4, 3]},
+        "tune": {"learning_rate": [0.001, 0.01], "embedding_std": [0.05, 0.2], "window_size": [4, 3]},
         "variant": [
-            {"name": "DIN", "question": "main", "settings": {"interest": "din"}},
-            {"name": "LMN", "question": "main", "settings": {"interest": "lmn_only"}, "tuned_as": "DIN"},
+            {"name": "DIN", "question": "main", "settings": {"memory": "none"}},
+            {"name": "LMN", "question": "main", "settings": {"window": "none"}, "tuned_as": "DIN"},
             {"name": "counts", "question": "main", "counting": "item_all"},
             {
-                "name": "size", "question": "size", "settings": {"interest": "lmn_only"}, "tuned_as": "DIN",
+                "name": "size", "question": "size", "settings": {"window": "none"}, "tuned_as": "DIN",
                 "sweep": {"sub_keys": [8, 4]}, "line": "LMN",
             },
             {"name": "cells 4", "question": "size", "counting": "cells_category_4"},
@@ -107,7 +107,7 @@ def test_a_study_runs_goes_on_and_is_reported(study: Path, capsys: pytest.Captur
     found: dict[str, object] = {}  # the search again: an axis at a time, and what is the file's own value not twice
     score = {json.dumps(each["point"]): each["best"]["auc"] for each in points.values()}
     best = max((0.001, 0.01), key=lambda value: score[json.dumps({"learning_rate": value})])
-    for name, own, other in (("embedding_std", 0.05, 0.2), ("window", 4, 3)):
+    for name, own, other in (("embedding_std", 0.05, 0.2), ("window_size", 4, 3)):
         found = found or {"learning_rate": best}
         before = max(score[point] for point in score if len(json.loads(point)) <= len(found))
         found[name] = other if score[json.dumps({**found, name: other})] > before else own
@@ -246,7 +246,7 @@ def test_a_run_that_fails_does_not_stop_the_others(study: Path, capsys: pytest.C
 def test_the_page_is_made_of_the_committed_results(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs/results/study", tmp_path / "results/study")
     page = Path(shutil.copy(ROOT / "docs/study.md", tmp_path))
-    for path in sorted((ROOT / "studies").glob("*.toml")):
+    for path in sorted((ROOT / "benchmarks" / "study").glob("*.toml")):
         assert main(["run", str(path), "--report", f"--results={tmp_path}/results/study", f"--page={page}"]) == 0
     assert page.read_text() == (ROOT / "docs/study.md").read_text()
 
@@ -271,7 +271,7 @@ def _wait_until(condition: Callable[[], object]) -> None:
     [
         ('name = "tiny"', "name = tiny", "not a TOML file"),
         ("seeds = [", "seedz = [", "there is no key 'seedz'; did you mean 'seeds'?"),
-        ('interest = "din"', 'interest = "dinn"', "interest must be one of"),
+        ('memory = "none"', 'memory = "nonee"', "memory must be one of"),
         ('name = "LMN"', 'name = "DIN"', "there are two variants 'DIN'"),
         ('reference = "DIN"', 'reference = "DIEN"', "reference names no variant, got 'DIEN'; did you mean 'DIN'?"),
         (

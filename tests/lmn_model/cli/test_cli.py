@@ -22,7 +22,8 @@ from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.loading import load_run
 
 HAND_MADE = ["--dataset=events", "--user-col=who", "--item-col=what", "--time-col=when", "--item-features=cat"]
-SMALL = ["--embedding-dim=4", "--hidden=8", "--interest=pooling", "--batch-size=32", "--threads=1", "--device=cpu"]
+SMALL = ["--embedding-dim=4", "--hidden=8", "--batch-size=32", "--threads=1", "--device=cpu"]
+SMALL += ["--window=pooling", "--memory=none"]
 
 
 @pytest.fixture(scope="module")
@@ -208,16 +209,16 @@ def test_a_missing_extra_is_one_line() -> None:
 
 
 def test_an_unknown_setting_in_a_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "s.toml").write_text("[model]\ninterrest = 'lmn'\n")
+    (tmp_path / "s.toml").write_text("[model]\nwindoww = 'din'\n")
     found = _error(capsys, ["train", f"--config={tmp_path / 's.toml'}", f"--out={tmp_path / 'run'}"])
-    assert "s.toml: there is no setting 'interrest' in section [model]; did you mean 'interest'?" in found
+    assert "s.toml: there is no setting 'windoww' in section [model]; did you mean 'window'?" in found
 
 
 def test_a_model_setting_out_of_range_is_one_line(
     tmp_path: Path, events: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = ["train", f"--out={tmp_path / 'run'}"]
-    assert "argument --interest: the value must be one of" in _error(capsys, [*base, *tiny_flags(events, "attention")])
+    assert "argument --window: the value must be one of" in _error(capsys, [*base, *tiny_flags(events, "attention")])
     assert "top_k" in _error(capsys, [*base, *tiny_flags(events, top_k=9)])
     huge = [{"sub_keys": 10**7}, {"sub_keys": 10**12}, {"embedding_dim": 10**12}, {"key_dim": 10**18}]
     for change in huge:

@@ -17,7 +17,8 @@ from lmn_model.setting_types import declared_settings
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import Settings
 
-SMALL = ["--epochs=1", "--interest=pooling", "--hidden=8", "--batch-size=64", "--threads=1", "--device=cpu"]
+SMALL = ["--epochs=1", "--hidden=8", "--batch-size=64", "--threads=1", "--device=cpu"]
+SMALL += ["--window=pooling", "--memory=none"]
 
 
 MAIN = {LMN.name: main, STUDY.name: study_main}
@@ -45,9 +46,7 @@ def test_help_of_training_shows_a_beginners_flags_first(capsys: pytest.CaptureFi
     assert titles == ["data", "columns of your table", "model", "training", "run", "help", "example"]
     for flag in ("--path FILE", "--user-features COLUMN[,COLUMN...]", "--hidden INT[,INT...]", "--learning-rate FLOAT"):
         assert flag in text
-    assert "--window INT newest events of the user's history that the model sees one by one (default: 50)" in " ".join(
-        text.split()
-    )
+    assert "--window-size INT newest events of the user's history in the window (default: 50)" in " ".join(text.split())
     assert "--stochastic-rounding" not in text
     assert "VALUE" not in text
 

@@ -1,4 +1,4 @@
-"""The Large Memory Network, the interest parts and the CTR model."""
+"""The CTR model and its joint memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lmn_model.ctr.interest import DeepInterestAttention, MeanPooling
-from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
+from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings, training_losses
+from lmn_model.ctr.window import DIN, WINDOW_MODELS, MeanPooling
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork
 
@@ -20,7 +20,18 @@ FEATURES = FeatureSpec(
     numeric=("price",),
 )
 MEMORY = {"sub_keys": 8, "top_k": 3, "key_dim": 4}
-SETTINGS = ModelSettings(embedding_dim=4, hidden=(8,), memory=MemorySettings(query="joint", **MEMORY))
+KINDS = {
+    "none": MemorySettings(kind="none"),
+    "joint": MemorySettings(kind="joint", **MEMORY),
+    "factored": MemorySettings(kind="factored", sub_keys=8, code_dim=16),
+}
+
+
+def settings_of(window: str = "din", memory: str = "joint", **changes: object) -> ModelSettings:
+    return ModelSettings(window=window, memory=KINDS[memory], **{"embedding_dim": 4, "hidden": (8,), **changes})  # type: ignore[arg-type]
+
+
+SETTINGS = settings_of()
 
 
 def make_batch(rows: int = 6, window: int = 5) -> Batch:
@@ -41,24 +52,33 @@ def make_batch(rows: int = 6, window: int = 5) -> Batch:
     )
 
 
-@pytest.mark.parametrize("interest", ["pooling", "din", "lmn"])
-def test_every_parameter_learns(interest: str) -> None:
-    model = CTRModel(FEATURES, replace(SETTINGS, interest=interest))
+def make_full_batch(rows: int = 6) -> Batch:
+    """A batch with found events, for a search, and new events, for a factored memory."""
+    batch, other = make_batch(rows), make_batch(rows, window=3)
+    found = {"found": other.history, "found_mask": other.history_mask}
+    return replace(batch, **found, new_items=other.item, new_rows=torch.arange(rows))
+
+
+@pytest.mark.parametrize("memory", list(KINDS))
+@pytest.mark.parametrize("window", list(WINDOW_MODELS))
+def test_every_parameter_learns(window: str, memory: str) -> None:
+    model = CTRModel(FEATURES, settings_of(window, memory))
     if model.memory is not None:
         torch.nn.init.normal_(model.memory.memory.values)  # an empty memory has no gradient for its router yet
-    out = model(make_batch(64))
-    loss = F.binary_cross_entropy_with_logits(out.logits, torch.ones(64))
-    (loss if out.memory_loss is None else loss + out.memory_loss).backward()
+    batch = make_full_batch(64)
+    training_losses(model(batch), batch.label, model.settings.memory).total.backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.to_dense().abs().sum() > 0, name
+        if parameter.requires_grad:  # the sub-keys of a factored memory are fixed
+            assert parameter.grad is not None, name
+            assert parameter.grad.to_dense().abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("interest", ["pooling", "din", "lmn"])
-def test_what_is_behind_the_mask_has_no_say(interest: str) -> None:
+@pytest.mark.parametrize("memory", list(KINDS))
+@pytest.mark.parametrize("window", list(WINDOW_MODELS))
+def test_padding_has_no_effect(window: str, memory: str) -> None:
     torch.manual_seed(3)
-    model = CTRModel(FEATURES, replace(SETTINGS, interest=interest))
-    batch = make_batch()
+    model = CTRModel(FEATURES, settings_of(window, memory))
+    batch = make_full_batch()
     other = replace(batch, history=torch.where(batch.history_mask[..., None], batch.history, 2))
     assert not torch.equal(batch.history, other.history)
     torch.manual_seed(0)
@@ -70,10 +90,10 @@ def test_what_is_behind_the_mask_has_no_say(interest: str) -> None:
         torch.testing.assert_close(first.memory_loss, second.memory_loss)
 
 
-def test_an_empty_history_is_no_interest() -> None:
+def test_an_empty_history_gives_a_zero_interest() -> None:
     history, item, mask = torch.randn(3, 4, 8), torch.randn(3, 8), torch.zeros(3, 4, dtype=torch.bool)
     assert MeanPooling()(item, history, mask).count_nonzero() == 0
-    assert DeepInterestAttention(8)(item, history, mask).count_nonzero() == 0
+    assert DIN(8)(item, history, mask).count_nonzero() == 0
 
 
 def test_pooling_is_the_mean_of_the_real_positions() -> None:
@@ -84,7 +104,7 @@ def test_pooling_is_the_mean_of_the_real_positions() -> None:
 
 def test_din_weighs_positions_by_the_candidate() -> None:
     torch.manual_seed(0)
-    attention, history = DeepInterestAttention(8), torch.randn(1, 4, 8)
+    attention, history = DIN(8), torch.randn(1, 4, 8)
     mask = torch.ones(1, 4, dtype=torch.bool)
     assert not torch.allclose(attention(torch.ones(1, 8), history, mask), attention(-torch.ones(1, 8), history, mask))
 
@@ -103,7 +123,7 @@ def test_the_memory_loss_is_the_mean_over_the_real_positions() -> None:
     nothing.backward()
 
 
-def test_a_draw_takes_real_positions_alone_and_no_more_than_asked() -> None:
+def test_a_draw_takes_real_positions_only_and_at_most_the_limit() -> None:
     network = LargeMemoryNetwork(6, 4, positions=2, **MEMORY)
     mask = torch.rand(200, 7) < 0.4
     rows, places = network._drawn(mask)
@@ -154,10 +174,10 @@ def test_each_epoch_begins_with_an_empty_memory() -> None:
     reset = model.begin_epoch(1)
     assert [parameter is model.memory.memory.values for parameter in reset] == [True]
     assert reset[0].count_nonzero() == 0
-    assert CTRModel(FEATURES, replace(SETTINGS, interest="din")).begin_epoch(1) == []
+    assert CTRModel(FEATURES, settings_of("din", "none")).begin_epoch(1) == []
 
 
-def test_the_memory_loss_is_for_training_alone() -> None:
+def test_memory_losses_are_computed_in_training_mode_only() -> None:
     model = CTRModel(FEATURES, SETTINGS)
     assert model(make_batch()).memory_loss is not None
     assert model.eval()(make_batch()).memory_loss is None
@@ -169,7 +189,7 @@ def test_parameter_counts() -> None:
     assert counts["total"] == sum(parameter.numel() for parameter in model.parameters())
     assert counts["memory"] > 8 * 8 * 4 * 5  # the value table: M rows of [3 item features ; 2 user features], 4 wide
     assert model.sparse_parameters() == [model.memory.memory.values]
-    assert CTRModel(FEATURES, replace(SETTINGS, interest="pooling")).sparse_parameters() == []
+    assert CTRModel(FEATURES, settings_of("pooling", "none")).sparse_parameters() == []
 
 
 def test_no_context_and_no_numeric_features() -> None:

@@ -1,9 +1,8 @@
-"""Matches of the candidate in the window against loops over rows, features and positions."""
+"""Window match features against loops over rows, features and positions."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,13 @@ import torch
 from runs_factory import tiny_settings, write_events
 from torch import Tensor
 
-from lmn_model.ctr.interest import WindowMatches
-from lmn_model.ctr.model import CTRModel
+from lmn_model.ctr import CTRModel
+from lmn_model.ctr.window import WindowMatchFeatures
 from lmn_model.data.features import UNSEEN
-from lmn_model.training import train
 from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.runs.growth import grow_run
-from tests.lmn_model.ctr.test_ctr_model import FEATURES, SETTINGS, make_batch
-from tests.lmn_model.ctr.test_interest import batch_with_found
+from lmn_model.training.train_run import train
+from tests.lmn_model.ctr.test_ctr_model import FEATURES, make_batch, make_full_batch, settings_of
 
 
 def plain(item: Tensor, history: Tensor, mask: Tensor, unseen: int | None = UNSEEN) -> Tensor:
@@ -38,23 +36,24 @@ def plain(item: Tensor, history: Tensor, mask: Tensor, unseen: int | None = UNSE
 @pytest.mark.parametrize("unseen", [None, UNSEEN])
 def test_matches_are_the_loops(window: int, unseen: int | None) -> None:
     batch = make_batch(32, window)
-    behind = torch.where(batch.history_mask[..., None], batch.history, batch.item[:, None])  # padding has no say
-    told = WindowMatches(unseen)(batch.item, behind, batch.history_mask)
-    assert told.dtype == torch.float32
-    torch.testing.assert_close(told, plain(batch.item, behind, batch.history_mask, unseen))
-    assert (told[:, :3] > 0).any()
+    behind = torch.where(batch.history_mask[..., None], batch.history, batch.item[:, None])  # padding has no effect
+    features = WindowMatchFeatures(unseen)(batch.item, behind, batch.history_mask)
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features, plain(batch.item, behind, batch.history_mask, unseen))
+    assert (features[:, :3] > 0).any()
     assert (batch.item == UNSEEN).any()
 
 
 def test_nothing_matches_in_an_empty_window() -> None:
     batch = make_batch(4, 0)
-    told = WindowMatches()(batch.item, batch.history, batch.history_mask)
-    torch.testing.assert_close(told, torch.zeros(4, 6))
+    features = WindowMatchFeatures()(batch.item, batch.history, batch.history_mask)
+    torch.testing.assert_close(features, torch.zeros(4, 6))
 
 
-@pytest.mark.parametrize("interest", ["pooling", "din", "lmn", "lmn_only", "sim_soft", "mimn"])
-def test_the_tower_is_told_of_the_window(interest: str) -> None:
-    model = CTRModel(FEATURES, replace(SETTINGS, interest=interest, matches=True)).eval()
+@pytest.mark.parametrize("memory", ["none", "joint"])
+@pytest.mark.parametrize("window", ["none", "pooling", "din", "sim_soft", "mimn"])
+def test_the_tower_reads_the_matches_of_the_window(window: str, memory: str) -> None:
+    model = CTRModel(FEATURES, settings_of(window, memory, matches=True)).eval()
     seen: list[Tensor] = []
     model.tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     batch = make_batch(16)
@@ -62,15 +61,15 @@ def test_the_tower_is_told_of_the_window(interest: str) -> None:
     expected = plain(batch.item, batch.history, batch.history_mask)
     found = [(seen[0][:, at : at + 6] - expected).abs().max() < 1e-6 for at in range(seen[0].shape[1] - 5)]
     assert sum(map(bool, found)) == 1
-    without = CTRModel(FEATURES, replace(SETTINGS, interest=interest))
+    without = CTRModel(FEATURES, settings_of(window, memory))
     assert seen[0].shape[1] == without.tower[0].in_features + 6
 
 
-def test_a_search_is_told_of_what_it_found_too() -> None:
-    model = CTRModel(FEATURES, replace(SETTINGS, interest="sim_hard", matches=True)).eval()
+def test_the_tower_reads_the_matches_of_the_events_that_a_search_found() -> None:
+    model = CTRModel(FEATURES, settings_of("sim_hard", "none", matches=True)).eval()
     seen: list[Tensor] = []
     model.tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    batch = batch_with_found(16)
+    batch = make_full_batch(16)
     assert batch.found is not None
     assert batch.found_mask is not None
     model(batch)
@@ -81,7 +80,7 @@ def test_a_search_is_told_of_what_it_found_too() -> None:
 
 
 @pytest.mark.parametrize("joins", ["tower", "logit"])
-def test_a_run_with_matches_is_scored_and_goes_on_as_it_was_trained(tmp_path: Path, joins: str) -> None:
+def test_a_run_with_matches_is_evaluated_as_it_was_trained_and_grows(tmp_path: Path, joins: str) -> None:
     events = write_events(tmp_path / "events.parquet")
     settings = tiny_settings(events, matches=True, gate=True, joins=joins, epochs=1)
     trained = train(settings, tmp_path / "run")["results"]["evaluations"][-1]

@@ -146,7 +146,7 @@ def check_command(table: tuple[list[str], list[list[str]]], chosen: list[int], f
     write(data, header, rows)
     write(part, header, [rows[row] for row in chosen])
     arguments = ["train", "--dataset=events", f"--path={data}", f"--out={folder / 'run'}", f"--user-col={user}"]
-    arguments += [f"--item-col={item}", f"--time-col={time}", f"--label-col={label}", "--interest=din", "--epochs=1"]
+    arguments += [f"--item-col={item}", f"--time-col={time}", f"--label-col={label}", "--memory=none", "--epochs=1"]
     arguments += ["--embedding-dim=4", "--hidden=8", "--threads=1", "--valid-fraction=0.2", "--test-fraction=0.2"]
     if "," not in second and second.strip() == second:
         arguments.append(f"--context-features={second}")

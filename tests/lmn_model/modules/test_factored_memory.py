@@ -17,7 +17,7 @@ from runs_factory import tiny_settings, write_events
 from torch.nn import functional as F
 
 from lmn_kernels.optim import RowAdagrad
-from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
+from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import BatchLoader, CategoricalFeature, FeatureSpec
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.growth import grow
@@ -211,7 +211,7 @@ def test_stored_lists_follow_the_sub_keys(tmp_path: Path) -> None:
     assert _rereads(network)
 
     features = FeatureSpec(user=(USER,), item=ITEM, context=(), numeric=())
-    settings = ModelSettings(interest="lmn_only", hidden=(4,), memory=MemorySettings(sub_keys=12, code_dim=16))
+    settings = ModelSettings(window="none", hidden=(4,), memory=MemorySettings(sub_keys=12, code_dim=16))
     one, other = CTRModel(features, settings), CTRModel(features, settings)
     assert isinstance(other.memory, FactoredMemoryNetwork)
     assert _rereads(other.memory)
@@ -223,27 +223,27 @@ def test_stored_lists_follow_the_sub_keys(tmp_path: Path) -> None:
 def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="code_dim must be at least 1, got 0"):
         make(code_dim=0)
-    with pytest.raises(SettingsError, match="search_by must name an item feature for interest = 'sim_hard', got None"):
-        Settings().override({"interest": "sim_hard"})
+    with pytest.raises(SettingsError, match="search_by must name an item feature for window = 'sim_hard', got None"):
+        Settings().override({"window": "sim_hard"})
     for wrong in ({"heads": 2}, {"balance_weight": 0.1}):
-        with pytest.raises(ValueError, match="a factored query has one head"):
+        with pytest.raises(ValueError, match="heads must be 1 and balance_weight 0 for memory = 'factored'"):
             MemorySettings(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="order must be 'time' for a memory with a factored query, got 'shuffle'"):
+    with pytest.raises(SettingsError, match="order must be 'time' for memory = 'factored', got 'shuffle'"):
         Settings().override({"order": "shuffle"})
-    assert Settings().override({"order": "shuffle", "query": "joint"}).model.memory.slots_read == 16
+    assert Settings().override({"order": "shuffle", "memory": "joint"}).model.memory.slots_read == 16
     assert Settings().model.memory.slots_read == 1
     dataset = open_dataset(_settings(write_rows(tmp_path / "rows")).data)
     model = CTRModel(dataset.features, ModelSettings(hidden=(4,), memory=MemorySettings(sub_keys=8)))
     batch = next(iter(BatchLoader(dataset.train, 8)))
     with pytest.raises(ValueError, match="batch must have new_items and new_rows"):
         model(batch)
-    with pytest.raises(ValueError, match="the model has no memory with a factored query"):
-        CTRModel(dataset.features, ModelSettings(interest="din")).write_losses(batch)
+    with pytest.raises(ValueError, match="the model has no factored memory"):
+        CTRModel(dataset.features, ModelSettings(memory=MemorySettings(kind="none"))).write_losses(batch)
 
 
 def _settings(path: Path, **changes: Any) -> Settings:
     values = {
-        "dataset": "rows", "path": str(path), "window": 4, "interest": "lmn", "embedding_dim": 4, "hidden": (8,),
+        "dataset": "rows", "path": str(path), "window_size": 4, "window": "din", "embedding_dim": 4, "hidden": (8,),
         "sub_keys": 16, "code_dim": 8, "epochs": 2, "batch_size": 16, "threads": 1, "device": "cpu", "eval_every": 5,
     }  # fmt: skip
     return Settings().override({**values, **changes})
@@ -275,7 +275,7 @@ def test_a_run_resumes_to_the_same_digits(
 
 
 def test_the_memory_goes_on_until_the_test_part(rows: Path, tmp_path: Path) -> None:
-    settings = _settings(rows, interest="lmn_only")
+    settings = _settings(rows, window="none")
     results = train(settings, tmp_path / "run")["results"]
     assert evaluate_run(tmp_path / "run") == {"split": "test", "rows": 150, **results["test"]}
     found = evaluate_run(tmp_path / "run", "valid")  # with the memory as it was
@@ -292,7 +292,7 @@ def test_the_memory_goes_on_until_the_test_part(rows: Path, tmp_path: Path) -> N
 
 
 def test_a_memory_writes_nothing_of_other_data(rows: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = _settings(rows, interest="lmn_only")
+    settings = _settings(rows, window="none")
     train(settings, tmp_path / "run")
     longer = write_rows(tmp_path / "longer", make_rows(seed=1))
     assert evaluate_run(tmp_path / "run", path=str(shutil.copytree(rows, tmp_path / "copy"))) == evaluate_run(
@@ -310,7 +310,7 @@ def test_a_memory_writes_nothing_of_other_data(rows: Path, tmp_path: Path, caplo
 
 def test_a_best_model_within_an_epoch_catches_up_with_all_events(rows: Path, tmp_path: Path) -> None:
     for seed in range(6):
-        settings = _settings(rows, interest="lmn_only", epochs=1, seed=seed, learning_rate=0.02)
+        settings = _settings(rows, window="none", epochs=1, seed=seed, learning_rate=0.02)
         step = train(settings, tmp_path / str(seed))["results"]["best"]["step"]
         if step == 5:  # of 10
             break
@@ -339,15 +339,15 @@ def _shuffle_the_future(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFra
     return {**tables, "user_info": changed}
 
 
-@pytest.mark.parametrize(("interest", "matches"), [("lmn_only", False), ("lmn", False), ("lmn", True)])
-def test_nothing_of_the_future_reaches_a_sample(tmp_path: Path, interest: str, matches: bool) -> None:
+@pytest.mark.parametrize(("window", "matches"), [("none", False), ("din", False), ("din", True)])
+def test_nothing_of_the_future_reaches_a_sample(tmp_path: Path, window: str, matches: bool) -> None:
     tables = make_rows()
     changed = _shuffle_the_future(tables)
     assert not changed["user_info"].equals(tables["user_info"])
     scores = []
     for name, each in (("before", tables), ("after", changed)):
         path = write_rows(tmp_path / name, each)
-        settings = _settings(path, interest=interest, matches=matches)
+        settings = _settings(path, window=window, matches=matches)
         results = train(settings, tmp_path / f"{name}-run")["results"]
         run = load_run(tmp_path / f"{name}-run")
         dataset = open_dataset(settings.data)
@@ -369,7 +369,7 @@ def test_nothing_of_the_future_reaches_a_sample(tmp_path: Path, interest: str, m
 
 def test_events_train_too_and_a_run_grows(tmp_path: Path) -> None:
     events = write_events(tmp_path / "events.parquet")
-    settings = tiny_settings(events, query="factored", key_dim=16, order="time", top_k=1, code_dim=8, reseed_every=5)
+    settings = tiny_settings(events, memory="factored", key_dim=16, order="time", top_k=1, code_dim=8, reseed_every=5)
     results = train(settings, tmp_path / "run")["results"]
     assert results["evaluations"][-1]["memory"]["reads"] > 0
     grow_run(tmp_path / "run", tmp_path / "grown", epochs=3)

@@ -16,7 +16,7 @@ from benchmarks.study.result_files import same_settings
 from lmn_kernels import product_key_topk
 from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_kernels.product_key_topk.metric import METRICS
-from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
+from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.growth import grow
@@ -187,8 +187,8 @@ def test_the_memory_loss_of_both_queries(loss: str, oracle: Callable[[Tensor], T
     pair = torch.cat((history, person[:, None].expand(-1, 2, -1)), dim=-1).flatten(0, 1)
     expected = oracle(joint.memory(pair) - pair).mean()
     torch.testing.assert_close(joint.losses(history, torch.ones(3, 2, dtype=torch.bool), person).answer, expected)
-    for query in ("factored", "joint"):
-        memory = MemorySettings(query=query, sub_keys=8, loss=loss)  # type: ignore[arg-type]
+    for kind in ("factored", "joint"):
+        memory = MemorySettings(kind=kind, sub_keys=8, loss=loss)  # type: ignore[arg-type]
         assert CTRModel(FEATURES, ModelSettings(hidden=(4,), memory=memory)).memory.loss == loss
 
 
@@ -205,7 +205,7 @@ def test_settings_reach_the_network() -> None:
     assert found == options
     assert network.signals == 2 * 6
     assert network.flat_keys is None
-    joint = MemorySettings(query="joint", sub_keys=8, activation="sigmoid", metric="l2")
+    joint = MemorySettings(kind="joint", sub_keys=8, activation="sigmoid", metric="l2")
     memory = CTRModel(FEATURES, ModelSettings(hidden=(4,), memory=joint)).memory.memory
     assert (memory.metric, memory.activation) == ("l2", "sigmoid")
 
@@ -219,12 +219,12 @@ def make_batch() -> Batch:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("query", ["factored", "joint"])
-def test_a_gate_is_open_at_first(query: str) -> None:
+@pytest.mark.parametrize("kind", ["factored", "joint"])
+def test_a_gate_is_open_at_first(kind: str) -> None:
     batch, scores = make_batch(), []
     for gate in (False, True):
         torch.manual_seed(3)
-        memory = MemorySettings(query=query, sub_keys=8, gate=gate)  # type: ignore[arg-type]
+        memory = MemorySettings(kind=kind, sub_keys=8, gate=gate)  # type: ignore[arg-type]
         model = CTRModel(FEATURES, ModelSettings(hidden=(64,), memory=memory)).eval()
         torch.nn.init.normal_(model.memory.memory.values, generator=torch.Generator().manual_seed(0))
         scores.append(model(batch).logits)
@@ -233,14 +233,12 @@ def test_a_gate_is_open_at_first(query: str) -> None:
 
 
 @pytest.mark.parametrize("gate", [False, True])
-@pytest.mark.parametrize("query", ["factored", "joint"])
-def test_what_joins_the_logit_is_added_to_a_tower_that_is_not_told(query: str, gate: bool) -> None:
-    with pytest.raises(
-        ValueError, match="joins must be 'tower' for interest = 'din', which has no memory, got 'logit'"
-    ):
-        ModelSettings(interest="din", memory=MemorySettings(joins="logit"))
-    memory = MemorySettings(query=query, sub_keys=8, joins="logit", gate=gate)  # type: ignore[arg-type]
-    model = CTRModel(FEATURES, ModelSettings(interest="lmn_only", hidden=(4,), memory=memory)).eval()
+@pytest.mark.parametrize("kind", ["factored", "joint"])
+def test_memory_features_that_join_the_logit_do_not_enter_the_tower(kind: str, gate: bool) -> None:
+    with pytest.raises(ValueError, match="joins has no effect for memory = 'none', got 'logit'"):
+        MemorySettings(kind="none", joins="logit")
+    memory = MemorySettings(kind=kind, sub_keys=8, joins="logit", gate=gate)  # type: ignore[arg-type]
+    model = CTRModel(FEATURES, ModelSettings(window="none", hidden=(4,), memory=memory)).eval()
     batch = make_batch()
     told: list[Tensor] = []
     towers: list[Tensor] = []
@@ -264,13 +262,12 @@ def test_what_joins_the_logit_is_added_to_a_tower_that_is_not_told(query: str, g
     assert model.parameter_counts()["total"] == sum(each.numel() for each in model.parameters())
 
 
-@pytest.mark.parametrize("query", ["factored", "joint"])
-def test_a_gate_multiplies_everything_but_the_memorys_own_part(query: str) -> None:
-    memory = MemorySettings(query=query, sub_keys=8, gate=True)  # type: ignore[arg-type]
-    model = CTRModel(FEATURES, ModelSettings(interest="din", hidden=(4,)))
-    with pytest.raises(ValueError, match="gate must be False for interest = 'din', which has no memory, got True"):
-        replace(model.settings, memory=memory)
-    model = CTRModel(FEATURES, ModelSettings(interest="lmn_only", hidden=(4,), memory=memory)).eval()
+@pytest.mark.parametrize("kind", ["factored", "joint"])
+def test_a_gate_multiplies_everything_but_the_memorys_own_part(kind: str) -> None:
+    memory = MemorySettings(kind=kind, sub_keys=8, gate=True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="gate has no effect for memory = 'none', got True"):
+        replace(memory, kind="none")
+    model = CTRModel(FEATURES, ModelSettings(window="none", hidden=(4,), memory=memory)).eval()
     assert model.gate is not None
     torch.nn.init.normal_(model.memory.memory.values)
     torch.nn.init.normal_(model.gate.map.weight)
@@ -323,7 +320,7 @@ def test_unknown_options(name: str, known: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "name", "value"),
+    ("kind", "name", "value"),
     [
         ("joint", "keys", "flat"), ("joint", "code_metric", "l2"), ("joint", "target", "pair"),
         ("joint", "read_out", "both"), ("joint", "address", "user"), ("joint", "marginals", False),
@@ -331,15 +328,15 @@ def test_unknown_options(name: str, known: str) -> None:
         ("factored", "metric", "cosine"), ("factored", "key_dim", 8), ("factored", "positions", 0),
     ],
 )  # fmt: skip
-def test_a_setting_without_effect_is_refused(query: str, name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"{name} has no effect on a {query} query, got {value!r}"):
-        MemorySettings(query=query, **{name: value})  # type: ignore[arg-type]
+def test_a_setting_without_effect_is_refused(kind: str, name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{name} has no effect for memory = {kind!r}, got {value!r}"):
+        MemorySettings(kind=kind, **{name: value})  # type: ignore[arg-type]
 
 
 def test_a_flat_memory_trains_and_cannot_be_reseeded_or_grown(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows")
     settings = Settings().override({
-        "dataset": "rows", "path": str(rows), "window": 4, "embedding_dim": 4, "hidden": (8,), "sub_keys": 16,
+        "dataset": "rows", "path": str(rows), "window_size": 4, "embedding_dim": 4, "hidden": (8,), "sub_keys": 16,
         "code_dim": 8, "batch_size": 16, "threads": 1, "device": "cpu", "keys": "flat", "gate": True, "loss": "mse",
         "target": "pair", "read_out": "both", "code_metric": "l2",
     })  # fmt: skip

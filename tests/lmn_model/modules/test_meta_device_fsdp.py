@@ -11,7 +11,7 @@ from torch.distributed.fsdp import fully_shard
 
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.interest import interest_part
+from lmn_model.ctr.window import window_model
 from lmn_model.data import CategoricalFeature
 
 
@@ -22,7 +22,7 @@ def build() -> nn.Module:
         LargeMemoryNetwork(4, 3, sub_keys=6, top_k=2, sparse_grad=False),
         FactoredMemoryNetwork([30, 6], 11, sub_keys=8, sparse_grad=False, keys="flat"),
         FeatureEmbedding(features, 4, 0.1),
-        interest_part("mimn", 4),
+        window_model("mimn", 4),
     )
 
 

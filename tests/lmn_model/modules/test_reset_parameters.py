@@ -13,9 +13,10 @@ from torch import nn
 
 import lmn_model
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
+from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.interest import INTERESTS, WindowMatches, interest_part
-from lmn_model.ctr.model import CTRModel, MemoryGate, MemoryLogit, MemorySettings, ModelSettings
+from lmn_model.ctr.memory_features import MemoryGate, MemoryLogit
+from lmn_model.ctr.window import WINDOW_MODELS, WindowMatchFeatures, window_model
 from lmn_model.data import CategoricalFeature, FeatureSpec
 from lmn_model.modules.growth import grow
 from lmn_model.modules.resetting import EmbeddingTable, PairMap, ZeroLinear
@@ -25,9 +26,9 @@ ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
 FEATURES = FeatureSpec((CategoricalFeature("user", 11),), ITEM, (CategoricalFeature("hour", 5),), ("price",))
 
 
-def ctr(interest: str = "lmn", query: str = "factored", **memory: object) -> CTRModel:
-    own = MemorySettings(query=query, sub_keys=8, **memory)  # type: ignore[arg-type]
-    return CTRModel(FEATURES, ModelSettings(interest=interest, hidden=(8, 4), matches=True, memory=own))  # type: ignore[arg-type]
+def ctr(kind: str = "factored", **memory: object) -> CTRModel:
+    settings = MemorySettings(kind=kind, sub_keys=8, **memory)  # type: ignore[arg-type]
+    return CTRModel(FEATURES, ModelSettings(hidden=(8, 4), matches=True, memory=settings))
 
 
 def table() -> EmbeddingTable:
@@ -56,11 +57,11 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "logit": lambda: MemoryLogit(4),
     "zero": lambda: ZeroLinear(4, 6),
     "table": table,
-    "matches": WindowMatches,
-    **{f"interest {name}": lambda name=name: interest_part(name, 4) for name in INTERESTS},
+    "matches": WindowMatchFeatures,
+    **{f"window {name}": lambda name=name: window_model(name, 4) for name in WINDOW_MODELS},
     "ctr": lambda: ctr(keys="flat", joins="logit", gate=True),
-    "ctr joint": lambda: ctr(query="joint"),
-    "ctr mimn": lambda: CTRModel(FEATURES, ModelSettings(interest="mimn", hidden=())),
+    "ctr joint": lambda: ctr("joint"),
+    "ctr mimn": lambda: CTRModel(FEATURES, ModelSettings(window="mimn", hidden=(), memory=MemorySettings(kind="none"))),
 }
 
 
@@ -99,7 +100,7 @@ def test_a_reset_module_is_a_new_one_bit_for_bit(name: str, meta: bool) -> None:
         module.to_empty(device="cpu")
     fill_with_garbage(module)
     torch.manual_seed(5)
-    if not isinstance(module, WindowMatches):
+    if not isinstance(module, WindowMatchFeatures):
         module.reset_parameters()
     assert_equal(module, new(name))
 
@@ -131,7 +132,7 @@ def test_module_by_module_layers_start_as_their_owners_want() -> None:
     features = FeatureSpec((CategoricalFeature("user", 2000),), ITEM, (), ())
     with torch.device("meta"):
         model = CTRModel(
-            features, ModelSettings(embedding_dim=8, memory=MemorySettings(query="joint", sub_keys=1024, gate=True))
+            features, ModelSettings(embedding_dim=8, memory=MemorySettings(kind="joint", sub_keys=1024, gate=True))
         )
     materialise(model)
     table = model.user_embedding.tables[0].weight.detach()
@@ -190,4 +191,4 @@ def test_every_module_of_the_package_is_tested() -> None:
         if isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__.startswith("lmn_model")
     }
     tested = {type(part) for make in (*MODULES.values(), pair_map) for part in make().modules()}
-    assert {kind.__name__ for kind in kinds - tested} == {"InterestPart", "ParametrizationDict"}
+    assert {kind.__name__ for kind in kinds - tested} == {"WindowModel", "ParametrizationDict"}

@@ -33,7 +33,7 @@ from benchmarks.study.study_file import load_study
 from benchmarks.study.worker import run_job
 from benchmarks.training.default_sizes import table
 from benchmarks.training.synthetic_events import TableSize, make_table
-from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
+from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Dataset
 from lmn_model.training import TrainingInterrupted, train
 from lmn_model.training.build import open_dataset
@@ -54,7 +54,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _unset(events: Path, **changes: object) -> Settings:
     """Settings of a run of the factored memory that leave every size unset."""
-    joint = {"query": "factored", "top_k": "none", "key_dim": 16, "order": "time", "eval_every": "none"}
+    joint = {"memory": "factored", "top_k": "none", "key_dim": 16, "order": "time", "eval_every": "none"}
     sizes = {"epochs": "none", "batch_size": "none", "sub_keys": "none"}
     values = {name: None if value == "none" else value for name, value in {**joint, **sizes}.items()}
     return tiny_settings(events, **{**values, **changes})
@@ -115,8 +115,8 @@ def test_limits_of_the_memory_are_those_of_its_other_settings(events: Path) -> N
     many = DataCounts(1000, 10**9)
     assert choose_sizes(_unset(events, keys="flat"), many)["sub_keys"] == 256
     assert choose_sizes(_unset(events, top_k=40), DataCounts(1000, 1))["sub_keys"] == 40
-    assert "sub_keys" not in choose_sizes(_unset(events, interest="din"), many)
-    joint = _unset(events, query="joint")
+    assert "sub_keys" not in choose_sizes(_unset(events, memory="none"), many)
+    joint = _unset(events, memory="joint")
     assert choose_sizes(joint, DataCounts(1000, 1))["sub_keys"] == 32 > joint.model.memory.slots_read
 
 
@@ -208,21 +208,21 @@ def test_what_needs_sizes_says_so(events: Path, tmp_path: Path) -> None:
         Trainer(settings, dataset, RunFolder(tmp_path), None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="CTRModel: sub_keys must be set, got None"):
         CTRModel(dataset.features, ModelSettings())
-    CTRModel(dataset.features, ModelSettings(interest="din"))
+    CTRModel(dataset.features, ModelSettings(memory=MemorySettings(kind="none")))
     with pytest.raises(ValueError, match="top_k must be at most sub_keys = 4, got 5"):
         MemorySettings(sub_keys=4, top_k=5)
 
 
-@pytest.mark.parametrize("interest", ["lmn", "din"])
+@pytest.mark.parametrize("memory", ["factored", "none"])
 def test_patience_looks_at_the_ends_of_epochs_where_they_empty_a_memory(
-    interest: str, events: Path, tmp_path: Path
+    memory: str, events: Path, tmp_path: Path
 ) -> None:
-    settings = _unset(events, interest=interest, sub_keys=16, batch_size=64, epochs=4, eval_every=1, patience=1)
+    settings = _unset(events, memory=memory, sub_keys=16, batch_size=64, epochs=4, eval_every=1, patience=1)
     found = train(settings, tmp_path / "run", test=False)["results"]
     scores = [each["auc"] for each in found["evaluations"]]
     worse = next(place for place in range(1, len(scores)) if scores[place] <= max(scores[:place]))
     assert found["stopped_early"]
-    if interest == "din":
+    if memory == "none":
         assert len(scores) == worse + 1
     else:
         assert worse + 1 < 23  # within the first epoch, and training went on
@@ -257,11 +257,11 @@ def test_a_study_may_leave_sizes_unset(tmp_path: Path) -> None:
     table: dict[str, Any] = {
         "name": "tiny", "seeds": [0], "axes": {"size": "sub_keys"},
         "base": {
-            "data": {"dataset": "rows", "path": str(write_rows(tmp_path / "rows")), "window": 4},
+            "data": {"dataset": "rows", "path": str(write_rows(tmp_path / "rows")), "window_size": 4},
             "model": {"embedding_dim": 4, "hidden": [8], "memory": {"code_dim": 8}},
             "training": {"device": "cpu"},
         },
-        "variant": [{"name": "LMN", "question": "size", "settings": {"interest": "lmn_only"}}],
+        "variant": [{"name": "LMN", "question": "size", "settings": {"window": "none"}}],
     }  # fmt: skip
     (tmp_path / "tiny.toml").write_text(tomli_w.dumps(table))
     study = load_study(tmp_path / "tiny.toml")
@@ -288,7 +288,7 @@ def test_a_small_table_gets_enough_steps_to_learn(tmp_path: Path) -> None:
     make_events(rows=1500, users=20, items=40).write_parquet(tmp_path / "events.parquet")
     values = {
         "dataset": "events", "path": str(tmp_path / "events.parquet"), "item_features": ("category",), "threads": 1,
-        "device": "cpu", "interest": "pooling",
+        "device": "cpu", "window": "pooling", "memory": "none",
     }  # fmt: skip
     fixed = train(Settings().override({**values, "epochs": 1, "batch_size": 1024}), tmp_path / "fixed")["results"]
     chosen = train(Settings().override(values), tmp_path / "chosen")["results"]

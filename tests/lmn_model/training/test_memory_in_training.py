@@ -125,7 +125,7 @@ def test_a_grown_run_scores_the_same_and_trains_on(whole: Path, controlled: Sett
 
 def test_growing_what_cannot_grow_is_reported(whole: Path, events: Path, tmp_path: Path) -> None:
     train(tiny_settings(events, "din", epochs=1), tmp_path / "din")
-    with pytest.raises(SettingsError, match="a run of interest 'din' has no memory to grow"):
+    with pytest.raises(SettingsError, match="a run with memory = 'none' has no memory to grow"):
         grow_run(tmp_path / "din", tmp_path / "out")
     with pytest.raises(SettingsError, match="epochs must be at least the 2 of the run, got 1"):
         grow_run(whole, tmp_path / "out", epochs=1)

@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from rows_factory import write_rows
 
-from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
+from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import CategoricalFeature, FeatureSpec
 from lmn_model.modules.usage import MemoryUsage
 from lmn_model.training import train
@@ -167,7 +167,7 @@ def test_axes_of_a_factored_memory_name_item_and_user(options: dict[str, Any], l
 
 def test_axes_without_a_name_claim_none() -> None:
     for options, label in (
-        ({"query": "joint", "sub_keys": 8}, "sub-key of axis"),
+        ({"kind": "joint", "sub_keys": 8}, "sub-key of axis"),
         ({"keys": "flat", "sub_keys": 8, "code_dim": 8}, "slot number"),
         ({"marginals": False, "sub_keys": 8, "code_dim": 8}, "sub-key of the"),
     ):

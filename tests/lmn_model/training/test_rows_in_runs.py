@@ -15,7 +15,8 @@ from lmn_model.data.schema import Schema
 from lmn_model.training.build import open_dataset
 from lmn_model.training.settings import DataSettings
 
-SMALL = ["--embedding-dim=4", "--hidden=8", "--interest=pooling", "--batch-size=32", "--threads=1", "--device=cpu"]
+SMALL = ["--embedding-dim=4", "--hidden=8", "--batch-size=32", "--threads=1", "--device=cpu"]
+SMALL += ["--window=pooling", "--memory=none"]
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs, DIN and a factored memory, on the first 600 of 900 events."""
     root = tmp_path_factory.mktemp("runs")
     EARLIER.write_csv(root / "events.csv")
-    for name, changes in (("din", {"interest": "din"}), ("lmn", {"query": "factored", "key_dim": 16, "top_k": 1})):
+    for name, changes in (("din", {"memory": "none"}), ("lmn", {"memory": "factored", "key_dim": 16, "top_k": 1})):
         settings = tiny_settings(root / "events.csv", **{"epochs": 1, "order": "time", "label_col": "label", **changes})
         train(settings, root / name)
     return root
@@ -205,13 +205,12 @@ def test_settings_without_effect_are_named(tmp_path: Path) -> None:
         search_by="category",
         reseed_every=5,
         sub_keys=8,
-        query="joint",
         top_k=4,
         key_dim=4,
     )
     named = [each.split(" = ")[0] for each in without_effect(settings, dataset)]
     assert named[:3] == ["negatives", "search_by", "memory_learning_rate"]
-    assert {"reseed_every", "sub_keys", "query", "top_k", "key_dim"} <= set(named)
+    assert {"reseed_every", "sub_keys", "top_k", "key_dim"} <= set(named)
     plain = load_dataset(FRAME.drop("label"), Schema())
     assert [each for each in without_effect(tiny_settings(tmp_path, history="all", order="time"), plain)] == [
         "history = 'all' has no effect: without labels all events enter histories"

@@ -76,24 +76,24 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("interest", ["lmn", "din"])
+@pytest.mark.parametrize("model", ["lmn", "din"])
 def test_a_run_that_was_killed_resumes_to_the_same_digits(
-    tmp_path: Path, events: Path, whole: Path, interest: str
+    tmp_path: Path, events: Path, whole: Path, model: str
 ) -> None:
-    if interest == "din":
-        train(tiny_settings(events, interest), whole := tmp_path / "whole")
+    if model == "din":
+        train(tiny_settings(events, model), whole := tmp_path / "whole")
     folder = tmp_path / "killed"
 
-    first = run_python(KILL_BEFORE_STEP, ["train", f"--out={folder}", *tiny_flags(events, interest)])
+    first = run_python(KILL_BEFORE_STEP, ["train", f"--out={folder}", *tiny_flags(events, model)])
     assert first.returncode == -signal.SIGKILL, first.stderr
     assert load_checkpoint(folder / "last.safetensors").metadata["progress"]["step"] == 14
-    if interest == "lmn":
+    if model == "lmn":
         second = run_python(KILL_IN_CHECKPOINT, ["train", f"--resume={folder}"])
         assert second.returncode == -signal.SIGKILL, second.stderr
         assert load_checkpoint(folder / "last.safetensors").metadata["progress"]["step"] == 23
         assert list(folder.glob(".last.safetensors.*.tmp"))
 
-    resumed = train(tiny_settings(events, interest), folder, resume=True)
+    resumed = train(tiny_settings(events, model), folder, resume=True)
     assert resumed["results"] == _comparable(folder) == _comparable(whole)
     assert not list(folder.glob(".*"))
     weights = [load_checkpoint(each / "best.safetensors").tensors for each in (folder, whole)]

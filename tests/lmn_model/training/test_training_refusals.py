@@ -92,7 +92,7 @@ def test_resume_refuses_edited_settings_and_takes_those_that_decide_nothing(
     before_step(monkeypatch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(TrainingInterrupted):
         train(tiny_settings(events, "pooling"), tmp_path / "run")
-    for change in ({"batch_size": 32}, {"memory_optimizer": "sparse_adam"}, {"seed": 1}, {"window": 4}):
+    for change in ({"batch_size": 32}, {"memory_optimizer": "sparse_adam"}, {"seed": 1}, {"window_size": 4}):
         edited = tiny_settings(events, "pooling", **change)
         edited.save(tmp_path / "run" / "settings.toml")
         with pytest.raises(CheckpointError, match=rf"the settings differ .*: .*\.{next(iter(change))}$"):

@@ -1,7 +1,8 @@
-"""Interest from a small memory of each user, written event by event: the memory of MIMN.
+"""MIMN: a small memory for each user, written event by event and read by the candidate.
 
-Steps cannot run side by side, so a step must be small. Rows are taken longest first: padding is in front, so the rows
-that have begun at a step are always the first ones, and no step touches a row before its first event.
+The steps over the window are sequential, so each must be small. Rows are sorted by length, longest first. Padding is in
+front, so the rows that have started at a step are always the first ones, and no step touches a row before its first
+event.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmn_kernels.checks import check_int
-from lmn_model.ctr.interest.part import InterestPart
+from lmn_model.ctr.window.base import WindowModel
 
 
-class MultiInterestMemory(InterestPart):
-    """A memory of ``slots`` interests for each row, written along the window and read by the candidate.
+class MIMN(WindowModel):
+    """Multi-channel user Interest Memory Network: a memory of ``slots`` interests for each row.
 
     At each real event x, with the controller state s, the last read r and the memory M ``[slots, E]``::
 
@@ -40,8 +41,8 @@ class MultiInterestMemory(InterestPart):
 
     def __init__(self, width: int, slots: int = 4) -> None:
         super().__init__()
-        width = check_int("MultiInterestMemory", "width", width, low=1)
-        self.slots = slots = check_int("MultiInterestMemory", "slots", slots, low=1)
+        width = check_int("MIMN", "width", width, low=1)
+        self.slots = slots = check_int("MIMN", "slots", slots, low=1)
         self.event_gates = nn.Linear(width, 3 * width)
         self.read_gates = nn.Linear(width, 3 * width, bias=False)
         self.state_gates = nn.Linear(width, 3 * width)
@@ -57,7 +58,7 @@ class MultiInterestMemory(InterestPart):
 
     @torch.no_grad()
     def _reset_start(self) -> None:
-        self.start.normal_().mul_(self.start.shape[1] ** -0.5)  # slots must differ, or they never part
+        self.start.normal_().mul_(self.start.shape[1] ** -0.5)  # equal slots would stay equal
 
     def forward(
         self,
@@ -67,7 +68,7 @@ class MultiInterestMemory(InterestPart):
         found: Tensor | None = None,
         found_mask: Tensor | None = None,
     ) -> Tensor:
-        """See :meth:`InterestPart.forward`; ``[B, E]``. Padding must be in front of the events."""
+        """See :meth:`WindowModel.forward`; ``[B, E]``. Padding must be in front of the events."""
         lengths = mask.sum(1)  # [B]
         order = lengths.argsort(descending=True, stable=True)
         memory = self.memory(history[order], lengths[order])  # [B, slots, E]
@@ -84,12 +85,12 @@ class MultiInterestMemory(InterestPart):
             lengths: int64 ``[B]``, real positions of each row, descending.
         """
         rows, window, width = history.shape
-        # Rows that have begun at each step: those with at least as many events as steps remain.
-        begun = torch.bincount(window - lengths, minlength=window + 1)[:window].cumsum(0).tolist()
-        events = history.unbind(1)  # one gradient [B, T, E] for all steps, where a slice a step would make one each
+        # Rows that have started at each step: those with at least as many events as steps remain.
+        started = torch.bincount(window - lengths, minlength=window + 1)[:window].cumsum(0).tolist()
+        events = history.unbind(1)  # one gradient [B, T, E] for all steps; slices would make one for each
         memory = history.new_empty(0, self.slots, width)
         state, read = history.new_empty(0, width), history.new_empty(0, width)
-        for step, count in enumerate(begun):
+        for step, count in enumerate(started):
             if count == 0:
                 continue
             if (new := count - state.shape[0]) > 0:
@@ -107,15 +108,15 @@ class MultiInterestMemory(InterestPart):
 
 
 def _read(memory: Tensor, key: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
-    """What a key ``[n, E]`` reads, ``[n, E]``, and the weights of the slots, ``[n, slots]``."""
-    likeness = torch.bmm(memory, key.unsqueeze(2)).squeeze(2)  # [n, slots]
+    """The read-out ``[n, E]`` of a key ``[n, E]`` and the weights of the slots, ``[n, slots]``."""
+    similarity = torch.bmm(memory, key.unsqueeze(2)).squeeze(2)  # [n, slots]
     lengths = torch.linalg.vector_norm(memory, dim=2) * torch.linalg.vector_norm(key, dim=1, keepdim=True)
-    weights = torch.softmax((1 + F.softplus(sharpness)) * likeness / lengths.clamp_min(1e-6), dim=1)
+    weights = torch.softmax((1 + F.softplus(sharpness)) * similarity / lengths.clamp_min(1e-6), dim=1)
     return torch.bmm(weights.unsqueeze(1), memory).squeeze(1), weights
 
 
 def _gru(inputs: Tensor, states: Tensor, state: Tensor) -> Tensor:
-    """The next state of a GRU cell from the gates' inputs ``[n, 3E]``: reset, update, candidate."""
+    """One GRU step from the inputs of its gates ``[n, 3E]``: reset, update, candidate."""
     reset, update, fresh = inputs.chunk(3, dim=1)
     reset_state, update_state, fresh_state = states.chunk(3, dim=1)
     fresh = torch.tanh(torch.addcmul(fresh, (reset + reset_state).sigmoid(), fresh_state))

@@ -1,4 +1,4 @@
-"""The call that all interest parts share."""
+"""The interface of all window models."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from lmn_model.modules.resetting import reset_children
 
 
-class InterestPart(nn.Module):
-    """Base of the interest parts.
+class WindowModel(nn.Module):
+    """Base of the window models.
 
     Attributes:
-        interests: I, how many interests of E columns the part returns side by side.
-        searches: whether the part reads ``found``, the events that a search over the whole history gave.
+        interests: I, how many interest vectors of E columns the model returns side by side.
+        searches: whether the model reads ``found``, the events that a search in the whole history gave.
     """
 
     interests = 1
@@ -34,9 +34,9 @@ class InterestPart(nn.Module):
 
         Args:
             item: float ``[B, E]``, the candidate.
-            history: float ``[B, T, E]``, the window, oldest first; padding is in front.
+            history: float ``[B, T, E]``, the window, oldest event first; padding is in front and has no effect.
             mask: bool ``[B, T]``, True where ``history`` is real.
-            found: float ``[B, S, E]``, what a search over the whole history gave; None where there was no search.
+            found: float ``[B, S, E]``, events that a search in the whole history gave; None without a search.
             found_mask: bool ``[B, S]``, True where ``found`` is real.
 
         Returns:

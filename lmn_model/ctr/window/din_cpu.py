@@ -1,8 +1,8 @@
-"""DIN's attention on a CPU, forward and backward, a few rows at a time.
+"""DIN attention on a CPU, forward and backward, a few rows at a time.
 
-Autograd keeps the hidden layer of all positions, ``[B, T, A]`` several times over, and every operation walks through it
-from main memory. Here a chunk of rows goes through all operations while it is in the cache, nothing of its hidden layer
-is kept, and the backward computes it again: one product more, and less time and memory all the same.
+Autograd keeps several tensors ``[B, T, A]`` of the hidden layer, and every operation reads them from main memory. Here
+a chunk of rows goes through all operations while it is in the cache. The hidden layer is not kept; the backward pass
+recomputes it, which costs one product and still saves time and memory.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 POSITIONS = 3200
-"""Positions that one thread works on at a time, found by measuring."""
+"""Positions of a chunk on one thread, chosen by measurement."""
 SHARED = 16
-"""How many times as many several threads take: each operation waits for all of them, so there must be few."""
+"""Factor on ``POSITIONS`` with several threads: each operation waits for all of them, so chunks must be few."""
 
 
 class FusedAttention(torch.autograd.Function):
