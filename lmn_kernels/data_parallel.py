@@ -36,7 +36,7 @@ def check_outside_ddp(op: str, values: Tensor) -> None:
         raise RuntimeError(
             f"{op}: sparse_grad must be False in DistributedDataParallel, which exchanges sparse gradients of "
             "nn.Embedding and nn.EmbeddingBag alone; or have it ignore the values and exchange their rows yourself, as "
-            "in docs/pytorch.md, section DistributedDataParallel and FSDP"
+            "in docs/guides/distributed.md, section DistributedDataParallel and FSDP"
         )
 
 

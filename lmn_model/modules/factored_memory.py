@@ -45,7 +45,7 @@ KEYS = ("product", "flat")
 
 
 class FactoredMemoryNetwork(nn.Module):
-    """Memory with a factored query, fixed codes and bound targets. How to train a model with it: docs/own_model.md.
+    """Memory with a factored query, fixed codes and bound targets. See docs/guides/recommender.md.
 
     Ids run from 0 to a size - 1 and are fixed for good, so leave room for those that are to come. On a GPU, and in
     ``torch.compile`` and ``torch.export``, an id out of range is not looked for: it reads and writes another's cell, or

@@ -110,6 +110,7 @@ class MemoryUsage:
         window_start: step at which :meth:`forget_sub_keys` was called.
 
     Example:
+        >>> from lmn_model import MemoryLayer
         >>> layer = MemoryLayer(8, 4, sub_keys=16, top_k=2)
         >>> layer.usage = MemoryUsage(16)
         >>> _ = layer(torch.randn(100, 8))

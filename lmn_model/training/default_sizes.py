@@ -2,7 +2,7 @@
 
 A fixed batch gives a small table too few steps to learn from, and a fixed memory fills a disk with slots that nothing
 is written to. So ``lmn train`` chooses these settings once, when a run opens, and saves them with the run; a setting
-that is given always stays as it is. docs/defaults.md has the rule and what it was measured against.
+that is given always stays as it is. docs/guides/default_sizes.md has the rule and what it was measured against.
 """
 
 from __future__ import annotations

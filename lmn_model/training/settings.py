@@ -198,7 +198,9 @@ class DataSettings:
 class TrainingSettings:
     """How the model is trained."""
 
-    epochs: int | None = setting(None, "passes over the training split (default: by its size, see docs/defaults.md)")
+    epochs: int | None = setting(
+        None, "passes over the training split (default: by its size, see docs/guides/default_sizes.md)"
+    )
     batch_size: int | None = setting(None, "samples in one training step (default: by the size of the training split)")
     order: Literal["time", "shuffle"] = setting(
         "time", "order of the training samples; a factored memory needs the order of time"

@@ -1,4 +1,4 @@
-"""Memories on two ranks: the recipes of docs/pytorch.md, and the message where there is none."""
+"""Memories on two ranks: the recipes of docs/guides/distributed.md, and the message where there is none."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lmn_kernels import gather_aggregate
 from lmn_kernels.optim import RowAdagrad, clip_grad_norm_
 from lmn_model import MemoryLayer
 
-DOCS = (ROOT / "docs/pytorch.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs/guides/distributed.md").read_text(encoding="utf-8")
 RANKS, ROWS, STEPS = 2, 6, 3
-MESSAGE = r"sparse_grad must be False in DistributedDataParallel, .* docs/pytorch.md"
+MESSAGE = r"sparse_grad must be False in DistributedDataParallel, .* docs/guides/distributed.md"
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="needs gloo")
 
@@ -29,7 +29,7 @@ def recipe() -> dict[str, Any]:
     """``wrap`` and ``average_rows`` of the docs."""
     (block,) = re.findall(r"<!-- ddp -->\n```python\n(.*?)```\n<!-- /ddp -->", DOCS, flags=re.DOTALL)
     names: dict[str, Any] = {}
-    exec(compile(block, "pytorch.md", "exec"), names)
+    exec(compile(block, "distributed.md", "exec"), names)
     return names
 
 

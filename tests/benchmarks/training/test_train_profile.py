@@ -102,4 +102,4 @@ def test_the_feature_map_has_the_sizes_of_our_model(tmp_path: Path) -> None:
 
 def test_the_study_page_shows_the_committed_profile() -> None:
     data = json.loads((ROOT / "benchmarks" / "results" / "train_profile.json").read_text())
-    assert "\n".join(table(data["models"])) in (ROOT / "docs" / "study.md").read_text()
+    assert "\n".join(table(data["models"])) in (ROOT / "docs" / "study" / "speed.md").read_text()

@@ -192,7 +192,7 @@ def check_drawn(data: st.DataObject, device: torch.device) -> None:
     size = min(len(first), len(second))
     launchers.FEW_ROWS = data.draw(st.sampled_from([0, 4096]))
     dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
-    if device.type == "cuda" and dtype == torch.float32:  # the tensor cores lose what is smaller; docs/design.md
+    if device.type == "cuda" and dtype == torch.float32:  # the smaller scores vanish; docs/concepts/kernels.md
         first, second = (torch.where(scores.abs() < 2.0**-110, 0, scores) for scores in (first, second))
     assert_exact(
         *inputs_with_scores(first[:size].to(device), second[:size].to(device), dtype),

@@ -299,7 +299,7 @@ def test_a_small_table_gets_enough_steps_to_learn(tmp_path: Path) -> None:
 
 def test_the_table_of_the_docs_is_that_of_the_results() -> None:
     data = json.loads((RESULTS / "default_sizes.json").read_text())
-    page = (ROOT / "docs" / "defaults.md").read_text()
+    page = (ROOT / "docs" / "guides" / "default_sizes.md").read_text()
     _, _, rest = page.partition("<!-- default sizes -->\n")
     shown, mark, _ = rest.partition("<!-- /default sizes -->")
     assert data["complete"]
