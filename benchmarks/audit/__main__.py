@@ -32,7 +32,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.audit.budgets import Budgets, broken, read_budgets, unused
-from benchmarks.audit.counts import Binary, Part, count_binary, count_part, format_tables
+from benchmarks.audit.count import Binary, Part, count_binary, count_part, format_tables
 from benchmarks.audit.launches import collect_launches, kernel_names
 from benchmarks.audit.machine.weights import Declarations
 from benchmarks.audit.offline import TARGETS, compile_launch

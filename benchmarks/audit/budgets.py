@@ -3,8 +3,8 @@
 ``[trips.KERNEL]`` and ``[taken.KERNEL]`` are declarations for ``machine/weights.py``, by the first lines of loops and
 branches, comments and quotes aside. Each ``[[budget]]`` names a ``figure``,
 ``most`` or ``least``, and optionally ``kernel``, ``case`` and ``target``; without them it holds for all. Figures of a
-binary are the fields of :class:`~benchmarks.audit.counts.Binary`, figures of a case those of
-:class:`~benchmarks.audit.counts.Part`, as ``PART.figure``: ``router.instructions_per_score``.
+binary are the fields of :class:`~benchmarks.audit.count.Binary`, figures of a case those of
+:class:`~benchmarks.audit.count.Part`, as ``PART.figure``: ``router.instructions_per_score``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from benchmarks.audit.counts import Binary, Part
+from benchmarks.audit.count import Binary, Part
 from benchmarks.audit.machine.sources import normal_head
 from benchmarks.audit.machine.weights import Declarations
 

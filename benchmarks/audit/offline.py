@@ -5,7 +5,7 @@ specialised as at run time because Triton's own ``JITFunction.warmup`` binds its
 driver that says which GPU is present. Meta tensors stand for fresh allocations: their address is 0, a multiple of 16,
 and a view is as aligned as its offset.
 
-How each figure is read: ``machine/usage.py``; dynamic shared memory, warps and tensor memory are Triton's metadata.
+How each figure is read: ``usage.py``; dynamic shared memory, warps and tensor memory are Triton's metadata.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 from benchmarks.audit.machine.instructions import Instruction, parse_amd, parse_sass
-from benchmarks.audit.machine.usage import Usage, amd_usage, disassemble, nvidia_usage
+from benchmarks.audit.usage import Usage, amd_usage, disassemble, nvidia_usage
 from lmn_kernels.launch import Launch
 
 

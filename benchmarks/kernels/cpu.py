@@ -22,8 +22,8 @@ from benchmarks.kernels.problems import Case
 from benchmarks.kernels.providers import all_sides
 from benchmarks.kernels.shapes import CPU_BAR, Shape, tiny
 from benchmarks.kernels.timing import Effort, Stopwatch
-from benchmarks.report.data import bars, format_bars, load
 from benchmarks.result_files import ResultFile
+from benchmarks.targets import bars, format_bars, load
 
 SCALING = Shape("scaling", B=2048, H=1, C=64, N=1024, K=32, D=64)
 SCALING_N = (256, 512, 1024, 2048, 4096)

@@ -3,7 +3,7 @@
 ``python -m pytest benchmarks`` times the default cases, on the GPU if there is one and on the CPU, with fewer queries,
 if not; ``-k`` reaches the rest (``-k lmn_16m``, ``-k "bag and zipf"``). pytest-benchmark times one test after another,
 so the sides of a case are neighbours rather than in turns; bars are judged by ``benchmarks.kernels.cpu`` and
-``benchmarks.kernels.gpu``, where they take turns.
+``benchmarks.gpu``, where they take turns.
 """
 
 from __future__ import annotations

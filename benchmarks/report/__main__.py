@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.data import Bar, bars, load
 from benchmarks.report.plots import draw_plots, plots_of
 from benchmarks.report.tables import (
     audit_tables,
@@ -32,6 +31,7 @@ from benchmarks.report.tables import (
     training_table,
 )
 from benchmarks.result_files import RESULTS, ROOT
+from benchmarks.targets import Bar, bars, load
 
 PAGE = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "results"

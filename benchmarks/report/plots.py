@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.report.data import Row, find
+from benchmarks.targets import Row, find
 
 Files = Sequence[dict[str, Any]]
 

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.kernels.problems import OPS, Case
 from benchmarks.kernels.roofline import floor_of
 from benchmarks.kernels.shapes import NAMED, SHAPES
-from benchmarks.report.data import Row, find
+from benchmarks.targets import Row, find
 
 Files = Sequence[dict[str, Any]]
 SIDE_ORDER = ("lmn", "lmn_dense", "torch", "torch_sparse", "compile", "pkm", "fbgemm")

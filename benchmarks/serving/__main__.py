@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.report.data import load
 from benchmarks.result_files import RESULTS, ROOT, ResultFile
 from benchmarks.serving.figure import ENOUGH, JOINT, SECTIONS, draw, tables
+from benchmarks.targets import load
 from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
 from lmn_model.data.features import FIRST_KNOWN

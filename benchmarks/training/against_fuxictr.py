@@ -192,7 +192,7 @@ def measure_theirs(python: Path, settings: Settings, feature_map: Path, workers:
         "workers": workers,
         **budget,
     }
-    command = [str(python), str(Path(__file__).with_name("fuxictr_side.py")), json.dumps(asked)]
+    command = [str(python), str(Path(__file__).with_name("fuxictr_provider.py")), json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment(settings.training.threads or 1))
     if done.returncode:
         raise RuntimeError(f"FuxiCTR's side failed:\n{done.stderr[-2000:]}")

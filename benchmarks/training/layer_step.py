@@ -28,8 +28,8 @@ from benchmarks.kernels.problems import Case, Problem, make_problems
 from benchmarks.kernels.providers import torch_layer
 from benchmarks.kernels.shapes import Shape, tiny
 from benchmarks.kernels.timing import Call, Effort, Stopwatch, percentiles, time_in_turns
-from benchmarks.report.data import bars, format_bars, load
 from benchmarks.result_files import ResultFile
+from benchmarks.targets import bars, format_bars, load
 from lmn_kernels import memory_lookup, product_key_topk
 from lmn_kernels.optim import RowAdagrad, RowAdam
 

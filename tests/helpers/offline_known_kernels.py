@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from benchmarks.audit.counts import count_binary
+from benchmarks.audit.count import count_binary
 from benchmarks.audit.machine.weights import Declarations
 from benchmarks.audit.offline import TARGETS, compile_launch
 from lmn_kernels.launch import Launch

@@ -10,14 +10,14 @@ import pytest
 pytest.importorskip("triton")
 
 from benchmarks.audit.budgets import Budget, broken, read_budgets, unused
-from benchmarks.audit.counts import Binary, Part
+from benchmarks.audit.count import Binary, Part
 from benchmarks.audit.machine import amd, sass
 from benchmarks.audit.machine.instructions import Frame, Instruction, parse_amd, parse_sass
 from benchmarks.audit.machine.loops import Program
-from benchmarks.audit.machine.occupancy import occupancy
-from benchmarks.audit.machine.opcodes import global_loads, load_bytes, tensor_opcodes
 from benchmarks.audit.machine.sources import normal_head, statements
 from benchmarks.audit.machine.weights import Declarations, weigh
+from benchmarks.audit.occupancy import occupancy
+from benchmarks.audit.opcodes import global_loads, load_bytes, tensor_opcodes
 
 PTX = """.version 9.1
 .loc 1 7 3 // kernel.py:7:3

@@ -17,8 +17,8 @@ from project_root import ROOT
 pytest.importorskip("triton")
 
 from benchmarks.audit.__main__ import main
-from benchmarks.audit.machine.usage import amd_usage, nvidia_usage
 from benchmarks.audit.offline import TARGETS, CompiledKernel, compile_launch
+from benchmarks.audit.usage import amd_usage, nvidia_usage
 from lmn_kernels.launch import Launch
 
 pytestmark = pytest.mark.offline_compile
@@ -33,7 +33,7 @@ def run_without_interpreter(*arguments: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, Any]:
-    done = run_without_interpreter("tests.offline_known_kernels")
+    done = run_without_interpreter("tests.helpers.offline_known_kernels")
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.kernels import gpu
+from benchmarks import gpu
 from benchmarks.kernels.correctness import WrongResult
 from benchmarks.kernels.measure import Session, describe_failure
 from benchmarks.kernels.problems import OPS, SLOTS, Case
@@ -17,9 +17,9 @@ from benchmarks.kernels.profiling import profile_counters
 from benchmarks.kernels.shapes import Shape
 from benchmarks.kernels.timing import Effort, Stopwatch
 from benchmarks.report import __main__ as report
-from benchmarks.report.data import bars, find, load
 from benchmarks.report.plots import draw_plots
 from benchmarks.result_files import ResultFile
+from benchmarks.targets import bars, find, load
 
 TINY = Shape("tiny", B=24, H=2, C=8, N=20, K=6, D=12)
 

@@ -24,9 +24,9 @@ from benchmarks.kernels.sanitize import run as sanitize
 from benchmarks.kernels.shapes import NAMED, SHAPES, Shape, on_cpu, tiny
 from benchmarks.kernels.suite import cases
 from benchmarks.kernels.timing import Effort, Stopwatch, percentiles, time_in_turns
-from benchmarks.report.data import load
 from benchmarks.report.tables import large_table, training_table
 from benchmarks.result_files import ROOT
+from benchmarks.targets import load
 from benchmarks.training import large_tables
 from benchmarks.training import layer_step as training
 from lmn_kernels import gather_aggregate

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks.report import __main__ as report
-from benchmarks.report.data import bars, load
 from benchmarks.result_files import RESULTS, ROOT, ResultFile
+from benchmarks.targets import bars, load
 
 
 def row_of(side: str, pass_: str, p50: float, peak: int = 100, **more: Any) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from typing import Any
 from benchmarks.audit.machine import amd, sass
 from benchmarks.audit.machine.breakdown import format_breakdown
 from benchmarks.audit.machine.loops import Program
-from benchmarks.audit.machine.occupancy import occupancy
-from benchmarks.audit.machine.opcodes import TMA, global_loads, tensor_opcodes
 from benchmarks.audit.machine.weights import CountedLoop, Declarations, Weights, weigh
+from benchmarks.audit.occupancy import occupancy
 from benchmarks.audit.offline import CompiledKernel
+from benchmarks.audit.opcodes import TMA, global_loads, tensor_opcodes
 from benchmarks.kernels.shapes import Shape
 from lmn_kernels.launch import Launch
 
@@ -39,9 +39,9 @@ class Binary:
         threads: of a block.
         registers: 32-bit vector registers of a thread.
         spill_bytes: widths of all spill instructions and the stack.
-        parked_registers: on AMD, registers that the compiler moves elsewhere (``machine/usage.py``).
+        parked_registers: on AMD, registers that the compiler moves elsewhere (``usage.py``).
         shared_bytes: dynamic, of a block.
-        resident_warps, most_warps, limited_by: see ``machine/occupancy.py``.
+        resident_warps, most_warps, limited_by: see ``occupancy.py``.
         instructions: machine instructions that can be reached; padding is none.
         weighted_instructions: what one thread issues; None, and a problem, where a loop's trips cannot be known.
         loads: weighted loads from global memory by bytes a thread.

@@ -1,4 +1,4 @@
-"""The one GPU command: ``python3 -m benchmarks.kernels.gpu --out DIR``, at most eight minutes on an H200.
+"""The one GPU command: ``python3 -m benchmarks.gpu --out DIR``, at most eight minutes on an H200.
 
 It needs torch, triton and matplotlib as they are there and installs nothing. First the machine's limits, then the cases
 in the order of their weight, each checked against float64 before it is timed, as far as the time goes; what was left
@@ -28,8 +28,8 @@ from benchmarks.kernels.profiling import profile_counters, profile_kernels
 from benchmarks.kernels.providers import all_sides
 from benchmarks.kernels.shapes import SHAPES, Shape, tiny
 from benchmarks.kernels.timing import Effort, Stopwatch
-from benchmarks.report.data import bars, format_bars, load
 from benchmarks.result_files import ResultFile
+from benchmarks.targets import bars, format_bars, load
 from benchmarks.training.gpu_step import STEP, SUB_KEYS, measure_training
 
 BUDGET_S = 450.0
@@ -116,7 +116,7 @@ def plan(folder: Path, size: Callable[[Shape], Shape] = lambda shape: shape) -> 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; see the head of this module. Returns the exit status: 1 if this library was wrong or failed anywhere."""
     started = time.monotonic()
-    parser = argparse.ArgumentParser(prog="python3 -m benchmarks.kernels.gpu", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python3 -m benchmarks.gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the result files")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu only with --dry-run")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes and few rounds: the figures mean nothing")
