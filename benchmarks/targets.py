@@ -1,36 +1,24 @@
-"""Result files read back, and the bars of the project judged by them."""
+"""The project's performance targets, judged by result files."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 Row = dict[str, Any]
+Files = Sequence[dict[str, Any]]
+FASTER = "times faster than plain torch"
 
 
-class Bar(NamedTuple):
-    """One bar: on which kind of machine, what, the bound as text, what was measured (None: not yet), whether met."""
+class Target(NamedTuple):
+    """One target: kind of result file, what, the bound as text, the measured value if any, and whether it is met."""
 
     kind: str
     what: str
     bound: str
     value: float | None
     met: bool | None
-
-
-def load(path: Path) -> dict[str, Any]:
-    """A result file.
-
-    Raises:
-        ValueError: it is no result file of a format that is known.
-    """
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if data.get("format") != 1 or "kind" not in data:
-        raise ValueError(f"{path.name} must be a result file of format 1, got format {data.get('format')!r}")
-    return data
 
 
 def find(files: Iterable[dict[str, Any]], kind: str, section: str = "times", **wanted: Any) -> list[Row]:
@@ -64,91 +52,104 @@ def one(rows: Sequence[Row], field: str) -> float | None:
     return rows[0][field] if rows else None
 
 
-def ratio(files: Sequence[dict[str, Any]], kind: str, over: str, field: str = "p50_ms", **wanted: Any) -> float | None:
-    """``field`` of side ``over`` divided by that of this library."""
-    theirs, ours = (one(find(files, kind, side=side, **wanted), field) for side in (over, "lmn"))
-    return theirs / ours if theirs is not None and ours else None
+def ratio(files: Files, kind: str, over: str, field: str = "p50_ms", **wanted: Any) -> float | None:
+    """``field`` of provider ``over`` divided by that of this library."""
+    theirs, ours = (one(find(files, kind, provider=name, **wanted), field) for name in (over, "lmn"))
+    return _quotient(theirs, ours)
 
 
-def bars(files: Sequence[dict[str, Any]]) -> list[Bar]:
-    """Every bar that timing can judge, met, missed or not measured."""
-    found: list[Bar] = []
-
-    def judge(kind: str, what: str, value: float | None, relation: str, bound: float, shown: str | None = None) -> None:
-        compare: Callable[[float], bool] = (lambda x: x >= bound) if relation == "≥" else (lambda x: x <= bound)
-        met = None if value is None else not math.isnan(value) and compare(value)
-        found.append(Bar(kind, what, f"{relation} {shown or f'{bound:g}'}", value, met))
-
-    at = {"op": "layer", "name": "cpu_bar"}
-    speed = "times faster than plain torch"
-    judge("cpu", f"layer forward, {speed}", ratio(files, "cpu", "torch", **at, **{"pass": "forward"}), "≥", 1.5)
-    judge("cpu", f"layer forward + backward, {speed}", ratio(files, "cpu", "torch", **at, **{"pass": "both"}), "≥", 3)
-    peak = ratio(files, "cpu", "torch", "peak_bytes", **at, **{"pass": "both"})
-    judge("cpu", "peak memory of forward + backward, of plain torch's", 1 / peak if peak else None, "≤", 1 / 3, "1/3")
-    for pass_, label in (("forward", "forward"), ("both", "forward + backward")):
-        times = [one(find(files, "cpu", sweep="N", N=N, side="lmn", **{"pass": pass_}), "p50_ms") for N in (256, 4096)]
-        grown = times[1] / times[0] if times[0] and times[1] else None
-        judge("cpu", f"layer {label}, time at 2^24 slots over that at 2^16", grown, "≤", 16, "16 = √(2^24 / 2^16)")
-    _judge_determinism(files, "cpu", judge)
-    for name in ("lmn_1m", "wide_1m"):
-        for pass_, bound in (("forward", 0.85), ("backward", 0.5)):
-            where = {"op": "bag", "name": name, "dtype": "bf16", "slots": "uniform", "pass": pass_, "side": "lmn"}
-            share = one(find(files, "gpu", **where), "share")
-            judge("gpu", f"bag {pass_}, {name}, bf16, share of the copy bandwidth", share, "≥", bound)
-    for dtype in ("bf16", "fp32"):
-        where = {"name": "lmn_1m", "dtype": dtype, "slots": "uniform"}
-        router = ratio(files, "gpu", "torch", op="router", **where, **{"pass": "forward"})
-        judge("gpu", f"router forward, lmn_1m, {dtype}, {speed}", router, "≥", 8)
-        for over, label, bound in (("torch", "plain torch", 6), ("compile", "`torch.compile`", 2)):
-            layer = ratio(files, "gpu", over, op="layer", **where, **{"pass": "both"})
-            judge("gpu", f"layer forward + backward, lmn_1m, {dtype}, times faster than {label}", layer, "≥", bound)
-    served = find(files, "gpu", "replay", name="serve_256", side="lmn", dtype="bf16")
-    cold = one(served, "p50_ms")
-    judge("gpu", "serve_256 by graph replay, cold caches, µs", None if cold is None else cold * 1e3, "≤", 30)
-    judge("gpu", "serve_256, kernels launched", one(served, "kernels"), "≤", 3)
-    steps = find(files, "gpu", "capture")
-    wrong = float(sum(step["status"] != "ok" for step in steps)) if steps else None
-    judge("gpu", "captured training steps that differ from eager ones", wrong, "≤", 0)
-    _judge_determinism(files, "gpu", judge)
-    _judge_training(files, judge)
-    return found
+def judge_targets(files: Files, kind: str | None = None) -> list[Target]:
+    """Every target that timing can judge, of one kind of result file or of all: met, missed or not measured."""
+    judged = (*_cpu(files), *_gpu(files), *_training(files))
+    return [target for target in judged if kind in (None, target.kind)]
 
 
-def _judge_training(files: Sequence[dict[str, Any]], judge: Callable[..., None]) -> None:
-    def ms(N: int, side: str, what: str) -> float | None:
-        return one(find(files, "training", "steps", N=N, side=side, what=what), "p50_ms")
-
-    for side, name in (("row_adagrad", "RowAdagrad"), ("row_adam", "RowAdam")):
-        theirs, ours = ms(1024, "torch", "step"), ms(1024, side, "step")
-        faster = theirs / ours if theirs and ours else None
-        judge("training", f"{name}, 2^20 slots, times faster than a dense gradient and AdamW", faster, "≥", 4)
-        counting, step = ms(1024, side, "usage"), ms(1024, side, "step")
-        share = counting / step if counting and step else None
-        judge("training", f"{name}, 2^20 slots, counting the reads, of the step", share, "≤", 0.02)
-        rest = []
-        for N in (1024, 4096):
-            step, router = ms(N, side, "step"), ms(N, side, "router")
-            rest.append(step - router if step and router else None)
-        grown = rest[1] / rest[0] if rest[0] and rest[1] else None
-        judge("training", f"{name}, step without router, 2^24 slots over 2^20", grown, "≤", 1.3)
-        peaks = find(files, "training", "peaks", N=4096, side=side)
-        share = peaks[0]["peak_bytes"] / peaks[0]["state_bytes"] if peaks else None
-        judge("training", f"{name}, 2^24 slots, peak resident memory over table and state", share, "≤", 1.15)
-
-
-def _judge_determinism(files: Sequence[dict[str, Any]], kind: str, judge: Callable[..., None]) -> None:
-    rows = find(files, kind, "determinism")
-    runs = [row.get("differing", row["runs"]) for row in rows]
-    judge(kind, "runs of 20 that differ with all rows on 3 slots, deterministic", max(runs, default=None), "≤", 0)
-    slower = max((row.get("ratio", math.inf) for row in rows), default=None)
-    judge(kind, "deterministic mode's time there, of the fast mode's", slower, "≤", 1.3)
-
-
-def format_bars(judged: Sequence[Bar]) -> str:
-    """For a terminal, one line a bar."""
+def format_targets(judged: Iterable[Target]) -> str:
+    """For a terminal, one line a target."""
     words = {True: "met", False: "MISSED", None: "not measured"}
     lines = []
-    for bar in judged:
-        value = "-" if bar.value is None else f"{bar.value:.3g}"
-        lines.append(f"{words[bar.met]:13} {value:>8}  {bar.bound:20} {bar.kind}: {bar.what}")
+    for target in judged:
+        value = "-" if target.value is None else f"{target.value:.3g}"
+        lines.append(f"{words[target.met]:13} {value:>8}  {target.bound:20} {target.kind}: {target.what}")
     return "\n".join(lines)
+
+
+def _at_least(kind: str, what: str, value: float | None, bound: float) -> Target:
+    return Target(kind, what, f"≥ {bound:g}", value, None if value is None else value >= bound)
+
+
+def _at_most(kind: str, what: str, value: float | None, bound: float, shown: str | None = None) -> Target:
+    return Target(kind, what, f"≤ {shown or f'{bound:g}'}", value, None if value is None else value <= bound)
+
+
+def _quotient(above: float | None, below: float | None) -> float | None:
+    return above / below if above is not None and below else None
+
+
+def _cpu(files: Files) -> Iterator[Target]:
+    forward, both = ({"op": "layer", "name": "cpu_8k", "pass": name} for name in ("forward", "both"))
+    yield _at_least("cpu", f"layer forward, {FASTER}", ratio(files, "cpu", "torch", **forward), 1.5)
+    yield _at_least("cpu", f"layer forward + backward, {FASTER}", ratio(files, "cpu", "torch", **both), 3)
+    peak = _quotient(1, ratio(files, "cpu", "torch", "peak_bytes", **both))
+    yield _at_most("cpu", "peak memory of forward + backward, of plain torch's", peak, 1 / 3, "1/3")
+    for pass_, label in (("forward", "forward"), ("both", "forward + backward")):
+        rows = {"sweep": "N", "provider": "lmn", "pass": pass_}
+        small, large = (one(find(files, "cpu", N=N, **rows), "p50_ms") for N in (256, 4096))
+        what = f"layer {label}, time at 2^24 slots over that at 2^16"
+        yield _at_most("cpu", what, _quotient(large, small), 16, "16 = √(2^24 / 2^16)")
+    yield from _determinism(files, "cpu")
+
+
+def _gpu(files: Files) -> Iterator[Target]:
+    for name in ("lmn_1m", "wide_1m"):
+        for pass_, bound in (("forward", 0.85), ("backward", 0.5)):
+            at = {"op": "bag", "name": name, "dtype": "bf16", "slots": "uniform", "pass": pass_, "provider": "lmn"}
+            share = one(find(files, "gpu", **at), "share")
+            yield _at_least("gpu", f"bag {pass_}, {name}, bf16, share of the copy bandwidth", share, bound)
+    for dtype in ("bf16", "fp32"):
+        at = {"name": "lmn_1m", "dtype": dtype, "slots": "uniform"}
+        router = ratio(files, "gpu", "torch", op="router", **at, **{"pass": "forward"})
+        yield _at_least("gpu", f"router forward, lmn_1m, {dtype}, {FASTER}", router, 8)
+        for over, label, bound in (("torch", "plain torch", 6), ("compile", "`torch.compile`", 2)):
+            layer = ratio(files, "gpu", over, op="layer", **at, **{"pass": "both"})
+            what = f"layer forward + backward, lmn_1m, {dtype}, times faster than {label}"
+            yield _at_least("gpu", what, layer, bound)
+    served = find(files, "gpu", "replay", name="serve_256", provider="lmn", dtype="bf16")
+    cold = one(served, "p50_ms")
+    yield _at_most("gpu", "serve_256 by graph replay, cold caches, µs", None if cold is None else cold * 1e3, 30)
+    yield _at_most("gpu", "serve_256, kernels launched", one(served, "kernels"), 3)
+    steps = find(files, "gpu", "capture")
+    wrong = float(sum(step["status"] != "ok" for step in steps)) if steps else None
+    yield _at_most("gpu", "captured training steps that differ from eager ones", wrong, 0)
+    yield from _determinism(files, "gpu")
+
+
+def _training(files: Files) -> Iterator[Target]:
+    def ms(N: int, provider: str, what: str) -> float | None:
+        return one(find(files, "training", "steps", N=N, provider=provider, what=what), "p50_ms")
+
+    for provider, name in (("row_adagrad", "RowAdagrad"), ("row_adam", "RowAdam")):
+        step = ms(1024, provider, "step")
+        faster = _quotient(ms(1024, "torch", "step"), step)
+        what = f"{name}, 2^20 slots, times faster than a dense gradient and AdamW"
+        yield _at_least("training", what, faster, 4)
+        counting = _quotient(ms(1024, provider, "usage"), step)
+        yield _at_most("training", f"{name}, 2^20 slots, counting the reads, of the step", counting, 0.02)
+        rest = []
+        for N in (1024, 4096):
+            step, router = ms(N, provider, "step"), ms(N, provider, "router")
+            rest.append(step - router if step and router else None)
+        grown = _quotient(rest[1], rest[0])
+        yield _at_most("training", f"{name}, step without router, 2^24 slots over 2^20", grown, 1.3)
+        peaks = find(files, "training", "peaks", N=4096, provider=provider)
+        share = peaks[0]["peak_bytes"] / peaks[0]["state_bytes"] if peaks else None
+        what = f"{name}, 2^24 slots, peak resident memory over table and state"
+        yield _at_most("training", what, share, 1.15)
+
+
+def _determinism(files: Files, kind: str) -> Iterator[Target]:
+    rows = find(files, kind, "determinism")
+    runs = max((row.get("differing", row["runs"]) for row in rows), default=None)
+    yield _at_most(kind, "runs of 20 that differ with all rows on 3 slots, deterministic", runs, 0)
+    slower = max((row.get("ratio", math.inf) for row in rows), default=None)
+    yield _at_most(kind, "deterministic mode's time there, of the fast mode's", slower, 1.3)
