@@ -55,9 +55,7 @@ class Session:
         return self.deadline - time.monotonic()
 
 
-def measure_case(
-    session: Session, case: Case, names: Sequence[str], passes: Sequence[str], memory: bool = True
-) -> None:
+def measure_case(session: Session, case: Case, names: Sequence[str], passes: Sequence[str]) -> None:
     """Check the providers on a case, time the correct ones in turns, and add a record for each provider and pass.
 
     A provider that is absent, wrong, out of memory or that fails gets a record with the reason and no figure.
@@ -84,9 +82,8 @@ def measure_case(
         calls = {name: rounds_of(held, pass_) for name, held in bounds.items()}
         times = time_in_turns(calls, session.stopwatch, session.effort)
         for name, seconds in times.items():
-            peak = None
-            if memory and pass_ != "backward":
-                peak = peak_bytes(getattr(bounds[name][0], pass_), session.device)
+            run = getattr(bounds[name][0], pass_)
+            peak = peak_bytes(run, session.device) if pass_ != "backward" else None
             record = describe_time(case, session.providers[name], pass_, seconds, use, session.ceilings)
             session.file.add("times", {**record, "peak_bytes": peak, "errors": errors[name]})
     if session.device.type == "cuda":

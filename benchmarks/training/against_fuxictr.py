@@ -21,12 +21,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.processes import in_fresh_process
 from benchmarks.report.markdown import table as markdown_table
 from benchmarks.result_files import ResultFile
 from benchmarks.training.fuxictr_ours import measure_ours
@@ -122,8 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         del dataset
         for turn, pair in itertools.product(range(options.rounds), chosen):
             settings = base.override(pair.settings)
-            with get_context("spawn").Pool(1) as pool:
-                ours = pool.apply(measure_ours, (settings, budget))
+            ours = in_fresh_process(measure_ours, settings, budget)
             _add(file, pair, "ours", turn, rows, settings, ours)
             if pair.theirs:
                 theirs = measure_theirs(options.fuxictr_python, settings, Path(folder), options.workers, budget)

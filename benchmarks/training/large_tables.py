@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.kernels.peak_memory import peak_resident_bytes
+from benchmarks.processes import in_fresh_process
 from benchmarks.result_files import ResultFile
 from lmn_kernels.optim import RowAdagrad
 from lmn_model.modules.memory_layer import MemoryLayer
@@ -48,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for N in (64, 128) if options.rehearse else SUB_KEYS:
             record: dict[str, Any] = {"slots": N * N, "width": WIDTH, "optimizer": "RowAdagrad", "dtype": "float32"}
             for task in (train_and_save, load_and_train):
-                with get_context("spawn").Pool(1) as pool:
-                    record |= pool.apply(task, (N, path, options.threads))
+                record |= in_fresh_process(task, N, path, options.threads)
                 print(f"{N * N:,} slots: {task.__name__} done", file=sys.stderr)
             file.add("tables", {**record, "file_bytes": path.stat().st_size})
             path.unlink()

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -27,6 +26,7 @@ from benchmarks.kernels.plain_torch import torch_layer
 from benchmarks.kernels.problems import Case, Problem, make_problems
 from benchmarks.kernels.shapes import Shape, tiny
 from benchmarks.kernels.timing import Call, Effort, Stopwatch, percentiles, time_in_turns, torch_threads
+from benchmarks.processes import in_fresh_process
 from benchmarks.result_files import ResultFile, load
 from benchmarks.targets import format_targets, judge_targets
 from lmn_kernels import memory_lookup, product_key_topk
@@ -86,8 +86,7 @@ def route(problem: Problem) -> None:
 
 def peak_resident(provider: str, shape: Shape, threads: int) -> int:
     """Peak of resident bytes of a fresh process over a few steps, the interpreter and torch included."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_train_and_measure, (provider, shape, threads))
+    return in_fresh_process(_train_and_measure, provider, shape, threads)
 
 
 def _train_and_measure(provider: str, shape: Shape, threads: int) -> int:
