@@ -80,11 +80,11 @@ def measure_replay(session: Session, case: Case, names: Sequence[str]) -> None:
             errors = check(provider, bound, problem, gradients=False)
             kernels = count_kernels(bound.forward, session.device)
             expected = bound.forward()
-            replays[name], output = replayable(bound.forward, session.device)
-            replays[name]()  # capture executes nothing: only a replay fills the output
+            replay, output = replayable(bound.forward, session.device)
+            replay()  # capture executes nothing: only a replay fills the output
             if not torch.equal(output, expected):
                 raise WrongResult(f"{name}: a replay of {case} differs from an eager call")
-            facts[name] = {"errors": errors, "kernels": kernels}
+            replays[name], facts[name] = replay, {"errors": errors, "kernels": kernels}
         except Exception as error:  # a failure must not lose the figures of other providers
             session.file.add("replay", {**describe_case(case), "provider": name, **describe_failure(error)})
     cold = time_in_turns(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.kernels.correctness import WrongResult
+from benchmarks.kernels.graphs import measure_replay
 from benchmarks.kernels.measure import Session, describe_failure
-from benchmarks.kernels.problems import OPS, SLOTS, Case
+from benchmarks.kernels.problems import OPS, SLOTS, Case, Problem
 from benchmarks.kernels.profiling import profile_counters
+from benchmarks.kernels.provider import Bound
+from benchmarks.kernels.providers import all_providers
 from benchmarks.kernels.shapes import Shape
 from benchmarks.kernels.timing import Effort, Stopwatch
 from benchmarks.report import __main__ as report
@@ -136,6 +141,29 @@ def test_a_wrong_provider_gets_a_reason_and_no_figure() -> None:
     assert describe_failure(torch.OutOfMemoryError("big"))["status"] == "out of memory"
     assert describe_failure(NotImplementedError("no"))["status"] == "unsupported"
     assert describe_failure(ValueError(""))["reason"] == "ValueError: no message"
+
+
+def test_a_replay_that_differs_gets_a_reason_and_no_figure(tmp_path: Path) -> None:
+    plain = all_providers()["torch"]
+
+    def unsteady(problem: Problem) -> Bound:
+        bound, calls = plain.ops["layer"](problem), itertools.count()
+
+        def run() -> tuple[torch.Tensor, torch.Tensor | None]:
+            output, slots = bound.run()
+            return output * (1 + 1e-6 * next(calls)), slots
+
+        return replace(bound, run=run)
+
+    with ResultFile(tmp_path / "gpu.json", "gpu", "cpu") as file:
+        providers = {"torch": replace(plain, ops={"layer": unsteady})}
+        effort = Effort(0.0, 0.0, 1, 1)
+        session = Session(file, Stopwatch("cpu"), effort, provider_names=("torch",), providers=providers)
+        measure_replay(session, Case("layer", TINY), ("torch",))
+    (row,) = file.data["replay"]
+    assert row["status"] == "wrong"
+    assert "differs from an eager call" in row["reason"]
+    assert "p50_ms" not in row
 
 
 @pytest.mark.parametrize(
