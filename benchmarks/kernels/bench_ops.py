@@ -1,26 +1,28 @@
-"""The router (queries and keys to scores and slots), the weighted bag, and the whole read, under pytest-benchmark."""
+"""Every op under pytest-benchmark: the router, the weighted bag, and the layer, which is the whole read."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.kernels.problems import Case
-from benchmarks.kernels.suite import Bench, parametrize
+import pytest
+
+from benchmarks.kernels.problems import OPS, Case
+from benchmarks.kernels.suite import Bench, cases
+
+CASES = [
+    pytest.param(
+        case,
+        pass_,
+        provider,
+        id=f"{case.op}-{case.shape.name}-{case.dtype}-{case.slots}-{pass_}-{provider}",
+        marks=() if default else (pytest.mark.more,),
+    )
+    for op in OPS
+    for case, pass_, provider, default in cases(op)
+]
 
 
-@parametrize("router")
-def test_router(benchmark: Any, bench: Bench, case: Case, pass_: str, provider: str) -> None:
-    """Checked against float64, then timed."""
-    bench.run(benchmark, case, pass_, provider)
-
-
-@parametrize("bag")
-def test_bag(benchmark: Any, bench: Bench, case: Case, pass_: str, provider: str) -> None:
-    """Checked against float64, then timed."""
-    bench.run(benchmark, case, pass_, provider)
-
-
-@parametrize("layer")
-def test_layer(benchmark: Any, bench: Bench, case: Case, pass_: str, provider: str) -> None:
+@pytest.mark.parametrize(("case", "pass_", "provider"), CASES)
+def test_op(benchmark: Any, bench: Bench, case: Case, pass_: str, provider: str) -> None:
     """Checked against float64, then timed."""
     bench.run(benchmark, case, pass_, provider)

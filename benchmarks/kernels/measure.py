@@ -73,9 +73,7 @@ def measure_case(session: Session, case: Case, names: Sequence[str], passes: Seq
             session.file.skip(f"{name}: {case}", why)
             continue
         try:
-            bound = provider.ops[case.op](problems[0])
-            errors[name] = check(provider, bound, problems[0], gradients=tuple(passes) != ("forward",))
-            bounds[name] = [bound, *(provider.ops[case.op](problem) for problem in problems[1:])]
+            bounds[name], errors[name] = bind(provider, problems, gradients=tuple(passes) != ("forward",))
         except Exception as error:  # a failure must not lose the figures of other providers
             session.file.add("times", {**describe_case(case), "provider": name, **describe_failure(error)})
     for pass_ in passes:
@@ -90,6 +88,16 @@ def measure_case(session: Session, case: Case, names: Sequence[str], passes: Seq
         del bounds, problems
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def bind(provider: Provider, problems: Sequence[Problem], gradients: bool) -> tuple[list[Bound], dict[str, float]]:
+    """The provider, bound to each problem, and its errors on the first one.
+
+    Raises:
+        WrongResult: as :func:`~benchmarks.kernels.correctness.check`.
+    """
+    bounds = [provider.ops[problem.case.op](problem) for problem in problems]
+    return bounds, check(provider, bounds[0], problems[0], gradients=gradients)
 
 
 def rounds_of(bounds: Sequence[Bound], pass_: str) -> Any:

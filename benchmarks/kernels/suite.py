@@ -14,8 +14,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks.kernels.correctness import check
-from benchmarks.kernels.measure import describe_case, describe_failure, describe_time, rounds_of, slot_use
+from benchmarks.kernels.measure import bind, describe_case, describe_failure, describe_time, rounds_of, slot_use
 from benchmarks.kernels.peak_memory import peak_bytes
 from benchmarks.kernels.problems import SLOTS, Case, make_problems
 from benchmarks.kernels.provider import Bound
@@ -42,23 +41,6 @@ def cases(op: str) -> Iterator[tuple[Case, str, str, bool]]:
             for provider in all_providers().values():
                 if op in provider.ops:
                     yield case, pass_, provider.name, _by_default(case, provider.compiled)
-
-
-def parametrize(op: str) -> pytest.MarkDecorator:
-    """Parameters ``case, pass_, provider`` of a benchmark of ``op``."""
-    return pytest.mark.parametrize(
-        ("case", "pass_", "provider"),
-        [
-            pytest.param(
-                case,
-                pass_,
-                provider,
-                id=f"{case.shape.name}-{case.dtype}-{case.slots}-{pass_}-{provider}",
-                marks=() if default else (pytest.mark.more,),
-            )
-            for case, pass_, provider, default in cases(op)
-        ],
-    )
 
 
 def _by_default(case: Case, compiled: bool) -> bool:
@@ -93,11 +75,8 @@ class Bench:
             self._open(case)
         if name not in self._bounds:
             try:
-                bound = provider.ops[case.op](self._problems[0])
-                self._errors[name] = check(
-                    provider, bound, self._problems[0], gradients=not case.shape.name.startswith("serve")
-                )
-                self._bounds[name] = [bound, *(provider.ops[case.op](problem) for problem in self._problems[1:])]
+                gradients = not case.shape.name.startswith("serve")
+                self._bounds[name], self._errors[name] = bind(provider, self._problems, gradients)
             except NotImplementedError as error:
                 self._skip(f"{name}: {case}", str(error))
             except Exception as error:

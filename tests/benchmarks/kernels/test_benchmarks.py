@@ -243,7 +243,7 @@ def test_the_suite_checks_times_and_writes(tmp_path: Path) -> None:
         "benchmarks/kernels/bench_ops.py",
         "-q",
         "-k",
-        "test_layer and serve_1-fp32-uniform-forward-torch",
+        "layer-serve_1-fp32-uniform-forward-torch",
     ]
     # pytest-benchmark times nothing where it thinks that it is a worker of xdist.
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
@@ -327,7 +327,7 @@ def test_a_plain_run_of_the_suite_takes_the_default_cases_alone() -> None:
     more: set[str] = set()
     for op in OPS:
         for case, pass_, provider, plain in cases(op):
-            name = f"test_{op}[{case.shape.name}-{case.dtype}-{case.slots}-{pass_}-{provider}]"
+            name = f"test_op[{op}-{case.shape.name}-{case.dtype}-{case.slots}-{pass_}-{provider}]"
             (default if plain else more).add(name)
     assert {line.partition("::")[2] for line in collected()} == default
     assert {line.partition("::")[2] for line in collected("-m", "more")} == more
