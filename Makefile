@@ -55,12 +55,12 @@ test-gpu:  ## the kernel tests on this machine's GPU, with the Python and torch 
 audit: $(VENV)/.installed  ## what every kernel costs on four GPUs, compiled here without one, against its budgets
 	$(BIN)/python -m benchmarks.audit
 
-bench: $(VENV)/.installed  ## the timing suite and the CPU bars, alone on the machine; result files in OUT (runs/bench)
+bench: $(VENV)/.installed  ## the timing suite and the CPU targets, alone on the machine; result files in OUT (runs/bench)
 	$(BIN)/python -m pytest benchmarks --results $(or $(OUT),runs/bench)/suite.json
 	$(BIN)/python -m benchmarks.kernels.cpu --out $(or $(OUT),runs/bench)/cpu.json
 
 bench-gpu:  ## checks and times everything on this machine's GPU in 8 minutes; result files in OUT (runs/bench); installs nothing
-	$(PYTHON) -m benchmarks.kernels.gpu --out $(or $(OUT),runs/bench) $(if $(COMMIT),--commit $(COMMIT))
+	$(PYTHON) -m benchmarks.gpu --out $(or $(OUT),runs/bench) $(if $(COMMIT),--commit $(COMMIT))
 
 bench-fuxictr: $(VENV)/.installed  ## training against FuxiCTR: ROWS=folder of prepared rows, FUXICTR=its Python; result file in OUT (runs/bench)
 	$(BIN)/python -m benchmarks.training.against_fuxictr --rows $(ROWS) --fuxictr-python $(FUXICTR) --max-steps 100 --out $(or $(OUT),runs/bench)/fuxictr.json

@@ -1,4 +1,4 @@
-"""Result files: JSON that says what it measured, where and with which code, written anew after every record.
+"""Result files: JSON with the measurements, the machine and the version of the code, rewritten after every record.
 
 A run that is interrupted leaves all that it had measured, with ``"complete": false``.
 """
@@ -22,7 +22,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "triton", "numpy", "product-key-memory", "fbgemm-gpu", "fbgemm-gpu-cpu")
-FORMAT = 1
+FORMAT = 2
+FORMAT_1_KEYS = {"side": "provider", "limits": "ceilings", "most_warps": "max_warps"}
+FORMAT_1_SHAPES = {"cpu_bar": "cpu_8k"}
 
 
 class ResultFile:
@@ -30,11 +32,10 @@ class ResultFile:
 
     Args:
         path: of the file; its folder is made.
-        kind: what the report takes it for: ``"cpu"``, ``"suite"``, ``"training"``,
-            ``"large_tables"``, ``"serving"``, ``"fuxictr"``, ``"train_profile"``, ``"default_sizes"``, ``"gpu"`` or
-            ``"audit"``.
-        device: where the run runs.
-        **about: more that the file should say of itself.
+        kind: names the benchmark for the report: ``"cpu"``, ``"suite"``, ``"training"``, ``"large_tables"``,
+            ``"serving"``, ``"fuxictr"``, ``"train_profile"``, ``"default_sizes"``, ``"gpu"`` or ``"audit"``.
+        device: where the measurements run.
+        **about: further top-level fields.
     """
 
     def __init__(self, path: Path, kind: str, device: torch.device | str, **about: Any) -> None:
@@ -63,7 +64,7 @@ class ResultFile:
         self.write()
 
     def skip(self, what: str, why: str) -> None:
-        """Say that something was not measured; nothing is left out in silence."""
+        """Record that something was not measured, and why."""
         self.add("skipped", {"what": what, "why": why})
 
     def write(self) -> None:
@@ -71,6 +72,26 @@ class ResultFile:
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, self.path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a result file; the names of format 1 become those of today.
+
+    Raises:
+        ValueError: it is no result file of a known format.
+    """
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), object_hook=_renamed)
+    found = data.get("format")
+    if found not in (1, FORMAT) or "kind" not in data:
+        raise ValueError(f"{path.name} must be a result file of format 1 or {FORMAT}, got format {found!r}")
+    return data
+
+
+def _renamed(found: dict[str, Any]) -> dict[str, Any]:
+    renamed = {FORMAT_1_KEYS.get(key, key): value for key, value in found.items()}
+    if "name" in renamed:
+        renamed["name"] = FORMAT_1_SHAPES.get(renamed["name"], renamed["name"])
+    return renamed
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -62,12 +62,12 @@ def collect_launches(
     with torch.device("meta"):
         rows = (values, bag_slots.reshape(-1), torch.empty(bag_slots.numel(), D, dtype=dtype))
         state = torch.float64 if dtype == torch.float64 else torch.float32
-        moments, numbers = torch.empty(shape.slots, D, dtype=state), torch.empty(shape.slots, dtype=state)
+        moments, row_state = torch.empty(shape.slots, D, dtype=state), torch.empty(shape.slots, dtype=state)
         step, lr = torch.empty((), dtype=torch.int64), torch.empty((), dtype=state)
     rounding = Rounding.of({"stochastic_rounding": True, "seed": 0}, dtype)
     with _part(parts, "optimizer", amd):
-        launch_adagrad(*rows, numbers, step, lr, 1e-10, 0.0, rounding)
-        for square in (moments, numbers):
+        launch_adagrad(*rows, row_state, step, lr, 1e-10, 0.0, rounding)
+        for square in (moments, row_state):
             launch_adam(*rows, moments, square, step, lr, (0.9, 0.999), 1e-8, 0.0, rounding)
         launch_sgd(*rows, moments, step, lr, 0.9, True, 0.1, rounding)
     return parts

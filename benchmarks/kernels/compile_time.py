@@ -1,27 +1,30 @@
-"""Time and frames of a cold ``torch.compile``: a memory layer against an ``nn.EmbeddingBag`` model of the same shape.
+"""Time a cold ``torch.compile`` of a memory layer and of an ``nn.EmbeddingBag`` model of the same shape.
 
-``python -m benchmarks.kernels.compile_time --out compile_time.json`` compiles each model in a process of its own with
-empty caches, called as users do: without ``fullgraph=True``, backward pass included. The batches have four sizes; the
-second size compiles once more, with a dynamic batch, and later ones must not compile. The processes take turns, so that
-a busy machine slows all of them alike.
+``python -m benchmarks.kernels.compile_time --out FILE`` compiles each model in a fresh process with empty caches, and
+calls it as users do: without ``fullgraph=True``, backward pass included. The batches have four sizes; the second one
+compiles once more, with a dynamic batch, and later ones must not compile. The processes take turns, so that a busy
+machine slows all of them alike.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.processes import in_fresh_process
+from benchmarks.result_files import ResultFile
 from lmn_kernels.optim import RowAdagrad
 from lmn_model import MemoryLayer
 
@@ -32,7 +35,7 @@ WORK = ("layer", "step", "step_and_optimizer")
 
 
 class BagModel(nn.Module):
-    """What a :class:`MemoryLayer` has around its lookup, and a bag of as many rows from a table of the same shape."""
+    """A :class:`MemoryLayer` with its lookup replaced by a bag of as many rows from a table of the same shape."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,59 +110,39 @@ def measure(model: str, work: str) -> dict[str, object]:
 
 
 def measure_cold(model: str, work: str) -> dict[str, object]:
-    """As :func:`measure`, in a new process with empty caches; shown on stderr as it comes."""
+    """As :func:`measure`, in a new process with empty caches."""
     with tempfile.TemporaryDirectory() as cache:
-        environment = {
-            **os.environ,
-            "TORCHINDUCTOR_CACHE_DIR": cache,
-            "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
-            "TRITON_CACHE_DIR": cache,
-        }
-        command = [sys.executable, "-m", "benchmarks.kernels.compile_time", "--one", model, work]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"compile_time: {model}, {work} failed:\n{done.stderr[-2000:]}")
-    print(done.stdout.splitlines()[-1], file=sys.stderr)
-    record: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return record
+        empty = {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "TRITON_CACHE_DIR": cache}
+        with mock.patch.dict(os.environ, empty):
+            return in_fresh_process(measure, model, work)
 
 
-def compare(work: tuple[str, ...], rounds: int) -> dict[str, object]:
-    """All records, and for each kind of work how many times as long the memory takes to compile."""
-    records = [measure_cold(model, each) for _ in range(rounds) for each in work for model in MODELS]
-    ratios = {}
-    for each in work:
-        median = {
-            model: statistics.median(
-                float(str(r["total_seconds"])) for r in records if (r["model"], r["work"]) == (model, each)
-            )
+def ratios(records: list[dict[str, Any]]) -> dict[str, float]:
+    """For each kind of work, the median compile time of the memory over that of the embedding bag."""
+    found = {}
+    for work in dict.fromkeys(record["work"] for record in records):
+        memory, bag = (
+            statistics.median(r["total_seconds"] for r in records if (r["model"], r["work"]) == (model, work))
             for model in MODELS
-        }
-        ratios[each] = round(median["memory"] / median["embedding_bag"], 3)
-    return {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "batches": BATCHES,
-        "shape": {"width": WIDTH, "sub_keys": SUB_KEYS, "top_k": TOP_K},
-        "records": records,
-        "memory_over_embedding_bag": ratios,
-    }
+        )
+        found[work] = round(memory / bag, 3)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", nargs="+", choices=WORK, default=WORK, help="what is compiled (default: all)")
     parser.add_argument("--rounds", type=int, default=1, help="processes for each model and kind of work (default: 1)")
-    parser.add_argument("--out", type=Path, help="file for the JSON, printed in any case")
-    parser.add_argument("--one", nargs=2, metavar=("MODEL", "WORK"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file to write")
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(*options.one)))
-        return
-    text = json.dumps(compare(tuple(options.work), options.rounds), indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    about = {"batches": BATCHES, "shape": {"width": WIDTH, "sub_keys": SUB_KEYS, "top_k": TOP_K}}
+    with ResultFile(options.out, "compile_time", "cpu", **about) as file:
+        for _, work, model in itertools.product(range(options.rounds), options.work, MODELS):
+            record = measure_cold(model, work)
+            file.add("records", record)
+            print(record, file=sys.stderr)
+        file.data["memory_over_embedding_bag"] = ratios(file.data["records"])
+    print(file.data["memory_over_embedding_bag"])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Each side is held to float64 before it is timed: a wrong one gets no figure.
+"""Compare a provider to float64 before it is timed: a wrong one gets no figure.
 
-The truth is computed from the inputs and the slots that the side itself chose, by textbook formulas in float64. What it
-chose is judged apart: on sampled rows every chosen score must reach the K-th best of all pairs, less what the rounding
-of the scores can move it. Errors are row errors: of all rows, the largest error's length over the length of the true
-row (or, for rows shorter than it, over the root mean square length), so that one wrong row shows among however many.
-Outputs and the gradients of queries, keys and weights are compared in every row; that of the values in the rows of the
-most used slots, of random used ones and of random others, which must be zero.
+The truth is computed by textbook formulas in float64, from the inputs and the slots that the provider itself chose. The
+choice is checked separately: on sampled rows every chosen score must reach the K-th best of all pairs, less what the
+rounding of the scores can move it. The error of a row is its length over the length of the true row, or over the root
+mean square length where the row is shorter; the largest error over all rows counts, so that one wrong row shows among
+however many. Outputs and the gradients of queries, keys and weights are compared in every row; that of the values in
+the rows of the most used slots, of random used ones and of random others, which must be zero.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.kernels.problems import DTYPES, Problem
-from benchmarks.kernels.providers import Bound, Side
+from benchmarks.kernels.provider import Bound, Provider
 from lmn_kernels.testing import score_slots, sum_rows
 
-# Of sides that keep scores, weights and sums in float32, and of sides that round each to the type of the inputs: theirs
-# is wide enough for a hot row summed in 8 bits, and still far below what wrong maths gives. The table shows the errors.
+# Wide: scores, weights and sums are kept in float32. Narrow: each is rounded to the type of the inputs; the tolerance
+# admits a hot row summed in 8 bits and is still far below what wrong maths gives. Result files hold the errors.
 WIDE_TOLERANCES = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 1e-2}
 NARROW_TOLERANCES = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 3e-1}
 CHUNK_BYTES = 256 << 20
@@ -29,7 +29,7 @@ SAMPLED_SLOTS = 1024
 
 
 class WrongResult(AssertionError):
-    """A side's result is not what it should be."""
+    """The result of a provider is wrong."""
 
 
 class Truth(NamedTuple):
@@ -39,21 +39,21 @@ class Truth(NamedTuple):
     gradients: dict[str, Tensor]
 
 
-def check(side: Side, bound: Bound, problem: Problem, *, gradients: bool = True) -> dict[str, float]:
-    """Row errors of a side by tensor name, all within the tolerance of its kind and type.
+def check(provider: Provider, bound: Bound, problem: Problem, *, gradients: bool = True) -> dict[str, float]:
+    """Row errors of a provider by tensor name, all within the tolerance of its kind and type.
 
     Args:
-        side: what ran.
-        bound: the same, holding ``problem``.
-        problem: its inputs.
-        gradients: judge the gradients too.
+        provider: the provider.
+        bound: the provider, bound to ``problem``.
+        problem: the inputs.
+        gradients: check the gradients too.
 
     Raises:
         WrongResult: an error is above the tolerance or not a number, or a slot is not among the best.
     """
     output, slots = bound.run() if gradients else _without_graph(bound)
     if slots is not None:
-        _check_selection(slots, problem, wide=side.wide_scores)
+        _check_selection(slots, problem, wide=provider.wide_scores)
     else:
         slots = problem.slots
     sample = _sample_slots(problem, slots)
@@ -65,10 +65,10 @@ def check(side: Side, bound: Bound, problem: Problem, *, gradients: bool = True)
     for name, true in truth.gradients.items():
         actual = _rows_at(found[name], sample) if name == "values" else found[name]
         errors[f"grad_{name}"] = row_error(actual, true)
-    tolerance = (WIDE_TOLERANCES if side.wide_scores else NARROW_TOLERANCES)[problem.case.dtype]
+    tolerance = (WIDE_TOLERANCES if provider.wide_scores else NARROW_TOLERANCES)[problem.case.dtype]
     for name, error in errors.items():
         if not error <= tolerance:
-            raise WrongResult(f"{side.name}: {name} of {problem.case} errs by {error:.1e}, above {tolerance:.0e}")
+            raise WrongResult(f"{provider.name}: {name} of {problem.case} errs by {error:.1e}, above {tolerance:.0e}")
     return errors
 
 
@@ -100,21 +100,21 @@ def _check_selection(slots: Tensor, problem: Problem, *, wide: bool) -> None:
         raise WrongResult(f"slots of {problem.case} must differ within a row and head")
     best = torch.einsum("bhac,hanc->bhan", queries, keys).topk(shape.K, dim=-1).values  # [b, H, 2, K]
     pairs = (best[:, :, 0, :, None] + best[:, :, 1, None, :]).flatten(2)
-    least = pairs.topk(shape.K, dim=-1).values[..., -1:]
+    kth_best = pairs.topk(shape.K, dim=-1).values[..., -1:]
     eps = torch.finfo(torch.float32 if wide else DTYPES[problem.case.dtype]).eps
     band = 16 * eps * torch.linalg.vector_norm(queries, dim=-1).sum(-1, keepdim=True)  # keys have length one
-    missed = score_slots(queries, keys, chosen) < least - band
+    missed = score_slots(queries, keys, chosen) < kth_best - band
     if bool(missed.any()):
         raise WrongResult(f"{int(missed.sum())} slots of {problem.case} are not among the {shape.K} best of their row")
 
 
 def _sample_slots(problem: Problem, slots: Tensor) -> Tensor:
-    """Slots at which the values' gradient is judged, ascending: the most used, random used and random ones."""
+    """Slots at which the values' gradient is checked, ascending: the most used, random used and random ones."""
     used, uses = slots.flatten().unique(return_counts=True)
-    most = used[uses.topk(min(64, used.numel())).indices]
-    some = used[torch.randint(used.numel(), (SAMPLED_SLOTS,), device=used.device)]
-    any_ = torch.randint(problem.case.shape.slots, (SAMPLED_SLOTS // 4,), device=used.device)
-    return torch.cat([most, some, any_]).unique()
+    hottest = used[uses.topk(min(64, used.numel())).indices]
+    random_used = used[torch.randint(used.numel(), (SAMPLED_SLOTS,), device=used.device)]
+    random_slots = torch.randint(problem.case.shape.slots, (SAMPLED_SLOTS // 4,), device=used.device)
+    return torch.cat([hottest, random_used, random_slots]).unique()
 
 
 def _truth(problem: Problem, slots: Tensor, sample: Tensor, gradients: bool) -> Truth:

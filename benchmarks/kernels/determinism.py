@@ -1,4 +1,4 @@
-"""The deterministic mode where it hurts most: all entries of a bag on three slots.
+"""The deterministic mode at its worst case: all entries of a bag on three slots.
 
 Values and weights get their gradients 20 times under ``torch.use_deterministic_algorithms``; every run must give the
 same bits. Its time is set against the fast mode's, in turns. Torch's own debugging aid of that mode, which fills fresh
@@ -15,21 +15,21 @@ import torch
 
 from benchmarks.kernels.measure import Session, describe_case, describe_failure
 from benchmarks.kernels.problems import Case, make_problems
-from benchmarks.kernels.providers import Bound
+from benchmarks.kernels.provider import Bound
 from benchmarks.kernels.timing import Call, percentiles, time_in_turns
 
 RUNS = 20
 
 
-def measure_determinism(session: Session, case: Case, sides: tuple[str, ...] = ("lmn", "lmn_dense")) -> None:
-    """Add a record to ``determinism`` for each side: how many of 20 runs differ, and both modes' times."""
+def measure_determinism(session: Session, case: Case, providers: tuple[str, ...] = ("lmn", "lmn_dense")) -> None:
+    """Add a record to ``determinism`` for each provider: how many of 20 runs differ, and both modes' times."""
     problem = make_problems(case, 1, session.device)[0]
     problem = replace(problem, slots=problem.slots % 3 * (case.shape.slots // 3))
-    for side in sides:
-        record = {**describe_case(case), "side": side, "runs": RUNS, "hot_slots": 3}
+    for provider in providers:
+        record = {**describe_case(case), "provider": provider, "runs": RUNS, "hot_slots": 3}
         try:
-            record |= _compare(session, session.sides[side].ops[case.op](problem))
-        except Exception as error:  # one side's failure must not lose the other's figures
+            record |= _compare(session, session.providers[provider].ops[case.op](problem))
+        except Exception as error:  # a failure must not lose the figures of other providers
             record |= describe_failure(error)
         session.file.add("determinism", record)
 
@@ -57,7 +57,7 @@ def _compare(session: Session, bound: Bound) -> dict[str, object]:
 
 @contextmanager
 def deterministic(mode: bool = True) -> Iterator[None]:
-    """Torch's deterministic mode on or off, as it was before afterwards."""
+    """Torch's deterministic mode on or off inside, and afterwards what it was before."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory

@@ -1,4 +1,4 @@
-"""CUDA graphs: the time of a replayed read, its launches, and whether a captured training step equals an eager one.
+"""CUDA graphs: time and launches of a replayed read, and a captured training step against an eager one.
 
 On a CPU, which has no graphs, a replay is the call itself, so that a rehearsal runs the same code.
 """
@@ -26,9 +26,9 @@ LEARNING_RATE = 0.1
 
 
 def replayable(call: Callable[[], Any], device: torch.device) -> tuple[Call, Any]:
-    """What replays ``call`` on its fixed tensors, and the result that a replay rewrites.
+    """A function that replays ``call`` on its fixed tensors, and the result that a replay rewrites.
 
-    The call runs three times before it is captured, on a stream of its own, as capture wants it.
+    The call runs three times before it is captured, on a separate stream, as capture requires.
     """
     if device.type == "cpu":
         return call, call()
@@ -64,34 +64,34 @@ def gpu_events(events: Iterable[Any]) -> list[Any]:
 
 
 def measure_replay(session: Session, case: Case, names: Sequence[str]) -> None:
-    """Add a record to ``replay`` for each side: a read by replay, cold (caches emptied before each) and warm."""
+    """Add a record to ``replay`` for each provider: a read by replay, cold (caches emptied before each) and warm."""
     problem = make_problems(case, 1, session.device)[0]
     use = slot_use(problem)
     torch._dynamo.reset()
     replays: dict[str, Call] = {}
     facts: dict[str, dict[str, Any]] = {}
     for name in names:
-        side = session.sides[name]
-        if side.absent or name not in session.side_names:
-            session.file.skip(f"{name}: replay of {case}", side.absent or "this side was not asked for")
+        provider = session.providers[name]
+        if provider.absent or name not in session.provider_names:
+            session.file.skip(f"{name}: replay of {case}", provider.absent or "not in --providers")
             continue
         try:
-            bound = side.ops[case.op](problem)
-            errors = check(side, bound, problem, gradients=False)
+            bound = provider.ops[case.op](problem)
+            errors = check(provider, bound, problem, gradients=False)
             kernels = count_kernels(bound.forward, session.device)
             expected = bound.forward()
-            replays[name], output = replayable(bound.forward, session.device)
-            replays[name]()  # capture runs nothing: only a replay fills the output
+            replay, output = replayable(bound.forward, session.device)
+            replay()  # capture executes nothing: only a replay fills the output
             if not torch.equal(output, expected):
                 raise WrongResult(f"{name}: a replay of {case} differs from an eager call")
-            facts[name] = {"errors": errors, "kernels": kernels}
-        except Exception as error:  # one side's failure must not lose the others' figures
-            session.file.add("replay", {**describe_case(case), "side": name, **describe_failure(error)})
+            replays[name], facts[name] = replay, {"errors": errors, "kernels": kernels}
+        except Exception as error:  # a failure must not lose the figures of other providers
+            session.file.add("replay", {**describe_case(case), "provider": name, **describe_failure(error)})
     cold = time_in_turns(
         {name: lambda _, call=call: call for name, call in replays.items()}, session.stopwatch, session.effort
     )
     for name, seconds in cold.items():
-        record = describe_time(case, session.sides[name], "forward", seconds, use, session.limits)
+        record = describe_time(case, session.providers[name], "forward", seconds, use, session.ceilings)
         warm = percentiles([_warm_seconds(replays[name], session.device)])["p50_ms"]
         session.file.add("replay", {**record, "warm_ms": warm, **facts[name]})
 

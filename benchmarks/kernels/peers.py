@@ -1,9 +1,9 @@
-"""Peers from other projects, used where they are installed and named as absent where they are not.
+"""Peers from other projects: timed where they are installed, listed as absent where they are not.
 
 ``product-key-memory`` (PyPI, MIT) is a whole layer: a linear map, a norm, then the retrieval. The map and the norm are
-replaced by the identity, so that what is timed is the retrieval from the same queries: the same maths as plain torch
-here. Its queries are ``[1, B, 2 * H * C]`` with the axis outermost and its keys ``[H, N, 2, C]``; both are laid out so
-before the clock starts, its table shares the problem's memory.
+replaced by the identity, so that the retrieval alone is timed, on the same queries and with the same maths as plain
+torch here. Its queries are ``[1, B, 2 * H * C]`` with the axis outermost and its keys ``[H, N, 2, C]``; both are laid
+out so before the clock starts, and its table shares the problem's memory.
 
 FBGEMM's table-batched bag is taken in its dense form, which alone gives gradients rather than an update: one table,
 sums with per-sample weights.
@@ -15,29 +15,29 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.kernels.problems import Problem
-from benchmarks.kernels.providers import Bound, Side, leaves_of
+from benchmarks.kernels.provider import Bound, Provider, leaves_of
 
 
-def pkm_side() -> Side:
+def pkm_provider() -> Provider:
     """PyPI ``product-key-memory``, the retrieval of its layer."""
     note = "PyPI product-key-memory, its retrieval from given queries, dense gradient"
     try:
         import product_key_memory
     except ImportError as error:
-        return Side("pkm", note, {"layer": _bind_pkm}, absent=f"product-key-memory is not installed ({error})")
+        return Provider("pkm", note, {"layer": _bind_pkm}, absent=f"product-key-memory is not installed ({error})")
     del product_key_memory
-    return Side("pkm", note, {"layer": _bind_pkm})
+    return Provider("pkm", note, {"layer": _bind_pkm})
 
 
-def fbgemm_side() -> Side:
+def fbgemm_provider() -> Provider:
     """FBGEMM's table-batched bag, float32 alone."""
     note = "FBGEMM DenseTableBatchedEmbeddingBags, dense gradient"
     try:
         from fbgemm_gpu.split_table_batched_embeddings_ops_training import DenseTableBatchedEmbeddingBagsCodegen
     except (ImportError, OSError) as error:  # OSError: built for another torch
-        return Side("fbgemm", note, {"bag": _bind_fbgemm}, absent=f"fbgemm_gpu cannot be imported ({error})")
+        return Provider("fbgemm", note, {"bag": _bind_fbgemm}, absent=f"fbgemm_gpu cannot be imported ({error})")
     del DenseTableBatchedEmbeddingBagsCodegen
-    return Side("fbgemm", note, {"bag": _bind_fbgemm})
+    return Provider("fbgemm", note, {"bag": _bind_fbgemm})
 
 
 def _bind_pkm(problem: Problem) -> Bound:

@@ -1,4 +1,4 @@
-"""What is computed in a benchmark: an op at a shape, in a type, with slots that are uniform or follow a power law.
+"""The problems of the benchmarks: an op at a shape, in a type, with slots that are uniform or follow a power law.
 
 Keys have length one, so that no sub-key is popular by its length, and scores are of order one, as under the published
 initialisation. Uniform: every query is drawn alone. Zipf: a query is that of a popular item plus a little noise, items
@@ -46,11 +46,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Problem:
-    """Inputs of one case, in this library's layout; those that the op does not take are None.
+    """Inputs of one case, in this library's layout; without those that the op does not take.
 
-    ``tensors`` are the differentiable inputs by name: queries ``[B, H, 2, C]`` and keys ``[H, 2, N, C]``, and or
-    values ``[M, D]`` and weights ``[B, L]``. ``slots`` is ``[B, L]`` int64 for a bag. ``grad`` is the gradient of the
-    output, ``[B, H, K]`` for the router and ``[B, D]`` else.
+    ``tensors`` are the differentiable inputs by name: queries ``[B, H, 2, C]``, keys ``[H, 2, N, C]``, values
+    ``[M, D]`` and weights ``[B, L]``. ``slots`` is ``[B, L]`` int64 for a bag. ``grad`` is the gradient of the output,
+    ``[B, H, K]`` for the router and ``[B, D]`` otherwise.
     """
 
     case: Case
@@ -115,7 +115,7 @@ def _problem(case: Case, parameters: dict[str, Tensor], generator: torch.Generat
 
 
 def _same_items(device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(1)  # the items are the same in every problem; who asks for them differs
+    return torch.Generator(device).manual_seed(1)  # every problem has the same items and draws other queries
 
 
 def _bag_slots(case: Case, generator: torch.Generator) -> Tensor:

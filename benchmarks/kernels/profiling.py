@@ -1,4 +1,4 @@
-"""Where the time of a training read goes: a table of kernels, and the hardware counters of the slowest one.
+"""Profile a training read: a table of its kernels, and the hardware counters of the slowest one.
 
 Torch's profiler gives the table. The counters are Nsight Compute's, if ``ncu`` is on the PATH; clocks are left alone.
 """
@@ -20,6 +20,8 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.kernels.graphs import gpu_events
 from benchmarks.kernels.measure import Session
 from benchmarks.kernels.problems import Case, make_problems
+from benchmarks.kernels.providers import all_providers
+from benchmarks.kernels.shapes import SHAPES
 from benchmarks.result_files import ROOT
 
 CALLS = 5
@@ -59,7 +61,7 @@ def profile_kernels(session: Session, case: Case, folder: Path) -> str | None:
 
 
 def profile_counters(session: Session, case: Case, kernel: str, folder: Path, timeout_s: float) -> None:
-    """Write ``ncu.txt`` with the full counters of one launch of ``kernel``, or say why not."""
+    """Write ``ncu.txt`` with the full counters of one launch of ``kernel``, or record why not."""
     what = f"hardware counters of {kernel}"
     if shutil.which("ncu") is None:
         session.file.skip(what, "ncu is not on the PATH")
@@ -74,7 +76,7 @@ def profile_counters(session: Session, case: Case, kernel: str, folder: Path, ti
         try:
             output, _ = ncu.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            os.killpg(ncu.pid, signal.SIGKILL)  # the watched program too, or it would go on using the GPU
+            os.killpg(ncu.pid, signal.SIGKILL)  # the profiled program too, or it would keep the GPU busy
             session.file.skip(what, f"ncu took more than {timeout_s:.0f} s")
             return
     (folder / "ncu.txt").write_text(output, encoding="utf-8")
@@ -83,7 +85,7 @@ def profile_counters(session: Session, case: Case, kernel: str, folder: Path, ti
 
 
 def function_name(kernel: str) -> str:
-    """The bare name of a kernel as Nsight Compute knows it.
+    """The bare name of a kernel in Nsight Compute.
 
     >>> function_name("void at::native::(anonymous namespace)::reduce<float>(int)"), function_name("_axis_kernel")
     ('reduce', '_axis_kernel')
@@ -93,16 +95,12 @@ def function_name(kernel: str) -> str:
 
 
 def _training_read(case: Case, device: torch.device) -> Callable[[], object]:
-    from benchmarks.kernels.providers import all_sides
-
     problem = make_problems(case, 1, device)[0]
-    return all_sides()["lmn"].ops[case.op](problem).both
+    return all_providers()["lmn"].ops[case.op](problem).both
 
 
 def main() -> None:
-    """Run the training read that ``ncu`` watches: ``python -m benchmarks.kernels.profiling SHAPE DTYPE SLOTS``."""
-    from benchmarks.kernels.shapes import SHAPES
-
+    """Run the training read that ``ncu`` profiles: ``python -m benchmarks.kernels.profiling SHAPE DTYPE SLOTS``."""
     shape, dtype, slots = sys.argv[1:]
     call = _training_read(Case("layer", SHAPES[shape], dtype, slots), torch.device("cuda"))
     for _ in range(3):

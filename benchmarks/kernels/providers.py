@@ -1,116 +1,18 @@
-"""The sides of every comparison: this library, plain torch, plain torch compiled, and the peers that are installed.
-
-All sides of an op compute the same maths at the same level, from the same inputs to the same output and gradients, and
-``correctness.py`` holds each to float64 before a figure is taken. What differs is said in a side's note: whether the
-values' gradient is dense, as the published layers have it, or sparse rows, as this library's modules have it.
-
-Plain torch is what the published product-key layers write: scores by einsum, a ``topk`` on each axis, all K x K sums,
-``topk`` of them, a gather of their slots, softmax, and ``embedding_bag`` with per-sample weights (on a GPU in bfloat16,
-of whose weights ``embedding_bag`` has no gradient, ``embedding`` and a batched product when training).
-"""
+"""The providers of every comparison: this library, plain torch, plain torch compiled, and peers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache, partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from benchmarks.kernels.peers import fbgemm_provider, pkm_provider
+from benchmarks.kernels.plain_torch import torch_bag, torch_layer, torch_router
 from benchmarks.kernels.problems import Problem
+from benchmarks.kernels.provider import Bound, Provider, leaves_of
 from lmn_kernels import gather_aggregate, memory_lookup, product_key_topk
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A side that holds a problem and can be run.
-
-    Attributes:
-        run: computes the output and names the slots chosen ``[B, H, K]``, None for a bag.
-        leaves: the tensors that get a gradient, by their names in the problem.
-        grad: gradient of the output, in its type.
-        restore: turns gradients by name from the side's layout into that of the problem.
-    """
-
-    run: Callable[[], tuple[Tensor, Tensor | None]]
-    leaves: dict[str, Tensor]
-    grad: Tensor
-    restore: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda gradients: gradients
-
-    def forward(self) -> Tensor:
-        """The output, without a graph."""
-        with torch.no_grad():
-            return self.run()[0]
-
-    def graph(self) -> Tensor:
-        """The output, with a graph."""
-        return self.run()[0]
-
-    def backward(self, output: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of the leaves from a fresh :meth:`graph`."""
-        return torch.autograd.grad(output, tuple(self.leaves.values()), self.grad.to(output.dtype))
-
-    def both(self) -> tuple[Tensor, ...]:
-        """Output and gradients of the leaves."""
-        output = self.graph()
-        return output, *self.backward(output)
-
-
-@dataclass(frozen=True)
-class Side:
-    """One contender.
-
-    Attributes:
-        name: of the side in results.
-        note: what it is, for the reader of a table.
-        ops: how it binds a problem, by op; an op that it does not have is not there.
-        wide_scores: scores are kept in float32 whatever the inputs are.
-        sparse_rows: the values' gradient is rows, not a table.
-        absent: why it cannot be run here, None if it can.
-        compiled: its first calls compile for tens of seconds.
-    """
-
-    name: str
-    note: str
-    ops: Mapping[str, Callable[[Problem], Bound]]
-    wide_scores: bool = False
-    sparse_rows: bool = False
-    absent: str | None = None
-    compiled: bool = False
-
-
-def leaves_of(problem: Problem) -> dict[str, Tensor]:
-    """The problem's differentiable inputs as leaves that need a gradient; the memory is shared."""
-    return {name: tensor.detach().requires_grad_() for name, tensor in problem.tensors.items()}
-
-
-def torch_router(queries: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Scores and slots ``[B, H, K]`` as published layers choose them, in the type of the inputs."""
-    N = keys.shape[2]
-    dots = torch.einsum("bhac,hanc->bhan", queries, keys)
-    best, positions = dots.topk(k, dim=-1)  # [B, H, 2, K]
-    sums = (best[:, :, 0, :, None] + best[:, :, 1, None, :]).flatten(2)  # [B, H, K * K]
-    slots = (positions[:, :, 0, :, None] * N + positions[:, :, 1, None, :]).flatten(2)
-    scores, chosen = sums.topk(k, dim=-1)
-    return scores, slots.gather(-1, chosen)
-
-
-def torch_bag(values: Tensor, slots: Tensor, weights: Tensor, sparse: bool = False) -> Tensor:
-    """``[B, D]`` by ``embedding_bag``; ``sparse`` gives the values uncoalesced rows, one for each entry.
-
-    On a GPU it has no gradient of bfloat16 weights: there the rows are gathered, ``[B, L, D]``, and multiplied.
-    """
-    if values.is_cuda and values.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        return torch.einsum("bl,bld->bd", weights, F.embedding(slots, values, sparse=sparse))
-    return F.embedding_bag(slots, values, mode="sum", per_sample_weights=weights, sparse=sparse)
-
-
-def torch_layer(queries: Tensor, keys: Tensor, values: Tensor, k: int, sparse: bool = False) -> tuple[Tensor, Tensor]:
-    """Output ``[B, D]`` and slots ``[B, H, K]`` of the whole read."""
-    scores, slots = torch_router(queries, keys, k)
-    return torch_bag(values, slots.flatten(1), scores.softmax(-1).flatten(1), sparse), slots
 
 
 def _lmn_layer(queries: Tensor, keys: Tensor, values: Tensor, k: int, sparse: bool) -> tuple[Tensor, Tensor]:
@@ -133,23 +35,22 @@ def _bind_bag(bag: Callable[..., Tensor], problem: Problem) -> Bound:
     return Bound(lambda: (bag(leaves["values"], problem.slots, leaves["weights"]), None), leaves, problem.grad)
 
 
-def _side(
+def _provider(
     name: str, note: str, *, router: object = None, bag: object = None, layer: object = None, **more: bool
-) -> Side:
+) -> Provider:
     binders = {"router": (_bind_router, router), "bag": (_bind_bag, bag), "layer": (_bind_layer, layer)}
-    return Side(name, note, {op: partial(bind, run) for op, (bind, run) in binders.items() if run is not None}, **more)
+    bound = {op: partial(bind, run) for op, (bind, run) in binders.items() if run is not None}
+    return Provider(name, note, bound, **more)
 
 
 _compile = partial(torch.compile, fullgraph=True, dynamic=False)
 
 
 @cache
-def all_sides() -> dict[str, Side]:
-    """Every side by name, absent ones too; this library first."""
-    from benchmarks.kernels.peers import fbgemm_side, pkm_side
-
-    sides = (
-        _side(
+def all_providers() -> dict[str, Provider]:
+    """Every provider by name, absent ones too; this library first."""
+    providers = (
+        _provider(
             "lmn",
             "this library, the values' gradient as sparse rows",
             router=product_key_topk,
@@ -158,28 +59,28 @@ def all_sides() -> dict[str, Side]:
             wide_scores=True,
             sparse_rows=True,
         ),
-        _side(
+        _provider(
             "lmn_dense",
             "this library, the values' gradient dense",
             bag=gather_aggregate,
             layer=partial(_lmn_layer, sparse=False),
             wide_scores=True,
         ),
-        _side(
+        _provider(
             "torch",
             "plain torch as published layers write it, dense gradient",
             router=torch_router,
             bag=torch_bag,
             layer=torch_layer,
         ),
-        _side(
+        _provider(
             "torch_sparse",
             "plain torch, `embedding_bag(sparse=True)`: uncoalesced rows",
             bag=partial(torch_bag, sparse=True),
             layer=partial(torch_layer, sparse=True),
             sparse_rows=True,
         ),
-        _side(
+        _provider(
             "compile",
             "plain torch under `torch.compile`, dense gradient",
             router=_compile(torch_router),
@@ -187,7 +88,7 @@ def all_sides() -> dict[str, Side]:
             layer=_compile(torch_layer),
             compiled=True,
         ),
-        pkm_side(),
-        fbgemm_side(),
+        pkm_provider(),
+        fbgemm_provider(),
     )
-    return {side.name: side for side in sides}
+    return {provider.name: provider for provider in providers}

@@ -1,4 +1,4 @@
-"""The least bytes and operations of a pass, and the share of the machine's measured limit that a time reaches.
+"""The roofline of a pass: the bytes that it must move and the operations that it must do.
 
 With s bytes an element, E = B * H * K entries and U touched slots:
 
@@ -16,8 +16,8 @@ layer                     router + bag; weights and slots are read back         
 ========================  =============================================================  ==================
 
 w is s for a bag, 4 within a layer. Gathered rows count once for each use. A cache that holds the hot ones can serve
-them faster than memory does, so under a power law a share above one is possible. Scores are counted at the rate of the
-matrix units for the type of the inputs.
+them faster than memory does, so under a power law a time can be shorter than the roofline. Scores are counted at the
+rate of the matrix units for the type of the inputs.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from benchmarks.kernels.problems import DTYPES, Case
 PASSES = ("forward", "backward", "both")
 
 
-class Floor(NamedTuple):
+class Roofline(NamedTuple):
     """Bytes to move and operations to do (a multiplication and an addition are two)."""
 
     bytes: int
     operations: int
 
-    def __add__(self, other: object) -> Floor:
-        if not isinstance(other, Floor):
+    def __add__(self, other: object) -> Roofline:
+        if not isinstance(other, Roofline):
             return NotImplemented
-        return Floor(self.bytes + other.bytes, self.operations + other.operations)
+        return Roofline(self.bytes + other.bytes, self.operations + other.operations)
 
     def seconds(self, bytes_per_s: float, operations_per_s: float) -> float:
-        """The longer of moving the bytes and doing the operations; both can go on at once."""
+        """The longer of moving the bytes and doing the operations; the two overlap."""
         return max(self.bytes / bytes_per_s, self.operations / operations_per_s)
 
 
-def floor_of(case: Case, pass_: str, gradient_rows: int) -> Floor:
-    """The floor of a pass of a case.
+def roofline_of(case: Case, pass_: str, gradient_rows: int) -> Roofline:
+    """The roofline of one pass of a case.
 
     Args:
         case: op, shape and type.
@@ -57,32 +57,32 @@ def floor_of(case: Case, pass_: str, gradient_rows: int) -> Floor:
         ValueError: the pass is unknown.
     """
     if pass_ not in PASSES:
-        raise ValueError(f"floor_of: pass_ must be one of {', '.join(PASSES)}, got {pass_!r}")
+        raise ValueError(f"roofline_of: pass_ must be one of {', '.join(PASSES)}, got {pass_!r}")
     if pass_ == "both":
-        return floor_of(case, "forward", gradient_rows) + floor_of(case, "backward", gradient_rows)
-    floor = Floor(0, 0)
+        return roofline_of(case, "forward", gradient_rows) + roofline_of(case, "backward", gradient_rows)
+    roofline = Roofline(0, 0)
     if case.op != "bag":
-        floor += _router(case, pass_)
+        roofline += _router(case, pass_)
     if case.op != "router":
-        floor += _bag(case, pass_, gradient_rows)
-    return floor
+        roofline += _bag(case, pass_, gradient_rows)
+    return roofline
 
 
-def _router(case: Case, pass_: str) -> Floor:
+def _router(case: Case, pass_: str) -> Roofline:
     shape, size = case.shape, DTYPES[case.dtype].itemsize
     inputs = 2 * shape.H * shape.C * size * (shape.B + shape.N)
     entries = shape.B * shape.bag
     if pass_ == "forward":
-        return Floor(inputs + 12 * entries, 4 * shape.B * shape.H * shape.N * shape.C)
-    return Floor(12 * entries + 2 * inputs, 8 * entries * shape.C)
+        return Roofline(inputs + 12 * entries, 4 * shape.B * shape.H * shape.N * shape.C)
+    return Roofline(12 * entries + 2 * inputs, 8 * entries * shape.C)
 
 
-def _bag(case: Case, pass_: str, gradient_rows: int) -> Floor:
+def _bag(case: Case, pass_: str, gradient_rows: int) -> Roofline:
     shape, size = case.shape, DTYPES[case.dtype].itemsize
     weight = 4 if case.op == "layer" else size
     entries = shape.B * shape.bag
     row = shape.D * size
     rows = entries * row + entries * (8 + weight)
     if pass_ == "forward":
-        return Floor(rows + shape.B * row, 2 * entries * shape.D)
-    return Floor(rows + entries * weight + gradient_rows * row, 4 * entries * shape.D)
+        return Roofline(rows + shape.B * row, 2 * entries * shape.D)
+    return Roofline(rows + entries * weight + gradient_rows * row, 4 * entries * shape.D)

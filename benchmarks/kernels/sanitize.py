@@ -1,7 +1,7 @@
-"""Every op, forward and backward, at a few small shapes: what ``compute-sanitizer`` watches on a GPU.
+"""Run every op, forward and backward, at a few small shapes, for ``compute-sanitizer`` on a GPU.
 
 ``make sanitize-gpu`` runs this module under memcheck and racecheck, with torch's caching allocator off, since a cache
-hides reads past the end. Each result is held to float64 as well.
+hides reads past the end. Each result is compared to float64 as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.kernels.correctness import check
 from benchmarks.kernels.problems import DTYPES, OPS, SLOTS, Case, make_problems
-from benchmarks.kernels.providers import all_sides
+from benchmarks.kernels.providers import all_providers
 from benchmarks.kernels.shapes import Shape
 
 SHAPES = (
@@ -36,9 +36,9 @@ def run(device: torch.device | str, shapes: Sequence[Shape] = SHAPES) -> int:
             for dtype in (name for name in DTYPES if name != "fp64"):
                 for slots in SLOTS:
                     problem = make_problems(Case(op, shape, dtype, slots), 1, device)[0]
-                    for side in (side for side in all_sides().values() if side.name.startswith("lmn")):
-                        if op in side.ops:
-                            check(side, side.ops[op](problem), problem)
+                    for name, provider in all_providers().items():
+                        if name.startswith("lmn") and op in provider.ops:
+                            check(provider, provider.ops[op](problem), problem)
                             done += 1
     return done
 

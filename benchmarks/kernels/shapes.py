@@ -1,4 +1,4 @@
-"""The problem sizes that benchmarks and the offline audit share, so that their figures speak of the same thing."""
+"""The problem sizes that the benchmarks and the offline audit share."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SHAPES = {
     )
 }
 NAMED = ("ctr_64k", "lmn_1m", "lmn_16m", "heads_1m", "wide_1m", "serve_1", "serve_256")
-CPU_BAR = Shape("cpu_bar", B=8192, H=1, C=64, N=1024, K=32, D=128)
+CPU_8K = Shape("cpu_8k", B=8192, H=1, C=64, N=1024, K=32, D=128)
 
 
 def on_cpu(shape: Shape) -> Shape:

@@ -1,9 +1,9 @@
-"""What the pytest-benchmark files share: which cases there are, and how one side of one is checked and timed.
+"""The cases of the pytest-benchmark suite, and how one provider of a case is checked and timed.
 
 ``python -m pytest benchmarks`` times the default cases, on the GPU if there is one and on the CPU, with fewer queries,
 if not; ``-k`` reaches the rest (``-k lmn_16m``, ``-k "bag and zipf"``). pytest-benchmark times one test after another,
-so the sides of a case are neighbours rather than in turns; bars are judged by ``benchmarks.kernels.cpu`` and
-``benchmarks.kernels.gpu``, where they take turns.
+so the providers of a case follow one another; targets are judged by ``benchmarks.kernels.cpu`` and
+``benchmarks.gpu``, where they take turns.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks.kernels.correctness import check
-from benchmarks.kernels.measure import describe_case, describe_failure, describe_time, rounds_of, slot_use
+from benchmarks.kernels.measure import bind, describe_case, describe_failure, describe_time, rounds_of, slot_use
 from benchmarks.kernels.peak_memory import peak_bytes
 from benchmarks.kernels.problems import SLOTS, Case, make_problems
-from benchmarks.kernels.providers import Bound, all_sides
+from benchmarks.kernels.provider import Bound
+from benchmarks.kernels.providers import all_providers
 from benchmarks.kernels.shapes import NAMED, SHAPES, on_cpu
 from benchmarks.kernels.timing import Stopwatch
 from benchmarks.result_files import ResultFile
@@ -32,32 +32,15 @@ SETS = 3
 
 
 def cases(op: str) -> Iterator[tuple[Case, str, str, bool]]:
-    """Every case of an op with each pass and side, sides innermost; last, whether a plain run takes it."""
+    """Every case of an op with each pass and provider, providers innermost, and whether a plain run takes it."""
     for name, dtype, slots in itertools.product(NAMED, DTYPES, SLOTS):
         shape = SHAPES[name] if DEVICE == "cuda" else on_cpu(SHAPES[name])
         case = Case(op, shape, dtype, slots)
         serve = name.startswith("serve")
         for pass_ in ("forward",) if serve else PASSES:
-            for side in all_sides().values():
-                if op in side.ops:
-                    yield case, pass_, side.name, _by_default(case, side.compiled)
-
-
-def parametrize(op: str) -> pytest.MarkDecorator:
-    """Parameters ``case, pass_, side`` of a benchmark of ``op``."""
-    return pytest.mark.parametrize(
-        ("case", "pass_", "side"),
-        [
-            pytest.param(
-                case,
-                pass_,
-                side,
-                id=f"{case.shape.name}-{case.dtype}-{case.slots}-{pass_}-{side}",
-                marks=() if default else (pytest.mark.more,),
-            )
-            for case, pass_, side, default in cases(op)
-        ],
-    )
+            for provider in all_providers().values():
+                if op in provider.ops:
+                    yield case, pass_, provider.name, _by_default(case, provider.compiled)
 
 
 def _by_default(case: Case, compiled: bool) -> bool:
@@ -72,7 +55,7 @@ def _by_default(case: Case, compiled: bool) -> bool:
 
 
 class Bench:
-    """Checks and times sides; holds the problems of one case at a time."""
+    """Checks and times providers; stores the problems of one case at a time."""
 
     def __init__(self, file: ResultFile | None) -> None:
         self.file = file
@@ -80,30 +63,27 @@ class Bench:
         self._case: Case | None = None
 
     def run(self, benchmark: object, case: Case, pass_: str, name: str) -> None:
-        """Time a side of a case under pytest-benchmark.
+        """Time a provider of a case under pytest-benchmark.
 
         Raises:
-            WrongResult: the side is wrong; there is no figure then.
+            WrongResult: the provider is wrong; there is no figure then.
         """
-        side = all_sides()[name]
-        if side.absent:
-            self._skip(f"{name}: {case}", side.absent)
+        provider = all_providers()[name]
+        if provider.absent:
+            self._skip(f"{name}: {case}", provider.absent)
         if case != self._case:
             self._open(case)
         if name not in self._bounds:
             try:
-                bound = side.ops[case.op](self._problems[0])
-                self._errors[name] = check(
-                    side, bound, self._problems[0], gradients=not case.shape.name.startswith("serve")
-                )
-                self._bounds[name] = [bound, *(side.ops[case.op](problem) for problem in self._problems[1:])]
+                gradients = not case.shape.name.startswith("serve")
+                self._bounds[name], self._errors[name] = bind(provider, self._problems, gradients)
             except NotImplementedError as error:
                 self._skip(f"{name}: {case}", str(error))
             except Exception as error:
-                self._add({**describe_case(case), "side": name, **describe_failure(error)})
+                self._add({**describe_case(case), "provider": name, **describe_failure(error)})
                 raise
         seconds = self._time(benchmark, self._bounds[name], pass_)
-        record = describe_time(case, side, pass_, seconds, self._use, None)
+        record = describe_time(case, provider, pass_, seconds, self._use, None)
         if pass_ != "backward":
             record["peak_bytes"] = peak_bytes(getattr(self._bounds[name][0], pass_), DEVICE)
         benchmark.extra_info.update(record)

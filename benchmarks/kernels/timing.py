@@ -1,4 +1,4 @@
-"""Times of calls that take turns, with cold caches, as percentiles.
+"""Time calls in turns, with cold caches, as percentiles.
 
 On a GPU a call is timed by events on its stream. Before each, a buffer larger than any cache is written twice: that
 empties the L2 cache, and while it runs (some 0.5 ms) the host queues the call, so that launch latency shows only where
@@ -9,7 +9,8 @@ clock runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,17 @@ class Effort:
     budget_s: float = 1.0
     min_rounds: int = 5
     max_rounds: int = 100
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch computes on ``count`` threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Stopwatch:
@@ -52,7 +64,7 @@ class Stopwatch:
             start = time.perf_counter()
             kept = call()
             seconds = time.perf_counter() - start
-            del kept  # giving memory back to the system is not part of the call
+            del kept  # returning memory to the system is not part of the call
             return seconds
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(self.device)
@@ -70,9 +82,9 @@ def time_in_turns(
     """Seconds of every round of each call.
 
     Args:
-        calls: by name, what makes the call of a round (choosing inputs, building a graph) outside the clock.
+        calls: by name, a function that makes the call of a round outside the clock: it chooses inputs, builds a graph.
         stopwatch: of the device.
-        effort: a call that has used up its budget, and has its least rounds, leaves the turns.
+        effort: a call that has used up its budget and has its minimum of rounds is timed no more.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for make in calls.values():
@@ -85,7 +97,7 @@ def time_in_turns(
     active = list(calls)
     turn = 0
     while active:
-        for name in active[turn % len(active) :] + active[: turn % len(active)]:  # nobody is always first
+        for name in active[turn % len(active) :] + active[: turn % len(active)]:  # the order rotates
             start = time.perf_counter()
             times[name].append(stopwatch.seconds(calls[name](turn)))
             spent[name] += time.perf_counter() - start

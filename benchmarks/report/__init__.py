@@ -1,0 +1,1 @@
+"""Generate the sections of docs/performance.md from the committed result files: ``python -m benchmarks.report``."""

@@ -1,9 +1,8 @@
-"""The generated parts of docs/performance.md, from the committed result files and nothing else.
+"""Write the generated sections of docs/performance.md, from the committed result files and nothing else.
 
-``python -m benchmarks.report`` reads ``benchmarks/results/*.json``, at most one file of each kind (``cpu``, ``suite``,
-``training``, ``gpu``, ``audit``), writes each section between its markers ``<!-- report: NAME -->`` and
-``<!-- /report -->``, and the plots into docs/results. What no file holds is called not measured. A test holds the page
-to the files.
+``python -m benchmarks.report`` reads ``benchmarks/results/*.json``, at most one file of each kind, writes each section
+between its markers ``<!-- report: NAME -->`` and ``<!-- /report -->``, and the plots into docs/results. Where no file
+has a figure, the section says that it is not measured. A test compares the page to the files.
 """
 
 from __future__ import annotations
@@ -15,30 +14,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.data import Bar, bars, load
+from benchmarks.report.audit_tables import audit_tables
+from benchmarks.report.gpu_tables import gpu_training_table, profile_table, replay_table
 from benchmarks.report.plots import draw_plots, plots_of
 from benchmarks.report.tables import (
-    audit_tables,
-    floor_table,
-    gpu_training_table,
     large_table,
     machine_table,
-    profile_table,
-    replay_table,
-    scaling_table,
+    roofline_table,
     skipped_list,
-    table,
-    time_tables,
+    target_table,
     training_table,
 )
-from benchmarks.result_files import RESULTS, ROOT
+from benchmarks.report.time_tables import scaling_table, time_tables
+from benchmarks.result_files import RESULTS, ROOT, load
+from benchmarks.targets import Files
 
 PAGE = ROOT / "docs" / "performance.md"
 PLOTS = ROOT / "docs" / "results"
 NOT_MEASURED = "Not measured yet: there is no result file for it."
 MARKED = re.compile(r"(<!-- report: ([a-z_]+) -->\n)(.*?)(<!-- /report -->)", re.DOTALL)
-
-Files = Sequence[dict[str, Any]]
 
 
 def read_results(folder: Path = RESULTS) -> list[dict[str, Any]]:
@@ -59,27 +53,15 @@ def read_results(folder: Path = RESULTS) -> list[dict[str, Any]]:
 
 
 def render(page: str, files: Files) -> str:
-    """``page`` with every marked section made anew.
+    """``page`` with every marked section rendered again.
 
     Raises:
-        ValueError: a section is unknown or is not there.
+        ValueError: a section is unknown or missing.
     """
     found = [name for _, name, _, _ in MARKED.findall(page)]
     if sorted(found) != sorted(SECTIONS):
         raise ValueError(f"the page must have the sections {', '.join(SECTIONS)}, each once; got {', '.join(found)}")
     return MARKED.sub(lambda match: f"{match[1]}{SECTIONS[match[2]](files) or NOT_MEASURED}\n{match[4]}", page)
-
-
-def bar_table(files: Files, kind: str) -> str:
-    """Bars of a kind of machine."""
-    if not any(data["kind"] == kind for data in files):
-        return ""
-    words = {True: "met", False: "**missed**", None: "not measured"}
-
-    def row(bar: Bar) -> tuple[str, ...]:
-        return bar.what, bar.bound, "" if bar.value is None else f"{bar.value:.3g}", words[bar.met]
-
-    return table(("what", "bar", "measured", ""), [row(bar) for bar in bars(files) if bar.kind == kind])
 
 
 def with_plots(kind: str, section: Callable[[Files, str], str], group: str) -> Callable[[Files], str]:
@@ -95,13 +77,13 @@ def with_plots(kind: str, section: Callable[[Files, str], str], group: str) -> C
 
 SECTIONS: dict[str, Callable[[Files], str]] = {
     "machines": machine_table,
-    "floors": floor_table,
-    "cpu_bars": lambda files: bar_table(files, "cpu"),
+    "roofline": roofline_table,
+    "cpu_targets": lambda files: target_table(files, "cpu"),
     "cpu_scaling": with_plots("cpu", scaling_table, "scaling"),
     "cpu_times": with_plots("suite", time_tables, "times"),
-    "training": lambda files: "\n\n".join(filter(None, (bar_table(files, "training"), training_table(files)))),
+    "training": lambda files: "\n\n".join(filter(None, (target_table(files, "training"), training_table(files)))),
     "large_tables": large_table,
-    "gpu_bars": lambda files: bar_table(files, "gpu"),
+    "gpu_targets": lambda files: target_table(files, "gpu"),
     "gpu_times": with_plots("gpu", time_tables, "times"),
     "gpu_replay": replay_table,
     "gpu_training": gpu_training_table,
@@ -113,7 +95,7 @@ SECTIONS: dict[str, Callable[[Files], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page and the plots; see the head of this module. Returns the exit status."""
+    """Write the page and the plots. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n\n")[0])
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="folder of the result files")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="page with the marked sections")

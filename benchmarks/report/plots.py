@@ -1,4 +1,4 @@
-"""Plots of the report as SVG, the same bytes for the same files and the same matplotlib."""
+"""Plots of the report as SVG: the same bytes for the same files and the same matplotlib."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.report.data import Row, find
+from benchmarks.targets import Files, Row, find
 
-Files = Sequence[dict[str, Any]]
-
-# Okabe and Ito's palette: told apart with every common colour blindness, and by lightness in grey print.
+# Okabe and Ito's palette: distinct under every common colour blindness, and by lightness in grey print.
 COLOURS = {
     "lmn": "#0072B2",
     "lmn_dense": "#56B4E9",
@@ -24,7 +22,7 @@ MARKERS = dict(zip(COLOURS, "osD^vPX", strict=True))
 
 
 class Plot(NamedTuple):
-    """A plot: its file, its title, the section it belongs to, and what draws it on a figure."""
+    """A plot: its file, its title, the section it belongs to, and the function that draws it."""
 
     name: str
     title: str
@@ -69,18 +67,18 @@ def _draw_scaling(figure: Any, rows: Sequence[Row]) -> None:
     labels = {"N": "slots M = N²", "B": "rows B", "K": "slots chosen K"}
     for column, letter in enumerate("NBK"):
         of_letter = [row for row in rows if row["sweep"] == letter and row["pass"] == "both"]
-        for side in COLOURS:
+        for provider in COLOURS:
             points = sorted(
                 (
                     (row["shape"][letter] ** (2 if letter == "N" else 1), row)
                     for row in of_letter
-                    if row["side"] == side
+                    if row["provider"] == provider
                 ),
                 key=lambda point: point[0],
             )
             if not points:
                 continue
-            style = {"color": COLOURS[side], "marker": MARKERS[side], "markersize": 4, "label": side}
+            style = {"color": COLOURS[provider], "marker": MARKERS[provider], "markersize": 4, "label": provider}
             at = [point for point, _ in points]
             grid[0][column].plot(at, [row["p50_ms"] for _, row in points], **style)
             grid[1][column].plot(at, [(row["peak_bytes"] or 0) / 2**20 for _, row in points], **style)
@@ -97,15 +95,16 @@ def _draw_scaling(figure: Any, rows: Sequence[Row]) -> None:
 def _draw_times(figure: Any, rows: Sequence[Row]) -> None:
     axes = figure.subplots()
     groups = list(dict.fromkeys((row["shape"]["name"], row["dtype"]) for row in rows))
-    sides = [side for side in COLOURS if any(row["side"] == side for row in rows)]
-    width = 0.8 / len(sides)
-    for place, side in enumerate(sides):
+    providers = [provider for provider in COLOURS if any(row["provider"] == provider for row in rows)]
+    width = 0.8 / len(providers)
+    for place, provider in enumerate(providers):
         for at, group in enumerate(groups):
             for row in rows:
-                if (row["shape"]["name"], row["dtype"]) == group and row["side"] == side:
+                if (row["shape"]["name"], row["dtype"]) == group and row["provider"] == provider:
                     spread = [[row["p50_ms"] - row["p20_ms"]], [row["p80_ms"] - row["p50_ms"]]]
                     left = at - 0.4 + (place + 0.5) * width
-                    axes.bar(left, row["p50_ms"], width, color=COLOURS[side], yerr=spread, capsize=1.5, label=side)
+                    style = {"color": COLOURS[provider], "label": provider, "yerr": spread, "capsize": 1.5}
+                    axes.bar(left, row["p50_ms"], width, **style)
     axes.set_xticks(range(len(groups)), [f"{name}\n{dtype}" for name, dtype in groups])
     axes.set_ylabel("ms, median with 20th and 80th percentile")
     axes.set_yscale("log")

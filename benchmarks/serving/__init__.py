@@ -1,0 +1,1 @@
+"""Latency of scoring with the CTR model, with and without a memory: ``python -m benchmarks.serving``."""

@@ -1,4 +1,4 @@
-"""What a result file of :mod:`benchmarks.serving.__main__` shows: a picture of two panels and Markdown tables."""
+"""Picture and Markdown tables of a result file of :mod:`benchmarks.serving`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from benchmarks.report.tables import table
+from benchmarks.report.markdown import table
 from lmn_model.files import replacing
 from lmn_model.training.reporting.plots import COLOURS, MARKERS
 
 ENOUGH = 300
-"""Calls under a p99; of fewer it is little else than the slowest call, and the tables say so."""
+"""Calls under a p99; of fewer it is little else than the slowest call, and the tables mark it."""
 JOINT = " (joint query)"
 MATCHES = " with matches"
 DASHES = {JOINT: (0, (4, 2)), MATCHES: (0, (1, 1.5))}
-"""Line of a model that differs from another by the end of its name; it has that model's colour."""
+"""Dashes of a variant, by the end of its name; it has the colour of the model without that end."""
 SECTIONS = {"candidates": "candidates", "sizes": "slots"}
-"""Sections of a result file and what their points lie over."""
+"""Sections of a result file and the x axis of their points."""
 STEPS = {"candidates": 1.09, "sizes": 1.3}
 """Factor between neighbouring models at one place of the axis."""
 
@@ -44,7 +44,7 @@ def draw(data: dict[str, Any], path: Path) -> None:
         shown = {name: [point for point in data.get(section, ()) if point["model"] == name] for name in names}
         shown = {name: points for name, points in shown.items() if points}
         for place, (name, points) in enumerate(shown.items()):
-            # Side by side, since whiskers of models of one speed would lie on each other.
+            # Shifted, since whiskers of models of one speed would lie on each other.
             shift = STEPS[section] ** (place - (len(shown) - 1) / 2)
             family, suffix = _family(name)
             handles[name] = _line(axes, points, over, shift, families.index(family), suffix)
@@ -75,7 +75,7 @@ def draw(data: dict[str, Any], path: Path) -> None:
 
 
 def _family(name: str) -> tuple[str, str]:
-    """A model's name without the end that makes it a variant, and that end, maybe empty."""
+    """A model's name without the end that marks a variant, and that end, which may be empty."""
     suffix = next((each for each in DASHES if name.endswith(each)), "")
     return name.removesuffix(suffix), suffix
 
@@ -105,14 +105,14 @@ def _table(data: dict[str, Any], section: str, over: str) -> str:
     rows = []
     for name in dict.fromkeys(point["model"] for point in data[section]):
         points = {point[over]: point for point in data[section] if point["model"] == name}
-        cells = [_cell(points[place]) if place in points else "-" for place in places]
+        columns = [_point(points[place]) if place in points else "-" for place in places]
         rates = [point["candidates_per_s"] for point in points.values() if point["candidates"] == most]
         rate = [f"{rates[0]:,.0f}" if rates else "-"] if section == "candidates" else []
-        rows.append((name, *cells, *rate))
+        rows.append((name, *columns, *rate))
     header = [f"p50 / p99 in ms by {over}", *(f"{place:,}" for place in places)]
     return table([*header, *([f"candidates/s at {most}"] if section == "candidates" else [])], rows)
 
 
-def _cell(point: dict[str, Any]) -> str:
+def _point(point: dict[str, Any]) -> str:
     few = "" if point["calls"] >= ENOUGH else "*"
     return f"{point['p50_ms']:.3g} / {point['p99_ms']:.3g}{few}"

@@ -1,14 +1,14 @@
 """Speed of training against an independent implementation: FuxiCTR 2.3.9, its LongCTR zoo.
 
 ``python -m benchmarks.training.against_fuxictr --rows DIR --fuxictr-python PYTHON --max-steps 100 --out FILE``, some 25
-minutes on an idle machine. DIR holds prepared rows; PYTHON is that of a virtual environment of its own, for the package
-wants an older numpy: ``pip install torch==2.13.0``, then ``pip install "numpy<2" "scikit-learn<1.5" "pandas<3"
+minutes on an idle machine. DIR holds prepared rows; PYTHON is that of a separate virtual environment, since the package
+needs an older numpy: ``pip install torch==2.13.0``, then ``pip install "numpy<2" "scikit-learn<1.5" "pandas<3"
 "pyarrow<22" fuxictr==2.3.9 packaging``.
 
 Each model is trained in a fresh process, ours and theirs in turns, on the same rows with the same widths, batch,
 optimiser and threads, and with each library's own loop and loader; a step is counted from one request for a batch to
-the next. Beside it stand the same steps on batches that were made before, and the pace of the loader alone, so that it
-shows where a difference comes from. What differs between the two is in the file under ``differences``.
+the next. The same steps on batches that were made before, and the loader alone, show where a difference comes from. The
+file lists the differences between the two under ``differences``.
 """
 
 from __future__ import annotations
@@ -21,163 +21,30 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 
+from benchmarks.processes import in_fresh_process
+from benchmarks.report.markdown import table as markdown_table
 from benchmarks.result_files import ResultFile
-from lmn_model.data import Batch, BatchLoader, Dataset, FeatureSpec
-from lmn_model.training import loop
+from benchmarks.training.fuxictr_ours import measure_ours
+from benchmarks.training.fuxictr_pairs import COMMON, DIFFERENCES, PAIRS, Pair
+from lmn_model.data import FeatureSpec
 from lmn_model.training.build import open_dataset
-from lmn_model.training.reproducible import reproducible
-from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import Settings
 
 DATASET_ID = "rows"
-PAIRED = {"order": "shuffle", "clip_norm": 10.0}
-"""What FuxiCTR does by default and ``lmn train`` does not: so both sides of a pair do it."""
-COMMON: dict[str, Any] = {
-    "dataset": "rows",
-    "epochs": 1,
-    "batch_size": 1024,
-    "sub_keys": 1024,
-    "embedding_dim": 16,
-    "hidden": (200, 80),
-    "learning_rate": 1e-3,
-    "device": "cpu",
-    "memory_usage": False,
-}
-SEARCH = {"search_by": "category", "search_window": 50}
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A model: settings of ours, and whether FuxiCTR has it."""
-
-    name: str
-    settings: dict[str, Any]
-    theirs: bool
-
-
-PAIRS = (
-    Pair("DIN 50", {"window": "din", "window_size": 50, "memory": "none", **PAIRED}, True),
-    Pair("DIN 200", {"window": "din", "window_size": 200, "memory": "none", **PAIRED}, True),
-    Pair("SIM soft 200", {"window": "sim_soft", "window_size": 200, "memory": "none", **PAIRED}, True),
-    Pair("SIM hard 200", {"window": "sim_hard", "window_size": 200, "memory": "none", **SEARCH, **PAIRED}, False),
-    Pair("LMN + DIN 50", {"window": "din", "window_size": 50}, False),
-    Pair("LMN without a window", {"window": "none", "window_size": 1}, False),
-)
-DIFFERENCES = (
-    "The attention's hidden layer has 64 units in both; its activation is PReLU here, Dice (a batch norm) there.",
-    "SIM: here DIN's attention as exact unit, and the search learns through an interest that the one tower reads; "
-    "there attention with two heads of 32, and the search learns through a tower and a loss of its own. Both keep 50 "
-    "of 200; beside them ours reads the newest 50, theirs the newest 49.",
-    "Here a window has its full width always, and where three positions in four are padding attention works on the "
-    "real ones alone; there a batch is as wide as its longest history, up to the window, and padding is multiplied by "
-    "0.",
-    "Here Adam is torch's fused AdamW without decay, there torch.optim.Adam as it comes; gradients of embeddings are "
-    "dense in both.",
-    "Both clip the gradient's norm at 10, FuxiCTR's default, in the models that are compared; neither has a "
-    "regulariser.",
-    "Here a thread makes batches ahead; there a DataLoader with the number of worker processes given under workers. "
-    "Threads are those of the process that trains.",
-    "Here training allows deterministic ops only and checks every loss for NaN; nothing there asks for that.",
-    "Embeddings start with a deviation of 0.05 here, 0.0001 there; it moves the losses, not the time.",
-    "Rows are shuffled in the models that are compared. The LMN takes rows in the order of time, by design, and some "
-    "steps of it are those in the middle of its epoch.",
-)
-
-
-class _Enough(Exception):
-    """The steps that were asked for are done."""
-
-
-class _Timed:
-    """The batches of our loader up to the one that closes the last step, and when each was asked for."""
-
-    def __init__(self, batches: Iterable[Batch], steps: int, stamps: list[float]) -> None:
-        self._batches, self._steps, self._stamps = batches, steps, stamps
-
-    def __iter__(self) -> Generator[Batch, None, None]:
-        with closing(_closable(self._batches)) as batches:
-            for _ in range(self._steps):
-                self._stamps.append(time.perf_counter())
-                yield next(batches)
-            self._stamps.append(time.perf_counter())
-            raise _Enough
-
-
-def _closable(batches: Iterable[Batch]) -> Generator[Batch, None, None]:
-    yield from batches
-
-
-def measure_ours(settings: Settings, budget: dict[str, Any]) -> dict[str, Any]:
-    """Train ours for the steps of ``budget``; in a process of its own, the fields of FuxiCTR's side."""
-    with reproducible(settings.training.seed, settings.training.threads, torch.device("cpu")):
-        dataset = open_dataset(settings.data)
-        total = -(-len(dataset.train) // settings.training.batch_size)
-        steps = budget["steps"] or total - 1 - budget["warm_up"]
-        start = (total - steps - budget["warm_up"]) // 2 if settings.model.writes_new_events else 0
-        loader = BatchLoader(
-            dataset.train,
-            settings.training.batch_size,
-            order=settings.training.order,
-            seed=settings.training.seed,
-            start=start,
-            new_events=settings.model.writes_new_events,
-        )
-        with closing(iter(loader)) as batches:
-            ready = list(itertools.islice(batches, budget["ready_batches"]))
-        with closing(iter(loader)) as batches:
-            next(batches)
-            first = time.perf_counter()
-            for _ in range(budget["ready_batches"]):
-                next(batches)
-            loader_seconds = time.perf_counter() - first
-        found: dict[str, Any] = {"steps": steps, "loader_seconds": loader_seconds}
-        seconds, loss, parameters = _train(settings, dataset, None, budget["warm_up"], steps, start)
-        found |= {"seconds": seconds, "mean_loss": loss, "parameters": parameters, "start": start}
-        ready_steps = budget["ready_steps"]
-        found["ready_seconds"], _, _ = _train(settings, dataset, ready, budget["warm_up"], ready_steps, start)
-        return {**found, "ready_steps": ready_steps, "loader_batches": budget["ready_batches"]}
-
-
-def _train(
-    settings: Settings, dataset: Dataset, ready: list[Batch] | None, warm_up: int, steps: int, start: int
-) -> tuple[float, float, int]:
-    """Seconds of ``steps`` steps of ``lmn train``, mean click loss from the start, and number of dense parameters."""
-    stamps: list[float] = []
-
-    def loader(*arguments: Any, **options: Any) -> Iterable[Batch]:
-        batches = BatchLoader(*arguments, **options) if ready is None else itertools.cycle(ready)
-        return _Timed(batches, warm_up + steps, stamps)
-
-    with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder(Path(folder) / "run")
-        run.make()
-        trainer = loop.Trainer(settings, dataset, run, torch.device("cpu"))
-        trainer.state.progress.epoch_step = start
-        with mock.patch.object(loop, "BatchLoader", loader), suppress(_Enough):
-            trainer.run()
-    click_loss, _, rows = trainer.state.sums.tolist()
-    parameters = trainer.state.model.parameter_counts()
-    return stamps[warm_up + steps] - stamps[warm_up], click_loss / rows, parameters["total"] - parameters["memory"]
 
 
 def measure_theirs(python: Path, settings: Settings, feature_map: Path, workers: int, budget: dict[str, Any]) -> Any:
-    """Train theirs, see :mod:`benchmarks.training.fuxictr_provider`.
+    """Train FuxiCTR's model, see :mod:`benchmarks.training.fuxictr_provider`.
 
     Raises:
-        RuntimeError: its process failed; the message ends with what it said.
+        RuntimeError: its process failed; the message has the end of its output.
     """
-    asked = {
+    request = {
         "rows": settings.data.path,
         "feature_map": str(feature_map),
         "dataset_id": DATASET_ID,
@@ -192,10 +59,10 @@ def measure_theirs(python: Path, settings: Settings, feature_map: Path, workers:
         "workers": workers,
         **budget,
     }
-    command = [str(python), str(Path(__file__).with_name("fuxictr_side.py")), json.dumps(asked)]
+    command = [str(python), str(Path(__file__).with_name("fuxictr_provider.py")), json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment(settings.training.threads or 1))
     if done.returncode:
-        raise RuntimeError(f"FuxiCTR's side failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"FuxiCTR's process failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -208,23 +75,23 @@ def write_feature_map(folder: Path, features: FeatureSpec) -> None:
     meta = [{name: {"source": "", "type": "meta"}} for name in ("user_index", "item_index", "seq_len")]
     categorical = [
         {feature.name: {"source": source, "type": "categorical", "padding_idx": 0, "vocab_size": feature.size}}
-        for source, some in (("user", features.user), ("item", features.item), ("context", features.context))
-        for feature in some
+        for source, group in (("user", features.user), ("item", features.item), ("context", features.context))
+        for feature in group
     ]
     content = {"dataset_id": DATASET_ID, "num_fields": len(categorical), "labels": ["label"]}
     (folder / "feature_map.json").write_text(json.dumps({**content, "features": [*meta, *categorical]}))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; see the head of this module. Returns the exit status."""
+    """Measure and print the comparison. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training.against_fuxictr", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--rows", type=Path, required=True, metavar="DIR", help="prepared rows")
     parser.add_argument("--fuxictr-python", type=Path, required=True, metavar="PYTHON", help="a Python with FuxiCTR")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file to write")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads of both sides; default 1")
-    parser.add_argument("--workers", type=int, default=1, help="of FuxiCTR's loader; default 1, as its class has it")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads of both; default 1")
+    parser.add_argument("--workers", type=int, default=1, help="of FuxiCTR's loader; default 1, that of its class")
     parser.add_argument("--max-steps", type=int, metavar="N", help="steps after the warm-up; one epoch if not given")
     parser.add_argument("--ready-steps", type=int, default=20, metavar="N", help="steps on batches made before")
     parser.add_argument("--warm-up", type=int, default=5, metavar="N", help="steps before the clock starts; default 5")
@@ -255,24 +122,23 @@ def main(arguments: list[str] | None = None) -> int:
         del dataset
         for turn, pair in itertools.product(range(options.rounds), chosen):
             settings = base.override(pair.settings)
-            with get_context("spawn").Pool(1) as pool:
-                ours = pool.apply(measure_ours, (settings, budget))
+            ours = in_fresh_process(measure_ours, settings, budget)
             _add(file, pair, "ours", turn, rows, settings, ours)
             if pair.theirs:
                 theirs = measure_theirs(options.fuxictr_python, settings, Path(folder), options.workers, budget)
                 _add(file, pair, "theirs", turn, rows, settings, theirs)
-    print("\n".join(table(file.data)))
+    print(comparison(file.data))
     return 0
 
 
 def _add(
-    file: ResultFile, pair: Pair, side: str, turn: int, rows: int, settings: Settings, found: dict[str, Any]
+    file: ResultFile, pair: Pair, provider: str, turn: int, rows: int, settings: Settings, found: dict[str, Any]
 ) -> None:
     batch = settings.training.batch_size
     speed = found["steps"] * batch / found["seconds"]
     record = {
         "model": pair.name,
-        "side": side,
+        "provider": provider,
         "round": turn,
         **found,
         "samples_per_second": speed,
@@ -281,32 +147,31 @@ def _add(
         "epoch_seconds": rows / speed,
     }
     file.add("trainings", record)
-    print(f"{pair.name}, {side}: {speed:,.0f} samples/s", file=sys.stderr)
+    print(f"{pair.name}, {provider}: {speed:,.0f} samples/s", file=sys.stderr)
 
 
-def table(data: dict[str, Any]) -> Iterator[str]:
-    """Lines of a Markdown table: medians over the rounds, and the ratio of ours to theirs with its range."""
-    yield "| model | ours, samples/s | FuxiCTR, samples/s | ratio | on ready batches | epoch, s: ours | FuxiCTR |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+def comparison(data: dict[str, Any]) -> str:
+    """A Markdown table: medians over the rounds, and the ratio of ours to theirs with its range."""
+    rows = []
     for name in dict.fromkeys(record["model"] for record in data["trainings"]):
-        of = {
-            side: [r for r in data["trainings"] if (r["model"], r["side"]) == (name, side)]
-            for side in ("ours", "theirs")
-        }
+        ours, theirs = (
+            [record for record in data["trainings"] if (record["model"], record["provider"]) == (name, provider)]
+            for provider in ("ours", "theirs")
+        )
+        speeds = [_median(records, "samples_per_second") for records in (ours, theirs)]
+        ratios = [_ratio(ours, theirs, field) for field in ("samples_per_second", "ready_samples_per_second")]
+        rows.append((name, *speeds, *ratios, *(_median(records, "epoch_seconds") for records in (ours, theirs))))
+    speed_header = ("ours, samples/s", "FuxiCTR, samples/s", "ratio", "on ready batches")
+    return markdown_table(("model", *speed_header, "epoch, s: ours", "FuxiCTR"), rows)
 
-        def median(side: str, field: str, of: dict[str, Any] = of) -> str:
-            return f"{statistics.median(record[field] for record in of[side]):,.0f}" if of[side] else "-"
 
-        def ratio(field: str, of: dict[str, Any] = of) -> str:
-            both = zip(of["ours"], of["theirs"], strict=False)
-            ratios = sorted(ours[field] / theirs[field] for ours, theirs in both)
-            if not ratios:
-                return "-"
-            return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+def _median(records: list[dict[str, Any]], field: str) -> str:
+    return f"{statistics.median(record[field] for record in records):,.0f}" if records else "-"
 
-        cells = [name, *(median(side, "samples_per_second") for side in of), ratio("samples_per_second")]
-        cells += [ratio("ready_samples_per_second"), *(median(side, "epoch_seconds") for side in of)]
-        yield f"| {' | '.join(cells)} |"
+
+def _ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], field: str) -> str:
+    ratios = sorted(mine[field] / other[field] for mine, other in zip(ours, theirs, strict=False))
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})" if ratios else "-"
 
 
 if __name__ == "__main__":

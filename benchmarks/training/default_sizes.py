@@ -1,8 +1,8 @@
-"""Sizes chosen by the data against fixed ones: ``python -m benchmarks.training.default_sizes --out FILE``, an hour.
+"""Compare sizes chosen by the data to fixed ones: ``python -m benchmarks.training.default_sizes --out FILE``, an hour.
 
 Synthetic tables of 1,000 to 500,000 events (:mod:`benchmarks.training.synthetic_events`), labelled and not, are trained
 on with the defaults of ``lmn train`` and with fixed sizes: one epoch, batches of 1,024 rows, a memory of 1,024 x 1,024
-slots. Everything else is equal. A record is the mean over seeds of a table, a model and one of the two.
+slots. Everything else is equal. A record is the mean over seeds of a table, a model and one kind of sizes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ TABLES = {
 }
 SEEDS = {"1k": (0, 1, 2), "10k": (0,), "80k": (0,), "500k": (0,)}
 LABELLED = {"500k": (True,)}
-"""Which kinds of table there are of a size, if not both: without labels each event makes two rows."""
+"""Labelled or not, for sizes that do not have both: without labels each event makes two rows."""
 MODELS: dict[str, dict[str, str]] = {
     "pooling": {"window": "pooling", "memory": "none"},
     "DIN": {"window": "din", "memory": "none"},
     "LMN": {"window": "din", "memory": "factored"},
     "LMN, joint query": {"window": "din", "memory": "joint"},
 }
-LEFT_OUT = {("500k", "LMN, joint query"): "an hour of training"}
-"""Tables and models that are not trained, and why."""
+SKIPPED = {("500k", "LMN, joint query"): "an hour of training"}
+"""Tables and models that are not trained, with the reason."""
 FIXED = {"epochs": 1, "batch_size": 1024, "sub_keys": 1024}
 SIZES = {"fixed": FIXED, "by the data": {}}
 MEANS = ("auc", "log_loss", "steps", "folder_mb")
@@ -63,7 +63,7 @@ def _run(table: str, labelled: bool, seed: int, changes: dict[str, Any]) -> dict
                 "dataset": "events",
                 "path": str(events),
                 "item_features": ("category",),
-                "window": 10,
+                "window_size": 10,
                 "threads": 1,
                 "device": "cpu",
                 "checkpoint_minutes": 60.0,
@@ -88,7 +88,7 @@ def _run(table: str, labelled: bool, seed: int, changes: dict[str, Any]) -> dict
 
 
 def table(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Lines of a Markdown table: fixed sizes and those by the data side by side."""
+    """Lines of a Markdown table: fixed sizes and those by the data provider by provider."""
     yield "| events | model | batch, N | steps | AUC | log loss | folder MB |"
     yield "|---|---|---|---|---|---|---|"
     pairs: dict[tuple[str, bool, str], dict[str, dict[str, Any]]] = {}
@@ -101,10 +101,10 @@ def table(records: Sequence[dict[str, Any]]) -> Iterator[str]:
         fixed, chosen = pair["fixed"], pair["by the data"]
         sub_keys = chosen["chosen"]["sub_keys"]
         sizes = str(chosen["chosen"]["batch_size"]) + ("" if sub_keys is None else f", {sub_keys}")
-        cells = [f"{size}{' labelled' if labelled else ''}", model, sizes]
+        columns = [f"{size}{' labelled' if labelled else ''}", model, sizes]
         for name, form in (("steps", ",.0f"), ("auc", ".4f"), ("log_loss", ".4f"), ("folder_mb", ",.1f")):
-            cells.append(f"{fixed[name]:{form}} → {chosen[name]:{form}}")
-        yield f"| {' | '.join(cells)} |"
+            columns.append(f"{fixed[name]:{form}} → {chosen[name]:{form}}")
+        yield f"| {' | '.join(columns)} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in chosen:
             for labelled in LABELLED.get(name, (True, False)):
                 for model in MODELS:
-                    if reason := LEFT_OUT.get((name, model)):
+                    if reason := SKIPPED.get((name, model)):
                         file.skip(f"{model} on {name} events", reason)
                         continue
                     for sizes in SIZES:

@@ -1,4 +1,4 @@
-"""FuxiCTR's side of :mod:`benchmarks.training.against_fuxictr`, a script for a Python that has ``fuxictr==2.3.9``.
+"""FuxiCTR's half of :mod:`benchmarks.training.against_fuxictr`, a script for a Python that has ``fuxictr==2.3.9``.
 
 It takes one JSON object as argument and prints one, see ``main``. Models, loader and training loop are the package's
 own, called as its ``run_expid.py`` calls them; the settings are those of its ``config/din_config`` and
@@ -59,7 +59,7 @@ CONFIG: dict[str, Any] = {
 
 
 class Timed:
-    """The first ``steps + 1`` batches of a loader, and when each was asked for: the step before it is over then."""
+    """The first ``steps + 1`` batches of a loader, and the time of each request, which ends the step before."""
 
     def __init__(self, batches: Any, steps: int) -> None:
         self.batches, self.steps = batches, steps
@@ -76,25 +76,25 @@ class Timed:
 
 
 def main() -> None:
-    """Train as the argument says, and print seconds and losses.
+    """Train by the settings of the argument, and print seconds and losses.
 
     The argument holds ``rows``, ``feature_map`` (folder of it), ``dataset_id``, ``model``, ``window``,
     ``embedding_dim``, ``hidden``, ``batch_size``, ``learning_rate``, ``threads``, ``workers``, ``seed``, ``warm_up``,
     ``steps`` (None for one epoch) and ``ready_steps``.
     """
-    asked = json.loads(sys.argv[1])
-    torch.set_num_threads(asked["threads"])
-    rows = Path(asked["rows"])
+    request = json.loads(sys.argv[1])
+    torch.set_num_threads(request["threads"])
+    rows = Path(request["rows"])
     params: dict[str, Any] = {
         **CONFIG,
-        "dataset_id": asked["dataset_id"],
-        "model_id": asked["model"],
-        "embedding_dim": asked["embedding_dim"],
-        "dnn_hidden_units": asked["hidden"],
-        "learning_rate": asked["learning_rate"],
-        "batch_size": asked["batch_size"],
-        "max_len": asked["window"],
-        "num_workers": asked["workers"],
+        "dataset_id": request["dataset_id"],
+        "model_id": request["model"],
+        "embedding_dim": request["embedding_dim"],
+        "dnn_hidden_units": request["hidden"],
+        "learning_rate": request["learning_rate"],
+        "batch_size": request["batch_size"],
+        "max_len": request["window"],
+        "num_workers": request["workers"],
         "user_info": str(rows / "user_info.parquet"),
         "item_info": str(rows / "item_info.parquet"),
         "train_data": str(rows / "train.parquet"),
@@ -103,27 +103,29 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         params["model_root"] = folder
-        (Path(folder) / asked["dataset_id"]).mkdir()
-        feature_map = FeatureMap(asked["dataset_id"], asked["feature_map"])
-        feature_map.load(str(Path(asked["feature_map"]) / "feature_map.json"), params)
+        (Path(folder) / request["dataset_id"]).mkdir()
+        feature_map = FeatureMap(request["dataset_id"], request["feature_map"])
+        feature_map.load(str(Path(request["feature_map"]) / "feature_map.json"), params)
         train, valid = RankDataLoader(feature_map, stage="train", **params).make_iterator()
-        print(json.dumps(_measure(asked, params, feature_map, train, valid)))
+        print(json.dumps(_measure(request, params, feature_map, train, valid)))
 
 
-def _measure(asked: dict[str, Any], params: dict[str, Any], feature_map: Any, train: Any, valid: Any) -> dict[str, Any]:
-    ready = list(itertools.islice(train, asked["ready_batches"]))
+def _measure(
+    request: dict[str, Any], params: dict[str, Any], feature_map: Any, train: Any, valid: Any
+) -> dict[str, Any]:
+    ready = list(itertools.islice(train, request["ready_batches"]))
     more = iter(train)
     next(more)  # the workers have started
     first = time.perf_counter()
-    for _ in range(asked["ready_batches"]):
+    for _ in range(request["ready_batches"]):
         next(more)
     loader_seconds = time.perf_counter() - first
     del more
     few_to_score = list(itertools.islice(valid, 2))  # fit scores once; it is not timed
 
     def train_on(batches: Any, steps: int) -> tuple[float, list[float], int]:
-        seed_everything(seed=asked["seed"])
-        model = MODELS[asked["model"]](feature_map, **params)
+        seed_everything(seed=request["seed"])
+        model = MODELS[request["model"]](feature_map, **params)
         losses: list[float] = []
         step = model.train_step
 
@@ -133,20 +135,20 @@ def _measure(asked: dict[str, Any], params: dict[str, Any], feature_map: Any, tr
             return loss
 
         model.train_step = kept
-        timed = Timed(batches, asked["warm_up"] + steps)
+        timed = Timed(batches, request["warm_up"] + steps)
         model.fit(timed, validation_data=few_to_score, **params)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        return timed.stamps[asked["warm_up"] + steps] - timed.stamps[asked["warm_up"]], losses, parameters
+        return timed.stamps[request["warm_up"] + steps] - timed.stamps[request["warm_up"]], losses, parameters
 
-    steps = asked["steps"] or len(train) - 1 - asked["warm_up"]
+    steps = request["steps"] or len(train) - 1 - request["warm_up"]
     seconds, losses, parameters = train_on(train, steps)
-    ready_seconds, _, _ = train_on(itertools.cycle(ready), asked["ready_steps"])
+    ready_seconds, _, _ = train_on(itertools.cycle(ready), request["ready_steps"])
     return {
         "steps": steps,
         "seconds": seconds,
-        "ready_steps": asked["ready_steps"],
+        "ready_steps": request["ready_steps"],
         "ready_seconds": ready_seconds,
-        "loader_batches": asked["ready_batches"],
+        "loader_batches": request["ready_batches"],
         "loader_seconds": loader_seconds,
         "mean_loss": sum(losses[:-1]) / (len(losses) - 1),
         "parameters": parameters,

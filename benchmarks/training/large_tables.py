@@ -1,9 +1,10 @@
-"""Memories of 2^24 and 2^26 slots: ``python -m benchmarks.training.large_tables --out FILE``, 18 GiB of memory.
+"""Make, train, save and load large memories: ``python -m benchmarks.training.large_tables --out FILE``.
 
-Each size is made, trained for three steps with RowAdagrad while its reads are counted, and saved by one process, and
-loaded and trained by another. Both report seconds and their peak of resident memory over what they must hold: the
-table, the optimiser's state and the counts. A second copy of the table anywhere would show as a peak of nearly 2.
-Checkpoints go to a folder beside FILE for the time of the run; the largest takes 16 GiB of disk.
+Memories of 2^24 and 2^26 slots need 18 GiB of memory and 16 GiB of disk. One process makes a memory, trains it for
+three steps with RowAdagrad while its reads are counted, and saves it; another loads and trains it. Both report seconds
+and their peak of resident memory over the bytes that they must hold: the table, the optimiser's state and the counts. A
+second copy of the table anywhere would show as a peak of nearly 2. Checkpoints lie in a folder beside FILE during the
+run.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.kernels.peak_memory import peak_resident_bytes
+from benchmarks.processes import in_fresh_process
 from benchmarks.result_files import ResultFile
 from lmn_kernels.optim import RowAdagrad
 from lmn_model.modules.memory_layer import MemoryLayer
@@ -31,7 +32,7 @@ WIDTH, KEY_DIM, TOP_K, ROWS, STEPS = 64, 64, 32, 4096, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; see the head of this module. Returns the exit status."""
+    """Measure every size. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training.large_tables", description=__doc__.split("\n\n")[0]
     )
@@ -46,10 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = Path(folder) / "memory.safetensors"
         for N in (64, 128) if options.rehearse else SUB_KEYS:
             record: dict[str, Any] = {"slots": N * N, "width": WIDTH, "optimizer": "RowAdagrad", "dtype": "float32"}
-            for part in (train_and_save, load_and_train):
-                with get_context("spawn").Pool(1) as pool:
-                    record |= pool.apply(part, (N, path, options.threads))
-                print(f"{N * N:,} slots: {part.__name__} done", file=sys.stderr)
+            for task in (train_and_save, load_and_train):
+                record |= in_fresh_process(task, N, path, options.threads)
+                print(f"{N * N:,} slots: {task.__name__} done", file=sys.stderr)
             file.add("tables", {**record, "file_bytes": path.stat().st_size})
             path.unlink()
     return 0

@@ -1,12 +1,12 @@
 """A training step of the layer over the size of its memory: ``python -m benchmarks.training.layer_step --out FILE``.
 
 A step is forward, backward and update of keys and values, with gradients cleared. This library takes sparse rows and an
-optimiser that updates those; the sides to compare with are plain torch with a dense gradient and AdamW, as published
-layers train (as torch makes it, and fused), and plain torch with sparse rows and SparseAdam. All sides have the table
-of values in huge pages. Beside each size the router alone is timed, forward and backward, since its work grows with the
-root of the slots by design and the rest should not; so is the counting of the reads of a few steps
-(``lmn_model.modules.usage``), which a step does not hold: given is the time for one. One process of its own trains
-three steps and reports its peak of resident memory.
+optimiser that updates those. It is compared to plain torch with a dense gradient and AdamW, as published layers train
+(as torch makes it, and fused), and to plain torch with sparse rows and SparseAdam. All providers have the table of
+values in huge pages. Beside each size the router alone is timed, forward and backward, since its work grows with the
+root of the slots by design and the rest should not. So is the counting of reads (``lmn_model.modules.usage``), which a
+step does not include: the time of one step's reads. A separate process trains three steps and reports its peak of
+resident memory.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.kernels.peak_memory import peak_resident_bytes
+from benchmarks.kernels.plain_torch import torch_layer
 from benchmarks.kernels.problems import Case, Problem, make_problems
-from benchmarks.kernels.providers import torch_layer
 from benchmarks.kernels.shapes import Shape, tiny
-from benchmarks.kernels.timing import Call, Effort, Stopwatch, percentiles, time_in_turns
-from benchmarks.report.data import bars, format_bars, load
-from benchmarks.result_files import ResultFile
+from benchmarks.kernels.timing import Call, Effort, Stopwatch, percentiles, time_in_turns, torch_threads
+from benchmarks.processes import in_fresh_process
+from benchmarks.result_files import ResultFile, load
+from benchmarks.targets import format_targets, judge_targets
 from lmn_kernels import memory_lookup, product_key_topk
 from lmn_kernels.optim import RowAdagrad, RowAdam
 
@@ -40,7 +39,7 @@ UPDATES = 3  # before the peak is read
 LEARNING_RATE = 1e-3
 
 Optimizers = Callable[[Tensor], torch.optim.Optimizer]
-SIDES: dict[str, tuple[str, Optimizers]] = {
+PROVIDERS: dict[str, tuple[str, Optimizers]] = {
     "row_adagrad": ("this library, RowAdagrad", partial(RowAdagrad, lr=LEARNING_RATE)),
     "row_adam": ("this library, RowAdam", partial(RowAdam, lr=LEARNING_RATE)),
     "torch": ("plain torch, dense gradient, AdamW", partial(torch.optim.AdamW, lr=LEARNING_RATE)),
@@ -53,25 +52,25 @@ SIDES: dict[str, tuple[str, Optimizers]] = {
 
 
 class Trainer:
-    """One side: its keys and values, their optimisers, and a step."""
+    """The keys and values of one provider, their optimisers, and a step."""
 
-    def __init__(self, side: str, problem: Problem) -> None:
-        self.side = side
+    def __init__(self, provider: str, problem: Problem) -> None:
+        self.provider = provider
         self.k = problem.case.shape.K
         self.keys = nn.Parameter(problem.tensors["keys"].clone())
         self.values = nn.Parameter(problem.tensors["values"])
         self.optimizers = [
             torch.optim.AdamW([self.keys], lr=LEARNING_RATE, fused=True),
-            SIDES[side][1]([self.values]),  # type: ignore[arg-type]
+            PROVIDERS[provider][1]([self.values]),  # type: ignore[arg-type]
         ]
 
     def step(self, problem: Problem) -> None:
         """Forward, backward, update."""
         queries = problem.tensors["queries"].detach().requires_grad_()
-        if self.side.startswith("row"):
+        if self.provider.startswith("row"):
             output = memory_lookup(queries, self.keys, self.values, self.k, sparse_grad=True).output
         else:
-            output, _ = torch_layer(queries, self.keys, self.values, self.k, sparse=self.side == "torch_sparse")
+            output, _ = torch_layer(queries, self.keys, self.values, self.k, sparse=self.provider == "torch_sparse")
         output.backward(problem.grad)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -85,16 +84,15 @@ def route(problem: Problem) -> None:
     torch.autograd.grad(scores, (queries, keys), torch.ones_like(scores))
 
 
-def peak_resident(side: str, shape: Shape, threads: int) -> int:
-    """Bytes that a fresh process holds at most over a few steps, the interpreter and torch included."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_train_and_measure, (side, shape, threads))
+def peak_resident(provider: str, shape: Shape, threads: int) -> int:
+    """Peak of resident bytes of a fresh process over a few steps, the interpreter and torch included."""
+    return in_fresh_process(_train_and_measure, provider, shape, threads)
 
 
-def _train_and_measure(side: str, shape: Shape, threads: int) -> int:
+def _train_and_measure(provider: str, shape: Shape, threads: int) -> int:
     torch.set_num_threads(threads)
     problem = make_problems(Case("layer", shape), 1)[0]
-    trainer = Trainer(side, problem)
+    trainer = Trainer(provider, problem)
     for _ in range(UPDATES):
         trainer.step(problem)
     return peak_resident_bytes()
@@ -107,68 +105,64 @@ def state_bytes(trainer: Trainer) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; see the head of this module. Returns the exit status: 1 if a bar is missed or could not be judged."""
+    """Measure and print the targets. Returns the exit status: 1 if a target is missed or could not be judged."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training.layer_step", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file to write")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads; default 2, as the bars say")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads; default 2, as the targets say")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes and few rounds: the figures mean nothing")
     options = parser.parse_args(arguments)
-    before = torch.get_num_threads()
-    torch.set_num_threads(options.threads)
-    try:
-        with ResultFile(options.out, "training", "cpu", rehearsal=options.rehearse) as file:
-            for N, sides in SIZES.items():
-                shape = replace(STEP, N=N)
-                _measure(file, tiny(shape) if options.rehearse else shape, sides, options)
-    finally:
-        torch.set_num_threads(before)
-    judged = [bar for bar in bars([load(options.out)]) if bar.kind == "training"]
-    print(format_bars(judged))
-    return 0 if options.rehearse else int(any(bar.met is not True for bar in judged))
+    with (
+        torch_threads(options.threads),
+        ResultFile(options.out, "training", "cpu", rehearsal=options.rehearse) as file,
+    ):
+        for N, providers in SIZES.items():
+            shape = replace(STEP, N=N)
+            for provider in providers:
+                _measure(file, tiny(shape) if options.rehearse else shape, provider, options)
+    judged = judge_targets([load(options.out)], "training")
+    print(format_targets(judged))
+    return 0 if options.rehearse else int(any(target.met is not True for target in judged))
 
 
-def _measure(file: ResultFile, shape: Shape, sides: Sequence[str], options: argparse.Namespace) -> None:
-    from lmn_model.modules.usage import MOST_PENDING, MemoryUsage  # not in the processes whose memory is measured
-
+def _measure(file: ResultFile, shape: Shape, provider: str, options: argparse.Namespace) -> None:
     effort = Effort(0.0, 0.0, 2, 2) if options.rehearse else Effort(1.0, 6.0, 7, 40)
-    for side in sides:
-        # One side at a time holds its table and state: they are gigabytes each.
-        problems = make_problems(Case("layer", shape), SETS)
-        trainer = Trainer(side, problems[0])
+    times, held = _time(shape, provider, effort)  # it frees table and state, which are gigabytes
+    record = {"provider": provider, "note": PROVIDERS[provider][0], "shape": asdict(shape), "state_bytes": held}
+    for what, seconds in times.items():
+        file.add("steps", {**record, "what": what, **percentiles(seconds), "rounds": len(seconds)})
+    file.add("peaks", {**record, "peak_bytes": peak_resident(provider, shape, options.threads)})
+    step_ms = percentiles(times["step"])["p50_ms"]
+    print(f"{provider}, {shape.slots:,} slots: {step_ms:.0f} ms a step", file=sys.stderr)
 
-        def step(turn: int, trainer: Trainer = trainer, problems: list[Problem] = problems) -> Call:
-            return lambda: trainer.step(problems[turn % SETS])
 
-        def router(turn: int, problems: list[Problem] = problems) -> Call:
-            return lambda: route(problems[turn % SETS])
+def _time(shape: Shape, provider: str, effort: Effort) -> tuple[dict[str, list[float]], int]:
+    """Seconds of a step, of its router and of counting its reads, and the bytes of the table and its state."""
+    # Imported here, not in the processes whose memory is measured.
+    from lmn_model.modules.usage import MOST_PENDING as PENDING
+    from lmn_model.modules.usage import MemoryUsage
 
+    problems = make_problems(Case("layer", shape), SETS)
+    trainer = Trainer(provider, problems[0])
+    calls: dict[str, Callable[[int], Call]] = {
+        "step": lambda turn: lambda: trainer.step(problems[turn % SETS]),
+        "router": lambda turn: lambda: route(problems[turn % SETS]),
+    }
+    if provider.startswith("row"):
         usage = MemoryUsage(shape.N, by_sub_key=False)  # as training counts unless it reseeds
-        reads = [
-            product_key_topk(problem.tensors["queries"], problem.tensors["keys"], shape.K)[1] for problem in problems
-        ]
+        queries = [problem.tensors["queries"] for problem in problems]
+        reads = [product_key_topk(queries[i], problems[i].tensors["keys"], shape.K)[1] for i in range(SETS)]
 
-        def count_some(turn: int, usage: Any = usage, problems: list[Problem] = problems, reads: Any = reads) -> Call:
-            def call() -> None:
-                for each in range(turn, turn + MOST_PENDING):
-                    usage.record(reads[each % SETS], problems[each % SETS].tensors["queries"])
+        def count_reads(turn: int) -> None:
+            for each in range(turn, turn + PENDING):
+                usage.record(reads[each % SETS], queries[each % SETS])
 
-            return call
-
-        calls = {"step": step, "router": router, "usage": count_some}
-        if not side.startswith("row"):
-            del calls["usage"]
-        times = time_in_turns(calls, Stopwatch("cpu"), effort)
-        held = state_bytes(trainer)
-        del trainer, problems, step, router, count_some, calls, usage
-        record = {"side": side, "note": SIDES[side][0], "shape": asdict(shape), "state_bytes": held}
-        if "usage" in times:
-            times["usage"] = [seconds / MOST_PENDING for seconds in times["usage"]]
-        for what, seconds in times.items():
-            file.add("steps", {**record, "what": what, **percentiles(seconds), "rounds": len(seconds)})
-        file.add("peaks", {**record, "peak_bytes": peak_resident(side, shape, options.threads)})
-        print(f"{side}, {shape.slots:,} slots: {percentiles(times['step'])['p50_ms']:.0f} ms a step", file=sys.stderr)
+        calls["usage"] = lambda turn: lambda: count_reads(turn)
+    times = time_in_turns(calls, Stopwatch("cpu"), effort)
+    if "usage" in times:
+        times["usage"] = [seconds / PENDING for seconds in times["usage"]]
+    return times, state_bytes(trainer)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Counts the binaries that row optimisers need while schedules change their hyperparameters; compiled for no GPU here.
+"""Count the binaries that row optimisers need while schedules change their hyperparameters, compiled offline.
 
 Prints, as JSON, the number of launches and of different binaries for each optimiser. Run without ``TRITON_INTERPRET``.
 """

@@ -1,4 +1,4 @@
-"""The timing suite at tiny shapes: sides, checks, clocks and files. Nothing here is timed to count."""
+"""The timing suite at tiny shapes: providers, checks, clocks and files. The times themselves mean nothing."""
 
 from __future__ import annotations
 
@@ -18,40 +18,37 @@ from benchmarks.kernels import cpu
 from benchmarks.kernels.correctness import WrongResult, check, row_error
 from benchmarks.kernels.peak_memory import peak_bytes
 from benchmarks.kernels.problems import OPS, SLOTS, Case, make_problems, zipf
-from benchmarks.kernels.providers import Bound, all_sides
-from benchmarks.kernels.roofline import Floor, floor_of
+from benchmarks.kernels.provider import Bound
+from benchmarks.kernels.providers import all_providers
+from benchmarks.kernels.roofline import Roofline, roofline_of
 from benchmarks.kernels.sanitize import run as sanitize
 from benchmarks.kernels.shapes import NAMED, SHAPES, Shape, on_cpu, tiny
 from benchmarks.kernels.suite import cases
 from benchmarks.kernels.timing import Effort, Stopwatch, percentiles, time_in_turns
-from benchmarks.report.data import load
-from benchmarks.report.tables import large_table, training_table
-from benchmarks.result_files import ROOT
-from benchmarks.training import large_tables
-from benchmarks.training import layer_step as training
+from benchmarks.result_files import ROOT, load
 from lmn_kernels import gather_aggregate
 
 TINY = Shape("tiny", B=24, H=2, C=8, N=20, K=6, D=12)
-UNCOMPILED = [name for name, side in all_sides().items() if not side.compiled]
+UNCOMPILED = [name for name, provider in all_providers().items() if not provider.compiled]
 
 
-def problem_and_bound(side: str, op: str, dtype: str = "fp32", slots: str = "uniform") -> Any:
+def problem_and_bound(provider: str, op: str, dtype: str = "fp32", slots: str = "uniform") -> Any:
     problem = make_problems(Case(op, TINY, dtype, slots), 1)[0]
-    return problem, all_sides()[side].ops[op](problem)
+    return problem, all_providers()[provider].ops[op](problem)
 
 
 @pytest.mark.parametrize("slots", SLOTS)
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", UNCOMPILED)
-def test_every_side_computes_the_same(name: str, dtype: str, slots: str) -> None:
-    side = all_sides()[name]
-    if side.absent:
-        pytest.skip(side.absent)
-    for op in side.ops:
+def test_every_provider_computes_the_same(name: str, dtype: str, slots: str) -> None:
+    provider = all_providers()[name]
+    if provider.absent:
+        pytest.skip(provider.absent)
+    for op in provider.ops:
         problem = make_problems(Case(op, TINY, dtype, slots), 1)[0]
         expected = {"output", *(f"grad_{tensor}" for tensor in problem.tensors)}
         try:
-            errors = check(side, side.ops[op](problem), problem)
+            errors = check(provider, provider.ops[op](problem), problem)
         except NotImplementedError as error:
             assert (name, dtype) == ("fbgemm", "bf16"), error  # noqa: PT017
             return
@@ -59,25 +56,26 @@ def test_every_side_computes_the_same(name: str, dtype: str, slots: str) -> None
         assert max(errors.values()) < (1e-5 if dtype == "fp32" else 0.1)
 
 
-def test_the_compiled_side_computes_the_same() -> None:
+@pytest.mark.slow
+def test_the_compiled_provider_computes_the_same() -> None:
     problem, bound = problem_and_bound("compile", "layer")
-    assert max(check(all_sides()["compile"], bound, problem).values()) < 1e-5
+    assert max(check(all_providers()["compile"], bound, problem).values()) < 1e-5
 
 
 def test_the_bound_shares_the_table() -> None:
     for name in ("lmn", "torch", "pkm"):
-        if not all_sides()[name].absent:
+        if not all_providers()[name].absent:
             problem, bound = problem_and_bound(name, "layer")
             assert bound.leaves["values"].data_ptr() == problem.tensors["values"].data_ptr()
 
 
 class TestCheckIsRed:
-    """A wrong side gets no figure: each way of being wrong is found."""
+    """A wrong provider gets no figure: each way of being wrong is found."""
 
     def reject(self, op: str, change: Callable[[Bound], Bound], match: str) -> None:
         problem, bound = problem_and_bound("torch", op)
         with pytest.raises(WrongResult, match=match):
-            check(all_sides()["torch"], change(bound), problem)
+            check(all_providers()["torch"], change(bound), problem)
 
     def test_one_wrong_row_of_the_output(self) -> None:
         def change(bound: Bound) -> Bound:
@@ -137,7 +135,7 @@ def test_zipf_follows_its_law_and_repeats_slots() -> None:
         hottest = {}
         for slots in SLOTS:
             problem = make_problems(Case(op, shape, "fp32", slots), 1)[0]
-            chosen = problem.slots if op == "bag" else all_sides()["lmn"].ops[op](problem).run()[1]
+            chosen = problem.slots if op == "bag" else all_providers()["lmn"].ops[op](problem).run()[1]
             hottest[slots] = int(chosen.unique(return_counts=True)[1].max())
         assert hottest["zipf"] > 3 * hottest["uniform"]
 
@@ -156,21 +154,21 @@ def test_problems_of_a_case_share_parameters_alone() -> None:
     assert torch.equal(first.tensors["queries"], again.tensors["queries"])
 
 
-def test_floors_are_those_of_the_arithmetic() -> None:
+def test_rooflines_are_those_of_the_arithmetic() -> None:
     shape = SHAPES["lmn_1m"]
     bag, router, layer = (Case(op, shape, "bf16") for op in ("bag", "router", "layer"))
     E, row = 65536 * 32, 256
-    assert floor_of(router, "forward", 0).operations == 4 * 65536 * 1024 * 64  # 17 GFLOP
-    assert floor_of(bag, "forward", 0).bytes == E * row + E * 10 + 65536 * row  # 537 MB of rows
-    assert floor_of(bag, "backward", 1000).bytes == E * row + E * 12 + 1000 * row
-    assert floor_of(layer, "forward", 0).bytes == sum(
+    assert roofline_of(router, "forward", 0).operations == 4 * 65536 * 1024 * 64  # 17 GFLOP
+    assert roofline_of(bag, "forward", 0).bytes == E * row + E * 10 + 65536 * row  # 537 MB of rows
+    assert roofline_of(bag, "backward", 1000).bytes == E * row + E * 12 + 1000 * row
+    assert roofline_of(layer, "forward", 0).bytes == sum(
         (E * row + E * 12 + 65536 * row, 2 * 64 * 2 * (65536 + 1024) + 12 * E)
     )
-    both = floor_of(layer, "both", 7)
-    assert both == floor_of(layer, "forward", 7) + floor_of(layer, "backward", 7)
-    assert Floor(100, 10).seconds(50.0, 1.0) == 10
+    both = roofline_of(layer, "both", 7)
+    assert both == roofline_of(layer, "forward", 7) + roofline_of(layer, "backward", 7)
+    assert Roofline(100, 10).seconds(50.0, 1.0) == 10
     with pytest.raises(ValueError, match="pass_ must be one of"):
-        floor_of(bag, "backwards", 0)
+        roofline_of(bag, "backwards", 0)
 
 
 def test_percentiles() -> None:
@@ -187,7 +185,7 @@ def test_calls_take_turns_as_long_as_their_budget_lasts() -> None:
 
     times = time_in_turns({"a": make("a"), "b": make("b")}, Stopwatch("cpu"), Effort(0.0, 0.0, 3, 5))
     assert {name: len(each) for name, each in times.items()} == {"a": 3, "b": 3}
-    assert order[2:] == ["a", "b", "b", "a", "a", "b"]  # after one warm-up each; nobody is always first
+    assert order[2:] == ["a", "b", "b", "a", "a", "b"]  # after one warm-up each; the order rotates
     times = time_in_turns({"a": make("a")}, Stopwatch("cpu"), Effort(0.0, 60.0, 3, 5))
     assert len(times["a"]) == 5
 
@@ -232,16 +230,17 @@ def test_a_plain_run_of_the_suite_leaves_the_large_tables_out() -> None:
     assert {case.shape.name for op in OPS for case, _, _, _ in cases(op)} == set(NAMED)
 
 
+@pytest.mark.slow
 def test_the_suite_checks_times_and_writes(tmp_path: Path) -> None:
     path = tmp_path / "suite.json"
     command = [
         sys.executable,
         "-m",
         "pytest",
-        "benchmarks/kernels/bench_layer.py",
+        "benchmarks/kernels/bench_ops.py",
         "-q",
         "-k",
-        "serve_1-fp32-uniform-forward-torch",
+        "layer-serve_1-fp32-uniform-forward-torch",
     ]
     # pytest-benchmark times nothing where it thinks that it is a worker of xdist.
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
@@ -251,44 +250,12 @@ def test_the_suite_checks_times_and_writes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     data = load(path)
     assert data["complete"]
-    assert [row["side"] for row in data["times"]] == ["torch", "torch_sparse"]
+    assert [row["provider"] for row in data["times"]] == ["torch", "torch_sparse"]
     assert all(row["rounds"] >= 5 and row["p20_ms"] <= row["p50_ms"] <= row["p80_ms"] for row in data["times"])
     assert all(row["errors"]["output"] < 1e-5 and row["peak_bytes"] > 0 for row in data["times"])
 
 
-def test_a_rehearsal_of_the_training_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert training.main(["--out", str(tmp_path / "training.json"), "--rehearse", "--threads", "1"]) == 0
-    data = load(tmp_path / "training.json")
-    assert [row["side"] for row in data["steps"] if row["what"] == "step"] == [
-        "row_adagrad", "row_adam", "torch", "torch_fused", "torch_sparse", "row_adagrad", "row_adam"
-    ]  # fmt: skip
-    assert len(training_table([data]).splitlines()) == 2 + len(data["peaks"]) == 9
-    values = {row["side"]: row["shape"]["N"] ** 2 * row["shape"]["D"] * 4 for row in data["peaks"]}
-    state = {row["side"]: row["state_bytes"] for row in data["peaks"]}
-    assert values["torch"] * 3 <= state["torch"] <= values["torch"] * 3 + 8
-    assert values["row_adagrad"] < state["row_adagrad"] < values["row_adagrad"] * 1.1
-    assert all(row["peak_bytes"] > 2**26 for row in data["peaks"])
-    assert "RowAdam, step without router, 2^24 slots over 2^20" in capsys.readouterr().out
-
-
-def test_the_training_sides_compute_the_same_step() -> None:
-    """With plain gradient descent in place of their optimisers all sides move keys and values alike."""
-    problem = make_problems(Case("layer", tiny(training.STEP)), 1)[0]
-    ends = {}
-    for side in training.SIDES:
-        own = replace(problem, tensors={name: tensor.clone() for name, tensor in problem.tensors.items()})
-        trainer = training.Trainer(side, own)
-        trainer.optimizers = [torch.optim.SGD([trainer.keys, trainer.values], lr=0.5)]
-        for _ in range(2):
-            trainer.step(own)
-        ends[side] = (trainer.keys.detach(), trainer.values.detach())
-    for side, end in ends.items():
-        for ours, theirs in zip(end, ends["torch"], strict=True):
-            torch.testing.assert_close(ours, theirs, msg=lambda text, side=side: f"{side}: {text}")
-    assert not torch.equal(ends["torch"][1], problem.tensors["values"])
-
-
-def test_a_rehearsal_of_the_cpu_bars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rehearsal_of_the_cpu_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cpu.main(["--out", str(tmp_path / "cpu.json"), "--rehearse", "--threads", "1"]) == 0
     data = load(tmp_path / "cpu.json")
     assert {row["sweep"] for row in data["times"] if "sweep" in row} == {"N", "B", "K"}
@@ -297,21 +264,11 @@ def test_a_rehearsal_of_the_cpu_bars(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "gpu" not in printed
 
 
-def test_a_rehearsal_of_large_tables(tmp_path: Path) -> None:
-    assert large_tables.main(["--out", str(tmp_path / "large.json"), "--rehearse", "--threads", "1"]) == 0
-    data = load(tmp_path / "large.json")
-    assert [row["slots"] for row in data["tables"]] == [64**2, 128**2]
-    for row in data["tables"]:
-        assert row["file_bytes"] > row["held_bytes"] >= row["slots"] * 64 * 4
-        assert min(row["save_peak_bytes"], row["load_peak_bytes"]) > row["held_bytes"]
-    assert len(large_table([data]).splitlines()) == 2 + 2
-    assert [path.name for path in tmp_path.iterdir()] == ["large.json"]
-
-
 def test_the_sanitized_shapes_are_right() -> None:
     assert sanitize("cpu", [Shape("small", B=9, H=2, C=6, N=12, K=5, D=7)]) == 30
 
 
+@pytest.mark.slow
 def test_a_plain_run_of_the_suite_takes_the_default_cases_alone() -> None:
     def collected(*options: str) -> set[str]:
         command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", "-p", "no:cacheprovider"]
@@ -321,8 +278,8 @@ def test_a_plain_run_of_the_suite_takes_the_default_cases_alone() -> None:
     default: set[str] = set()
     more: set[str] = set()
     for op in OPS:
-        for case, pass_, side, plain in cases(op):
-            name = f"test_{op}[{case.shape.name}-{case.dtype}-{case.slots}-{pass_}-{side}]"
+        for case, pass_, provider, plain in cases(op):
+            name = f"test_op[{op}-{case.shape.name}-{case.dtype}-{case.slots}-{pass_}-{provider}]"
             (default if plain else more).add(name)
     assert {line.partition("::")[2] for line in collected()} == default
     assert {line.partition("::")[2] for line in collected("-m", "more")} == more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,16 @@ import pytest
 from project_root import ROOT
 from rows_factory import write_rows
 
-from benchmarks.training.against_fuxictr import COMMON, PAIRS, measure_ours, write_feature_map
-from benchmarks.training.against_fuxictr import table as compared
-from benchmarks.training.profile import EPOCH, STEP, Clock, hooked, main, middle, table
+from benchmarks.training.against_fuxictr import (
+    COMMON,
+    PAIRS,
+    comparison,
+    measure_ours,
+    measure_theirs,
+    write_feature_map,
+)
+from benchmarks.training.profile import main, middle, table
+from benchmarks.training.step_clock import EPOCH, STEP, Clock, hooked
 from lmn_model.training import train
 from lmn_model.training.build import open_dataset
 from lmn_model.training.loop import Trainer
@@ -23,6 +31,7 @@ def _rows(folder: Path, **more: object) -> Settings:
     return Settings().override({"dataset": "rows", "path": str(write_rows(folder)), "threads": 1, **more})
 
 
+@pytest.mark.slow
 def test_shares_of_a_step_and_of_an_epoch_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models: Sequence[str] = ("LMN + DIN 50", "LMN + DIN 50 (joint query)")
     out = tmp_path / "profile.json"
@@ -49,7 +58,7 @@ def test_shares_of_a_step_and_of_an_epoch_add_up(tmp_path: Path, capsys: pytest.
     assert "| backward |" in capsys.readouterr().out
 
 
-def test_the_middle_of_the_training_part_knows_what_came_before(tmp_path: Path) -> None:
+def test_the_middle_of_the_training_split_counts_earlier_rows_as_seen(tmp_path: Path) -> None:
     dataset = open_dataset(_rows(tmp_path / "rows").data)
     part = middle(dataset, 50).train
     assert len(part) == 50
@@ -81,12 +90,17 @@ def test_ours_is_measured_for_every_model_that_is_compared(tmp_path: Path) -> No
         assert found["ready_seconds"] > 0
         assert 0.5 < found["mean_loss"] < 0.9
         record = {"model": pair.name, "samples_per_second": 30.0, "ready_samples_per_second": 20.0, "epoch_seconds": 2}
-        trainings.append({**record, "side": "ours"})
+        trainings.append({**record, "provider": "ours"})
         if pair.theirs:
-            trainings.append({**record, "side": "theirs", "samples_per_second": 10.0})
-    lines = list(compared({"trainings": trainings}))
+            trainings.append({**record, "provider": "theirs", "samples_per_second": 10.0})
+    lines = comparison({"trainings": trainings}).splitlines()
     assert "| DIN 50 | 30 | 10 | 3.00 (3.00 to 3.00) | 1.00 (1.00 to 1.00) | 2 | 2 |" in lines
     assert "| LMN + DIN 50 | 30 | - | - | - | 2 | - |" in lines
+
+
+def test_an_error_of_the_other_process_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"FuxiCTR's process failed:[\s\S]*No module named 'fuxictr'"):
+        measure_theirs(Path(sys.executable), Settings(), tmp_path, 1, {})
 
 
 def test_the_feature_map_has_the_sizes_of_our_model(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_schedules_compile_one_binary_for_each_optimiser() -> None:
     """OneCycleLR, then 0, 1, whole and broken numbers for lr, weight decay, eps, betas and momentum."""
     pytest.importorskip("triton")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.offline_schedules"]
+    command = [sys.executable, "-m", "tests.helpers.offline_schedules"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report: dict[str, list[int]] = json.loads(done.stdout)

@@ -1,8 +1,8 @@
-"""What a compiled kernel costs, read from its machine code.
+"""Registers, spills, stack and shared memory of a compiled kernel, read from its machine code.
 
-- NVIDIA, from the cubin by ``cuobjdump`` of Triton's wheel: ``REG``, ``STACK``, ``LOCAL`` and ``SHARED`` of
+- NVIDIA, from the cubin by the ``cuobjdump`` of Triton's wheel: ``REG``, ``STACK``, ``LOCAL`` and ``SHARED`` of
   ``-res-usage``; spill bytes are the widths of the ``STL`` and ``LDL`` instructions, which on a spilling kernel add up
-  to the bytes that ``ptxas -v`` prints. Reading the binary, not a second run of ``ptxas``, leaves no flag to differ.
+  to the bytes that ``ptxas -v`` prints. The binary is read rather than compiled a second time, so no flag can differ.
 - AMD, from the assembly: ``.vgpr_count`` (accumulation registers included), ``.private_segment_fixed_size``, and the
   widths of the ``scratch_*`` instructions. Its ``.sgpr_spill_count`` and ``.vgpr_spill_count`` also count what moves to
   other registers: scalars to lanes of a vector register, vectors to accumulation registers. Such a move costs an
@@ -24,7 +24,7 @@ SCRATCH_BYTES = {"byte": 1, "short": 2, "dword": 4, "dwordx2": 8, "dwordx3": 12,
 
 
 class Usage(NamedTuple):
-    """What one kernel takes.
+    """Resources of one kernel.
 
     Attributes:
         registers: 32-bit vector registers of a thread.
@@ -32,7 +32,7 @@ class Usage(NamedTuple):
         parked_registers: on AMD, registers that the compiler counts as spilled, to memory or to other registers.
         spill_bytes: bytes of all spill stores and loads in the code of a thread; an instruction in a loop counts once.
         stack_bytes: local memory of a thread.
-        static_shared_bytes: shared memory of a block that is fixed in the binary, the driver's share included.
+        static_shared_bytes: shared memory of a block that is fixed in the binary, the driver's own bytes included.
     """
 
     registers: int
@@ -44,17 +44,12 @@ class Usage(NamedTuple):
 
 
 def disassemble(cubin: bytes) -> str:
-    """Resource usage of a cubin as ``cuobjdump`` prints it, then its code as ``nvdisasm`` does, with lines of PTX."""
+    """Resource usage and code of a cubin, as ``cuobjdump`` prints them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
-        commands = (
-            [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(path)],
-            [triton.knobs.nvidia.nvdisasm.path, "-gp", "-c", "-ndf", str(path)],
-        )
-        return "\n".join(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands
-        )
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", "-sass", str(path)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def nvidia_usage(disassembly: str, kernel: str) -> Usage:
@@ -88,14 +83,14 @@ def amd_usage(assembly: str) -> Usage:
         return int(values[0])
 
     scratch = [
-        (way, SCRATCH_BYTES[width])
-        for way, width in re.findall(
+        (direction, SCRATCH_BYTES[width])
+        for direction, width in re.findall(
             r"^\s+scratch_(load|store)_[us]?(byte|short|dword(?:x\d)?)", assembly, re.MULTILINE
         )
     ]
     return Usage(
         registers=figure("vgpr_count"),
-        spilled_registers=-(-sum(width for way, width in scratch if way == "store") // 4),
+        spilled_registers=-(-sum(width for direction, width in scratch if direction == "store") // 4),
         parked_registers=figure("vgpr_spill_count") + figure("sgpr_spill_count"),
         spill_bytes=sum(width for _, width in scratch),
         stack_bytes=figure("private_segment_fixed_size"),
@@ -104,4 +99,4 @@ def amd_usage(assembly: str) -> Usage:
 
 
 def _width(modifiers: str) -> int:
-    return next((LOCAL_BYTES[part] for part in modifiers.split(".") if part in LOCAL_BYTES), 4)
+    return next((LOCAL_BYTES[each] for each in modifiers.split(".") if each in LOCAL_BYTES), 4)

@@ -1,4 +1,4 @@
-"""How many warps of a kernel one multiprocessor can hold: an upper bound from threads, registers and shared memory.
+"""Occupancy: how many warps of a kernel one multiprocessor can hold, bounded by threads, registers and shared memory.
 
 Sources: NVIDIA, the tables of the CUDA C++ Programming Guide, "Compute Capabilities" (warps, blocks, registers and
 shared memory of a multiprocessor, 1 KiB of it reserved for each block from 8.0 on), and the rules of the CUDA occupancy
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 
 class Multiprocessor(NamedTuple):
-    """What one SM or CU has.
+    """Resources of one SM or CU.
 
     Attributes:
-        warps, blocks: most resident at once.
+        warps, blocks: maximum resident at once.
         partition_registers: 32-bit registers, for each lane of a warp, of one of four partitions.
         register_unit: how a warp's registers for each lane are rounded up.
-        shared, shared_unit, shared_reserved: bytes in all, how a block's are rounded up, and the system's part of each.
+        shared, shared_unit, shared_reserved: bytes in all, the unit of a block, and what the system takes of each.
     """
 
     warps: int
@@ -41,11 +41,11 @@ MULTIPROCESSORS = {
 
 
 class Occupancy(NamedTuple):
-    """Warps resident at most, of how many, and the resource that sets the bound."""
+    """Upper bound of resident warps, the maximum of the hardware, and the resource that sets the bound."""
 
-    warps: int
-    most: int
-    limit: str
+    resident_warps: int
+    max_warps: int
+    limited_by: str
 
 
 def occupancy(target: str, block_warps: int, registers: int, shared_bytes: int) -> Occupancy:

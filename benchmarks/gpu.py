@@ -1,8 +1,8 @@
-"""The one GPU command: ``python3 -m benchmarks.kernels.gpu --out DIR``, at most eight minutes on an H200.
+"""Everything on one GPU: ``python3 -m benchmarks.gpu --out DIR``, at most eight minutes on an H200.
 
-It needs torch, triton and matplotlib as they are there and installs nothing. First the machine's limits, then the cases
-in the order of their weight, each checked against float64 before it is timed, as far as the time goes; what was left
-out is listed in the file. ``DIR/gpu.json`` is one of the report's inputs, ``profile.txt`` and, with Nsight Compute,
+It uses the installed torch, triton and matplotlib and installs nothing. It measures the machine's ceilings, then the
+cases in the order of their weight, each checked against float64 before it is timed, until the time is up; the file
+lists what was skipped. The report reads ``DIR/gpu.json``; ``profile.txt`` and, with Nsight Compute,
 ``ncu.txt`` show the slowest kernel. ``--dry-run`` rehearses all of it at tiny shapes, on a CPU too.
 """
 
@@ -19,17 +19,17 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.kernels.ceilings import measure_limits
+from benchmarks.kernels.ceilings import measure_ceilings
 from benchmarks.kernels.determinism import measure_determinism
 from benchmarks.kernels.graphs import check_captured_step, measure_replay
 from benchmarks.kernels.measure import Session, describe_failure, measure_case
 from benchmarks.kernels.problems import Case
 from benchmarks.kernels.profiling import profile_counters, profile_kernels
-from benchmarks.kernels.providers import all_sides
+from benchmarks.kernels.providers import all_providers
 from benchmarks.kernels.shapes import SHAPES, Shape, tiny
 from benchmarks.kernels.timing import Effort, Stopwatch
-from benchmarks.report.data import bars, format_bars, load
-from benchmarks.result_files import ResultFile
+from benchmarks.result_files import ResultFile, load
+from benchmarks.targets import format_targets, judge_targets
 from benchmarks.training.gpu_step import STEP, SUB_KEYS, measure_training
 
 BUDGET_S = 450.0
@@ -40,7 +40,7 @@ SWEPT = replace(SHAPES["lmn_1m"], name="scaling", D=64)
 
 
 class Item(NamedTuple):
-    """Something to measure: its label, the seconds that must be left for it, and how."""
+    """One measurement: its label, the seconds that must be left for it, and the function that runs it."""
 
     label: str
     need_s: float
@@ -48,13 +48,13 @@ class Item(NamedTuple):
 
 
 def plan(folder: Path, size: Callable[[Shape], Shape] = lambda shape: shape) -> Iterator[Item]:
-    """All items, the bars' first, some twice; ``size`` shrinks the shapes for a rehearsal."""
+    """All items, those of the targets first, some twice; ``size`` shrinks the shapes for a rehearsal."""
 
     def case(
-        op: str, name: str, dtype: str, slots: str, sides: Sequence[str], passes: Sequence[str], need: float
+        op: str, name: str, dtype: str, slots: str, providers: Sequence[str], passes: Sequence[str], need: float
     ) -> Item:
         made = Case(op, size(SHAPES[name]), dtype, slots)
-        return Item(str(made), need, lambda session: measure_case(session, made, sides, passes))
+        return Item(str(made), need, lambda session: measure_case(session, made, providers, passes))
 
     router = ("lmn", "torch", "compile")
     bag = ("lmn", "lmn_dense", "torch", "torch_sparse", "fbgemm")
@@ -90,8 +90,8 @@ def plan(folder: Path, size: Callable[[Shape], Shape] = lambda shape: shape) -> 
     yield case("layer", "lmn_1m", "fp32", "uniform", layer, all_passes, 40)
     yield Item("profile of the slowest kernel", 30, profiled)
     yield case("router", "lmn_1m", "fp32", "uniform", ("lmn", "torch"), all_passes, 15)
-    for op, sides in (("bag", bag), ("layer", layer[:4]), ("router", ("lmn", "torch"))):
-        yield case(op, "lmn_1m", "bf16", "zipf", sides, all_passes, 15)
+    for op, providers in (("bag", bag), ("layer", layer[:4]), ("router", ("lmn", "torch"))):
+        yield case(op, "lmn_1m", "bf16", "zipf", providers, all_passes, 15)
     yield case("bag", "lmn_1m", "fp32", "uniform", bag, all_passes, 15)
     for letter, values in SWEEPS.items():
         for value in values:
@@ -114,9 +114,9 @@ def plan(folder: Path, size: Callable[[Shape], Shape] = lambda shape: shape) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; see the head of this module. Returns the exit status: 1 if this library was wrong or failed anywhere."""
+    """Measure everything. Returns the exit status: 1 if this library was wrong or failed anywhere."""
     started = time.monotonic()
-    parser = argparse.ArgumentParser(prog="python3 -m benchmarks.kernels.gpu", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python3 -m benchmarks.gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the result files")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu only with --dry-run")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes and few rounds: the figures mean nothing")
@@ -124,12 +124,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--commit", help="commit of this code, where it is a copy without its git; `source` in the file is its digest"
     )
-    parser.add_argument("--only", action="append", metavar="TEXT", help="only items whose label holds it; may repeat")
-    parser.add_argument("--sides", default=",".join(all_sides()), help="of these sides alone, comma-separated")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="only items with it in the label; may repeat")
+    parser.add_argument("--providers", default=",".join(all_providers()), help="only these providers, comma-separated")
     options = parser.parse_args(arguments)
-    unknown = set(options.sides.split(",")) - set(all_sides())
+    unknown = set(options.providers.split(",")) - set(all_providers())
     if unknown:
-        parser.error(f"--sides must be of {', '.join(all_sides())}; got {', '.join(sorted(unknown))}")
+        parser.error(f"--providers must be of {', '.join(all_providers())}; got {', '.join(sorted(unknown))}")
     if options.device == "cpu" and not options.dry_run:
         parser.error(
             "--device cpu is for rehearsals (--dry-run); CPU figures come from python -m benchmarks.kernels.cpu"
@@ -141,18 +141,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = options.out / "gpu.json"
     with ResultFile(path, "gpu", options.device, rehearsal=options.dry_run) as file:
         if options.commit:
-            file.data["environment"] |= {"commit": options.commit, "dirty": None}  # a copy's git knows neither
+            file.data["environment"] |= {"commit": options.commit, "dirty": None}  # a copy may lie in another git
         effort = REHEARSAL if options.dry_run else EFFORT
         session = Session(
-            file, Stopwatch(options.device), effort, None, started + options.budget, options.sides.split(",")
+            file, Stopwatch(options.device), effort, None, started + options.budget, options.providers.split(",")
         )
         items = plan(options.out, tiny) if options.dry_run else plan(options.out)
         _run(session, items, options.only or ("",), started, options.dry_run)
     data = load(path)
-    print(format_bars([bar for bar in bars([data]) if bar.kind == "gpu"]))
+    print(format_targets(judge_targets([data], "gpu")))
     print(f"copy {path} to benchmarks/results/ and run python -m benchmarks.report")
     own = [row for name in ("times", "replay", "capture", "training", "determinism") for row in data.get(name, ())]
-    bad = [row for row in own if row["status"] != "ok" and row.get("side", "lmn").startswith("lmn")]
+    bad = [row for row in own if row["status"] != "ok" and row.get("provider", "lmn").startswith("lmn")]
     bad += data.get("failed", [])
     for row in bad:
         print(f"{row['status']}: {row}")
@@ -160,15 +160,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(session: Session, items: Iterator[Item], only: Sequence[str], started: float, dry_run: bool) -> None:
-    session.limits = measure_limits(session.stopwatch, session.effort, scale=64 if dry_run else 1)
-    session.file.add("limits", session.limits.as_record())
+    session.ceilings = measure_ceilings(session.stopwatch, session.effort, scale=64 if dry_run else 1)
+    session.file.add("ceilings", session.ceilings.as_record())
     done: set[str] = set()
     for item in items:
         if item.label in done:
             continue
         done.add(item.label)
         if not any(text in item.label for text in only):
-            session.file.skip(item.label, "it was not asked for")
+            session.file.skip(item.label, "not in --only")
             continue
         if session.left() < item.need_s and not dry_run:
             session.file.skip(item.label, f"{session.left():.0f} s were left of the time, {item.need_s:.0f} needed")
@@ -176,7 +176,7 @@ def _run(session: Session, items: Iterator[Item], only: Sequence[str], started: 
         print(f"{time.monotonic() - started:6.1f} s  {item.label}", flush=True)
         try:
             item.run(session)
-        except Exception as error:  # the items after it must not be lost
+        except Exception as error:  # a failure must not lose the items after it
             session.file.add("failed", {"what": item.label, **describe_failure(error)})
 
 

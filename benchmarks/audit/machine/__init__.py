@@ -1,1 +1,0 @@
-"""Reading machine code: instructions, control flow, how often each runs, and what a kernel takes."""
