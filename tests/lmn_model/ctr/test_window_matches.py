@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ctr_factory import FEATURES, make_batch, make_full_batch, settings_of
 from runs_factory import tiny_settings, write_events
 from torch import Tensor
 
@@ -16,7 +17,6 @@ from lmn_model.data.features import UNSEEN
 from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.runs.growth import grow_run
 from lmn_model.training.train_run import train
-from tests.lmn_model.ctr.test_ctr_model import FEATURES, make_batch, make_full_batch, settings_of
 
 
 def plain(item: Tensor, history: Tensor, mask: Tensor, unseen: int | None = UNSEEN) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ctr_factory import FEATURES, make_batch, settings_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,7 +26,6 @@ from lmn_model.ctr.window import (
 from lmn_model.training import build
 from lmn_model.training.build import check_backend
 from lmn_model.training.settings import DataSettings, Settings
-from tests.lmn_model.ctr.test_ctr_model import FEATURES, make_batch, settings_of
 
 WIDTH = 6
 WITH_WINDOW = [name for name in WINDOW_MODELS if name != "none"]
