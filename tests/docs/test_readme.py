@@ -6,6 +6,8 @@ import json
 
 from project_root import ROOT
 
+from benchmarks.result_files import load
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -16,7 +18,7 @@ def marked(name: str) -> str:
 
 def gpu_table() -> str:
     """Three rows of the committed result of the GPU, in milliseconds to three digits."""
-    records = json.loads((ROOT / "benchmarks/results/gpu.json").read_text(encoding="utf-8"))["times"]
+    records = load(ROOT / "benchmarks/results/gpu.json")["times"]
     lines = ["| median time | this library | plain torch | `torch.compile` |", "|---|---|---|---|"]
     for shown, op, passed in (
         ("router, forward", "router", "forward"),
@@ -24,7 +26,7 @@ def gpu_table() -> str:
         ("router and values, forward and backward", "layer", "both"),
     ):
         times = {
-            record["side"]: record["p50_ms"]
+            record["provider"]: record["p50_ms"]
             for record in records
             if (record["op"], record["shape"]["name"], record["dtype"], record["slots"], record.get("pass"))
             == (op, "lmn_1m", "bf16", "uniform", passed)
@@ -55,7 +57,7 @@ def test_demo_table_is_of_the_committed_result() -> None:
 
 
 def test_shape_of_the_gpu_table_is_the_one_measured() -> None:
-    records = json.loads((ROOT / "benchmarks/results/gpu.json").read_text(encoding="utf-8"))["times"]
+    records = load(ROOT / "benchmarks/results/gpu.json")["times"]
     (shape,) = {
         (shape["B"], shape["N"] ** 2, shape["K"], shape["D"])
         for shape in (record["shape"] for record in records)
