@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from ctr_factory import FEATURES, KINDS, MEMORY, SETTINGS, make_batch, make_full_batch, settings_of
+from runs_factory import run_python
 from torch.nn import functional as F
 
 from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings, training_losses
@@ -167,3 +168,9 @@ def test_no_context_and_no_numeric_features() -> None:
 def test_settings_out_of_range(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_the_settings_are_imported_without_torch() -> None:
+    code = "import sys, lmn_model.ctr as ctr; assert ctr.ModelSettings().name == 'din-factored'; print('torch' in sys.modules)"
+    done = run_python(code)
+    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr

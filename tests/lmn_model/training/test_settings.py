@@ -114,6 +114,18 @@ def test_declared_settings_walks_nested_sections() -> None:
     assert "inner" not in declared
 
 
+def test_a_setting_may_have_another_name_without_its_section() -> None:
+    (declared,) = [each for each in declared_settings(Settings) if each.name == "memory"]
+    assert (declared.section, declared.field, declared.flag) == (("model", "memory"), "kind", "--memory")
+    settings = Settings().override({"memory": "joint"})
+    assert settings.value("memory") == settings.model.memory.kind == "joint"
+    assert settings.to_dict()["model"]["memory"]["kind"] == "joint"
+    with pytest.raises(SettingsError, match="command line: memory must be one of 'none', 'joint', 'factored', got 'x'"):
+        Settings().override({"memory": "x"})
+    with pytest.raises(SettingsError, match="command line: there is no setting 'kind'"):
+        Settings().override({"kind": "joint"})
+
+
 def test_build_and_override_check_ranges_and_sections() -> None:
     built = build(Outer, {"inner": {"ratio": 2, "kind": "b"}, "sizes": [3], "flag": True}, "f")
     assert built == Outer(inner=Inner(2.0, "b"), sizes=(3,), flag=True)
