@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -50,12 +50,7 @@ class FeatureSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The features as plain values for json."""
-        roles = {"user": self.user, "item": self.item, "context": self.context}
-        plain: dict[str, Any] = {
-            role: [{"name": feature.name, "size": feature.size} for feature in features]
-            for role, features in roles.items()
-        }
-        return {**plain, "numeric": list(self.numeric), "unseen": self.unseen}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeatureSpec:

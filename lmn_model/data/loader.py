@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from lmn_model.data.batches import Batch
 from lmn_model.data.splits import Split
 
 
+@dataclass(frozen=True, eq=False)
 class BatchLoader:
     """Iterate over a split in batches.
 
@@ -38,53 +40,45 @@ class BatchLoader:
         ValueError: if an argument is out of range, or ``new_events`` comes with a shuffled order.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        batch_size: int,
-        *,
-        order: Literal["time", "shuffle"] = "time",
-        seed: int = 0,
-        epoch: int = 0,
-        start: int = 0,
-        prefetch: int = 2,
-        new_events: bool = False,
-    ) -> None:
-        if order not in ("time", "shuffle"):
-            raise ValueError(f"BatchLoader: order must be 'time' or 'shuffle', got {order!r}")
-        if new_events and order != "time":
-            raise ValueError(f"BatchLoader: new_events needs order 'time', got {order!r}")
-        counts = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "prefetch": prefetch}
-        for name, value in counts.items():
-            if value < (lowest := int(name == "batch_size")):
+    split: Split
+    batch_size: int
+    _: KW_ONLY
+    order: Literal["time", "shuffle"] = "time"
+    seed: int = 0
+    epoch: int = 0
+    start: int = 0
+    prefetch: int = 2
+    new_events: bool = False
+
+    def __post_init__(self) -> None:
+        if self.order not in ("time", "shuffle"):
+            raise ValueError(f"BatchLoader: order must be 'time' or 'shuffle', got {self.order!r}")
+        if self.new_events and self.order != "time":
+            raise ValueError(f"BatchLoader: new_events needs order 'time', got {self.order!r}")
+        for name, lowest in {"batch_size": 1, "seed": 0, "epoch": 0, "start": 0, "prefetch": 0}.items():
+            if (value := getattr(self, name)) < lowest:
                 raise ValueError(f"BatchLoader: {name} must be >= {lowest}, got {value}")
-        total = -(-len(split) // batch_size)
-        if start > total:
-            raise ValueError(f"BatchLoader: start must be <= {total}, the number of batches, got {start}")
-        self._split = split
-        self._batch_size = batch_size
-        self._order = order
-        self._seed = seed
-        self._epoch = epoch
-        self._start = start
-        self._prefetch = prefetch
-        self._new_events = new_events
-        self._total = total
+        if self.start > self._total:
+            raise ValueError(f"BatchLoader: start must be <= {self._total}, the number of batches, got {self.start}")
+
+    @property
+    def _total(self) -> int:
+        return -(-len(self.split) // self.batch_size)
 
     def __len__(self) -> int:
-        return self._total - self._start
+        return self._total - self.start
 
     def __iter__(self) -> Generator[Batch, None, None]:
         batches = self._batches()
-        return _made_ahead(batches, self._prefetch) if self._prefetch else batches
+        return _made_ahead(batches, self.prefetch) if self.prefetch else batches
 
     def _batches(self) -> Generator[Batch, None, None]:
-        count = len(self._split)
+        count = len(self.split)
         rows = np.arange(count)
-        if self._order == "shuffle":
-            rows = np.random.default_rng([self._seed, self._epoch]).permutation(count)
-        for first in range(self._start * self._batch_size, count, self._batch_size):
-            yield self._split.batch(rows[first : first + self._batch_size], new_events=self._new_events)
+        if self.order == "shuffle":
+            rows = np.random.default_rng([self.seed, self.epoch]).permutation(count)
+        for first in range(self.start * self.batch_size, count, self.batch_size):
+            yield self.split.batch(rows[first : first + self.batch_size], new_events=self.new_events)
 
 
 def _made_ahead(batches: Iterator[Batch], prefetch: int) -> Generator[Batch, None, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,9 @@ def test_ids_come_from_the_training_split_alone() -> None:
         ids = getattr(train, name)
         assert (ids >= 2).all()
         assert ids.amax(0).tolist() == [feature.size - 1 for feature in part]
-    assert dataset.features == FeatureSpec.from_dict(dataset.features.to_dict())
+    plain = dataset.features.to_dict()
+    assert json.loads(json.dumps(plain)) == plain, "a checkpoint that is read back has equal features"
+    assert dataset.features == FeatureSpec.from_dict(plain)
 
 
 def test_features_of_an_item_are_those_of_its_last_training_row_or_its_first_later_one() -> None:
