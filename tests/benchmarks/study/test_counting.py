@@ -15,8 +15,9 @@ from benchmarks.study.counting import (
     popularity,
     training_events,
 )
+from lmn_model.data.features import FeatureTable
 from lmn_model.data.histories import Histories
-from lmn_model.data.splits import FeatureTable, SampleTables, Split
+from lmn_model.data.splits import SampleTables, Split
 
 USERS, ITEMS, CATEGORIES = 6, 9, 4
 PADDING = ITEMS
