@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores, so one thread each, also in what they start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from hardware import GPU, TRITON
 

@@ -171,6 +171,6 @@ def test_settings_out_of_range(make: object, message: str) -> None:
 
 
 def test_the_settings_are_imported_without_torch() -> None:
-    code = "import sys, lmn_model.ctr as ctr; assert ctr.ModelSettings().name == 'din-factored'; print('torch' in sys.modules)"
+    code = "import sys; from lmn_model.ctr import ModelSettings; ModelSettings(); print('torch' in sys.modules)"
     done = run_python(code)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
