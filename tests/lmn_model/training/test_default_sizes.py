@@ -242,7 +242,7 @@ def test_a_run_that_patience_ended_trains_on_when_it_has_grown(events: Path, tmp
 def test_studies_and_the_demonstration_set_every_size() -> None:
     assert DEMO.unset() == ()
     compared = 0
-    for path in sorted((ROOT / "studies").glob("*.toml")):
+    for path in sorted((ROOT / "benchmarks" / "study").glob("*.toml")):
         study = load_study(path)
         places = Places(Path("none"), ROOT / "docs" / "results" / "study")
         for job in study_jobs(study, study.variants, study.seeds, places):
