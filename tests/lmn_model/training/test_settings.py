@@ -1,4 +1,4 @@
-"""Settings: TOML and flags follow the declaration; an unknown name or a wrong type is an error, never ignored."""
+"""Settings: TOML and flags follow the declaration; an unknown name or a wrong type is an error."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_file_overrides_defaults_and_a_flag_overrides_the_file(tmp_path: Path)
         ({"model": {"hidden": [8, 0.5]}}, r"model\.hidden must be a list of an integer, got \[8, 0\.5\]"),
     ],
 )
-def test_wrong_files_are_reported_with_file_key_and_type(tmp_path: Path, table: dict[str, Any], message: str) -> None:
+def test_errors_name_file_key_and_type(tmp_path: Path, table: dict[str, Any], message: str) -> None:
     (tmp_path / "s.toml").write_text(tomli_w.dumps(table))
     with pytest.raises(SettingsError, match=message):
         Settings.load(tmp_path / "s.toml")
