@@ -150,7 +150,7 @@ def make_model(served: Served, sub_keys: int, device: torch.device) -> CTRModel:
     """A model in evaluation mode whose memory, if it has one, is full."""
     torch.manual_seed(0)
     model = CTRModel(FEATURES, settings_of(served, sub_keys)).eval().to(device)
-    if (layer := model.memory_layer()) is not None:
+    if (layer := model.memory_block()) is not None:
         with torch.no_grad():
             layer.values.normal_(std=VALUE_STD)
     return model
@@ -216,7 +216,7 @@ def measure(device: torch.device, effort: Effort) -> Iterator[tuple[str, dict[st
             name: (models[name], Request(served, candidates, device)) for name, served in MODELS.items()
         }
         for name, times in time_in_blocks(servers, effort, device).items():
-            slots = effort.sub_keys**2 if models[name].memory_layer() is not None else None
+            slots = effort.sub_keys**2 if models[name].memory_block() is not None else None
             yield "candidates", {"model": name, "slots": slots, **point(times, candidates)}
     del models, servers
     for name, served in GROWN.items():  # one query at a time, since the largest memory is 4 GiB

@@ -20,7 +20,7 @@ from lmn_model.ctr.settings import FACTORED, SHARED, MemorySettings, ModelSettin
 from lmn_model.data import Batch, FeatureSpec
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork, MemoryLosses
-from lmn_model.modules.memory_layer import MemoryLayer
+from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.modules.resetting import ZeroLinear, reset_children
 
 __all__ = ["CTRModel", "CTROutput", "MemoryGate", "MemoryLogit", "MemorySettings", "ModelSettings"]
@@ -212,16 +212,16 @@ class CTRModel(nn.Module):
         """
         if self.memory is None:
             return []
-        self.memory.memory.reset_values()
-        return [self.memory.memory.values]
+        self.memory.block.reset_values()
+        return [self.memory.block.values]
 
     def sparse_parameters(self) -> list[nn.Parameter]:
         """Parameters whose gradient is sparse rows: the values of the memory."""
-        return [] if self.memory is None else self.memory.memory.values_parameters()
+        return [] if self.memory is None else self.memory.block.values_parameters()
 
-    def memory_layer(self) -> MemoryLayer | None:
+    def memory_block(self) -> ProductKeyMemory | None:
         """The memory block, if the model has one."""
-        return None if self.memory is None else self.memory.memory
+        return None if self.memory is None else self.memory.block
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each part, and in all."""

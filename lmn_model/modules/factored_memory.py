@@ -33,8 +33,9 @@ from lmn_model.modules.codes import Cells, draw_codes, draw_keys, id_offsets
 from lmn_model.modules.factored_options import check_together
 from lmn_model.modules.id_checks import checked_ids
 from lmn_model.modules.large_memory_network import LOSSES, MemoryLosses
-from lmn_model.modules.memory_layer import MemoryLayer
+from lmn_model.modules.old_names import rename_entries
 from lmn_model.modules.parametrized import current
+from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.modules.stored_lists import ListStore, StoredLists, best_keys
 
 _NAME = "FactoredMemoryNetwork"
@@ -139,8 +140,7 @@ class FactoredMemoryNetwork(nn.Module):
         check_together(code_dim=code_dim, target=target, keys=keys, sub_keys=sub_keys, address=address)
         self.address, self.target, self.read_out = address, target, read_out
         self.metric, self.activation, self.loss, self.unseen = code_metric, activation, loss, unseen
-        self.memory = MemoryLayer(
-            None,
+        self.block = ProductKeyMemory(
             code_dim,
             sub_keys=sub_keys,
             top_k=top_k,
@@ -152,7 +152,7 @@ class FactoredMemoryNetwork(nn.Module):
             backend=backend,
             device=device,
         )
-        self.memory.keys.requires_grad_(False)
+        self.block.keys.requires_grad_(False)
         self.item_sizes, self.user_size, self.marginals = item_sizes, user_size, marginals
         self.item_codes: Tensor
         self.user_codes: Tensor
@@ -172,7 +172,7 @@ class FactoredMemoryNetwork(nn.Module):
 
         Under one seed the network is then, bit for bit, what its constructor makes of its present sizes.
         """
-        self.memory.reset_parameters()
+        self.block.reset_parameters()
         for codes in (self.item_codes, self.user_codes):
             codes.copy_(draw_codes(*codes.shape, codes.device))
         self.offsets.copy_(id_offsets(self.item_sizes, self.marginals, self.offsets.device))
@@ -217,16 +217,16 @@ class FactoredMemoryNetwork(nn.Module):
 
     def values_parameters(self) -> list[nn.Parameter]:
         """What takes a sparse gradient, for an optimiser of ``lmn_kernels.optim``; nothing else here learns."""
-        return self.memory.values_parameters()
+        return self.block.values_parameters()
 
     def reset_values(self) -> None:
         """Empty the memory, as before another pass over the same events; what an optimiser knows of it is then void."""
-        self.memory.reset_values()
+        self.block.reset_values()
 
     @property
     def signals(self) -> int:
         """Numbers that a read gives the tower."""
-        width = self.memory.values.shape[1]
+        width = self.block.values.shape[1]
         told = {"familiarity": self.SIGNALS, "answer": width, "both": self.SIGNALS + width}[self.read_out]
         return told * len(self.offsets) * (2 if self.marginals else 1)
 
@@ -265,7 +265,7 @@ class FactoredMemoryNetwork(nn.Module):
         """
         if self.flat_keys is not None:
             return self._flat_cells(item, user, self.flat_keys)
-        N, K = self.memory.keys.shape[2], self.memory.top_k
+        N, K = self.block.keys.shape[2], self.block.top_k
         rows = item + self.offsets[: item.shape[1]]  # [R, F]
         ids = {"item": rows, "user": user.unsqueeze(1).expand_as(rows)}
         halves = [(stored, ids[of]) for of, stored in zip(_HALVES[self.address], self._lists(), strict=True)]
@@ -282,14 +282,14 @@ class FactoredMemoryNetwork(nn.Module):
     @torch.no_grad()
     def _flat_cells(self, item: Tensor, user: Tensor, keys: Tensor) -> Cells:
         """The K best of all M keys for each bound code."""
-        if len(keys) != len(self.memory.values):
+        if len(keys) != len(self.block.values):
             raise ValueError(
                 f"FactoredMemoryNetwork: a memory with keys 'flat' cannot grow, got {len(keys)} keys for "
-                f"{len(self.memory.values)} slots"
+                f"{len(self.block.values)} slots"
             )
         codes = self._codes_of(item, user)
         bound = (codes["item"] * codes["user"]).flatten(0, 1)  # [R * F, D]
-        found = best_keys(bound, keys, self.memory.top_k, self.metric)
+        found = best_keys(bound, keys, self.block.top_k, self.metric)
         return Cells(
             found.keys.unflatten(0, item.shape), activate(found.scores, self.activation).unflatten(0, item.shape)
         )
@@ -309,17 +309,17 @@ class FactoredMemoryNetwork(nn.Module):
     def _read(self, item: Tensor, user: Tensor, counted: bool = False) -> Tensor:
         """``[R, F, D]`` in the type of the values."""
         slots, weights = self.cells(item, user)
-        usage = self.memory.usage
+        usage = self.block.usage
         if usage is not None and self.training and counted:
             queries = None if usage.sub_key_reads is None else self._queries(item, user)  # what reseeding asks for
             usage.record(slots.flatten(0, 1).unsqueeze(1), queries)
-        values = current(self.memory, "values")
+        values = current(self.block, "values")
         answer = gather_aggregate(
             values,
             slots.flatten(0, 1),
             weights.flatten(0, 1),
-            sparse_grad=self.memory.sparse_grad and values.is_leaf,
-            backend=self.memory.backend,
+            sparse_grad=self.block.sparse_grad and values.is_leaf,
+            backend=self.block.backend,
         )
         return answer.unflatten(0, slots.shape[:2])
 
@@ -356,13 +356,13 @@ class FactoredMemoryNetwork(nn.Module):
         Raises:
             RuntimeError: in ``torch.export``, which would have to make them at each call, if they are not made yet.
         """
-        keys, asleep = current(self.memory, "keys"), self.memory.asleep
+        keys, inactive = current(self.block, "keys"), self.block.inactive
         codes = {"item": self.item_codes, "user": self.user_codes}
         return self._stored.get(
-            (keys, asleep, *codes.values()),
-            self.memory.top_k,
+            (keys, inactive, *codes.values()),
+            self.block.top_k,
             lambda: [
-                best_keys(codes[half], keys[0, axis], self.memory.top_k, self.metric, asleep=asleep[0, axis])
+                best_keys(codes[half], keys[0, axis], self.block.top_k, self.metric, inactive=inactive[0, axis])
                 for axis, half in enumerate(_HALVES[self.address])
             ],
         )
@@ -370,8 +370,9 @@ class FactoredMemoryNetwork(nn.Module):
     def extra_repr(self) -> str:
         return f"item_sizes={list(self.item_sizes)}, user_size={self.user_size}, signals={self.signals}"
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        rename_entries(state_dict, prefix, {"memory.": "block."})
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self.offsets = id_offsets(self.item_sizes, self.marginals, self.item_codes.device)  # it may be on "meta"
         self._stored = ListStore()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lmn_model.modules.stored_lists import has_data
+from lmn_model.modules.tensor_state import has_data
 
 
 def checked_ids(item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size: int) -> tuple[Tensor, Tensor]:

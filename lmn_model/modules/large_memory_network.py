@@ -8,7 +8,7 @@ distance between the answer and the embedding of the pair tells how familiar the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from lmn_kernels.checks import check_flag, check_int
 from lmn_kernels.exported import exported
 from lmn_model.modules.finite import check_finite as check_rows
 from lmn_model.modules.memory_layer import MemoryLayer
+from lmn_model.modules.old_names import rename_entries
 from lmn_model.modules.reseeding import balance_loss
 from lmn_model.modules.resetting import PairMap, reset_children
 
@@ -102,11 +103,9 @@ class LargeMemoryNetwork(nn.Module):
         self.item_dim, self.user_dim, self.positions, self.balance = item_dim, user_dim, positions, balance
         self.check_finite = check_flag("LargeMemoryNetwork", "check_finite", check_finite)
         width = item_dim + user_dim
-        self.memory = MemoryLayer(width, width, check_finite=check_finite, device=device, **memory)  # type: ignore[arg-type]
-        if self.memory.query is None:
-            raise RuntimeError("LargeMemoryNetwork: its memory has no query map")
-        self.memory.query = PairMap(self.memory.query, item_dim)
-        self.memory.query.reset_parameters()
+        self.block = MemoryLayer(width, width, check_finite=check_finite, device=device, **memory)  # type: ignore[arg-type]
+        self.block.query = PairMap(self.block.query, item_dim)
+        self.block.query.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Reset the memory; see :meth:`MemoryLayer.reset_parameters`."""
@@ -122,7 +121,7 @@ class LargeMemoryNetwork(nn.Module):
             check_rows("LargeMemoryNetwork", "item", item)
             check_rows("LargeMemoryNetwork", "user", user)
         pair = torch.cat((item, user), dim=-1)
-        output = self.memory(pair)
+        output = self.block(pair)
         signals: list[Tensor] = []
         sizes = [self.item_dim, self.user_dim]
         for answer, asked in zip(output.split(sizes, -1), pair.detach().split(sizes, -1), strict=True):
@@ -151,9 +150,13 @@ class LargeMemoryNetwork(nn.Module):
         pair = torch.cat((items, users), dim=-1)  # [P, item_dim + user_dim]
         if pair.shape[0] == 0:
             return MemoryLosses(pair.sum(), pair.sum() if self.balance else None)
-        found = self.memory.read(pair)
+        found = self.block.read(pair)
         answer = LOSSES[self.loss](found.output.to(pair.dtype), pair.detach())
-        return MemoryLosses(answer, balance_loss(found, self.memory.keys.shape[2]) if self.balance else None)
+        return MemoryLosses(answer, balance_loss(found, self.block.keys.shape[2]) if self.balance else None)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        rename_entries(state_dict, prefix, {"memory.": "block."})
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _drawn(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and places of the positions to learn from: all real ones, or at most ``positions`` of each row."""

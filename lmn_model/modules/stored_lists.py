@@ -7,10 +7,11 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lmn_kernels.exported import exported
+from lmn_model.modules.tensor_state import has_data, state_of
 
 _SCORES = 1 << 24
 """Scores held at once."""
@@ -25,7 +26,7 @@ class StoredLists(NamedTuple):
 
 
 @torch.no_grad()
-def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, asleep: Tensor | None = None) -> StoredLists:
+def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, inactive: Tensor | None = None) -> StoredLists:
     """The ``k`` best of keys ``[N, D]`` for each of codes ``[V, D]``, in float32 or better, under autocast too.
 
     Args:
@@ -33,7 +34,7 @@ def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, asleep: Tenso
         keys: ``[N, D]``.
         k: K, 1 to N.
         metric: ``"cosine"``, ``"dot"`` or ``"l2"``, the negative squared distance.
-        asleep: bool ``[N]``, keys that rank below all others; None if there is none.
+        inactive: bool ``[N]``, keys that rank below all others; None if there is none.
     """
     exact = torch.promote_types(torch.promote_types(codes.dtype, keys.dtype), torch.float32)
     codes, keys = codes.to(exact), keys.to(exact)
@@ -47,8 +48,8 @@ def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, asleep: Tenso
             if metric == "l2":
                 squares = some.square().sum(-1, keepdim=True), keys.square().sum(-1)
                 score = (2 * score - squares[1] - squares[0]).clamp_max(0)  # as in lmn_kernels
-            if asleep is not None:
-                score = score.masked_fill(asleep, -torch.inf)
+            if inactive is not None:
+                score = score.masked_fill(inactive, -torch.inf)
             best = score.topk(k)
             scores.append(best.values)
             places.append(best.indices)
@@ -58,9 +59,8 @@ def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, asleep: Tenso
 class ListStore:
     """Keeps lists for as long as the tensors that they were made of do not change. A copy starts empty.
 
-    A change is seen by a tensor's place in memory, its layout and its version, so not where its ``.data`` is written in
-    place. Tensors that were made under ``torch.inference_mode`` have no version: their contents are compared at each
-    call. Of tensors without data (fake, meta, or wrapped by ``torch.func``) lists are made at each call, and not kept.
+    How a change is seen is in :mod:`.tensor_state`. Of tensors without a version, made under ``torch.inference_mode``,
+    the contents are compared at each call. Of tensors without data lists are made at each call, and not kept.
     """
 
     def __init__(self) -> None:
@@ -90,37 +90,14 @@ class ListStore:
         if not self._are_of(of, k):
             with torch.inference_mode(False):  # or autograd could not save what is read of them
                 self._lists = tuple(make())
-            self._of, self._state = tuple(of), _state(of, k)
+            self._of, self._state = tuple(of), (k, *map(state_of, of))
             self._storages = tuple(tensor.untyped_storage() for tensor in of)
             self._contents = tuple(tensor.clone() for tensor in of if tensor.is_inference())
         return self._lists
 
     def _are_of(self, of: Sequence[Tensor], k: int) -> bool:
         """Whether the lists are those of ``k`` entries of tensors as they are now."""
-        if self._state != _state(of, k):
+        if self._state != (k, *map(state_of, of)):
             return False
         unversioned = (tensor for tensor in of if tensor.is_inference())
         return all(map(torch.equal, unversioned, self._contents))
-
-
-def _state(of: Sequence[Tensor], k: int) -> object:
-    return k, [
-        (
-            tensor.data_ptr(),
-            tensor.shape,
-            tensor.stride(),
-            tensor.dtype,
-            tensor.device,
-            None if tensor.is_inference() else tensor._version,
-        )
-        for tensor in of
-    ]
-
-
-def has_data(tensor: Tensor) -> bool:
-    """Whether numbers can be read of a tensor: it is not fake, on ``"meta"`` or wrapped by ``torch.func``."""
-    return (
-        type(tensor) in (Tensor, nn.Parameter)
-        and not tensor.is_meta
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )

@@ -44,7 +44,7 @@ def catch_up(
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or of another model.
     """
-    layer = model.memory_layer()
+    layer = model.memory_block()
     if layer is None or not model.settings.writes_new_events:
         return 0
     optimizers = Optimizers(model, settings)

@@ -95,7 +95,7 @@ class Trainer:
 
     def _count_reads(self, model: CTRModel) -> MemoryUsage | None:
         """Have the model's memory count its reads, if it has one and is to."""
-        layer = model.memory_layer()
+        layer = model.memory_block()
         if layer is None or not self.settings.counts_reads():
             return None
         reseeds = self.settings.training.reseed_every is not None
@@ -149,7 +149,7 @@ class Trainer:
         return evaluate_split(self.state.model, self.dataset.test, self.settings.training.batch_size, self.device)
 
     def _slots(self) -> int | None:
-        layer = self.state.model.memory_layer()
+        layer = self.state.model.memory_block()
         return None if layer is None else layer.keys.shape[2] ** 2
 
     def _run_epoch(self, stop: threading.Event) -> None:
@@ -205,7 +205,7 @@ class Trainer:
 
     def _look_after_memory(self) -> None:
         """Count the step and, where it is due, move the sub-keys that nobody reads."""
-        usage, layer = self.state.usage, self.state.model.memory_layer()
+        usage, layer = self.state.usage, self.state.model.memory_block()
         if usage is None or layer is None:
             return
         usage.advance()
@@ -323,7 +323,7 @@ class Trainer:
         if usage is not None:
             evaluation["memory"] = usage
         # An epoch begins with an empty memory, so what is scored within it is no sign of a model that gets worse.
-        judges = progress.epoch_step == self.steps_per_epoch or self.state.model.memory_layer() is None
+        judges = progress.epoch_step == self.steps_per_epoch or self.state.model.memory_block() is None
         is_best = progress.add_evaluation(evaluation, training.patience if judges else None)
         logger.info(
             "epoch %d of %d, step %d: %s; validation %s%s",

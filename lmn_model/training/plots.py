@@ -114,8 +114,8 @@ def usage_axes(model: CTRModel) -> tuple[UsageAxis, UsageAxis]:
     labels = [f"sub-key of the {half}'s code (axis {axis})" for axis, half in enumerate(halves)]
     if not network.marginals:
         return UsageAxis(labels[0]), UsageAxis(labels[1])
-    N, columns = network.memory.keys.shape[2], len(network.item_sizes) + 1
-    device = network.memory.keys.device
+    N, columns = network.block.keys.shape[2], len(network.item_sizes) + 1
+    device = network.block.keys.device
     ids = torch.zeros(1, columns, dtype=torch.int64, device=device), torch.tensor([network.user_size], device=device)
     common = divmod(int(network.cells(*ids).slots[0, -1, 0]), N)  # any item, the last column, with any user
     first, second = (UsageAxis(label, (key, f"any {half}"))

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lmn_kernels import gather_aggregate
 from lmn_kernels.optim import RowAdagrad, clip_grad_norm_
-from lmn_model import MemoryLayer
+from lmn_model import MemoryLayer, ProductKeyMemory
 
 DOCS = (ROOT / "docs/pytorch.md").read_text(encoding="utf-8")
 RANKS, ROWS, STEPS = 2, 6, 3
@@ -120,7 +120,7 @@ def fsdp_equals_one_process(rank: int) -> None:
 
 def rows_of_some_ranks_are_averaged(rank: int) -> None:
     names = recipe()
-    layer = MemoryLayer(None, 3, sub_keys=2, top_k=1, value_std=1.0)
+    layer = ProductKeyMemory(3, sub_keys=2, top_k=1, value_std=1.0)
     assert names["wrap"](layer, [layer.values]) is not None  # a memory that is the model itself
     table = layer.values
     if rank == 1:

@@ -128,8 +128,8 @@ def read_contents(
         users, categories, counts, shown, users_in_all = _truth(dataset, place)
         features = vocabularies.features
         user_ids, category_ids = (torch.from_numpy(ids).to(on) for ids in (users, categories))
-        values = network.memory.values.detach()
-        N = network.memory.keys.shape[2]
+        values = network.block.values.detach()
+        N = network.block.keys.shape[2]
         lengths = torch.cat([some.float().square().mean(-1).sqrt().cpu() for some in values.split(_ROWS)])
         return Contents(
             feature=features.item[place].name,
@@ -174,10 +174,10 @@ def project(network: FactoredMemoryNetwork, place: int, categories: Tensor, user
         item[:, place] = categories.repeat(len(some))
         slots, weights = network.cells(item, some.repeat_interleave(C))
         answer = gather_aggregate(
-            network.memory.values,
+            network.block.values,
             slots[:, place].contiguous(),
             weights[:, place].contiguous(),
-            backend=network.memory.backend,
+            backend=network.block.backend,
         )
         bound = item_codes * network.user_codes[some].unsqueeze(1)  # [R / C, C, D]
         found.append((answer.to(bound.dtype).view_as(bound) * bound).mean(-1).float().cpu())
@@ -244,9 +244,9 @@ def _item_keys(network: FactoredMemoryNetwork, place: int, ids: Tensor) -> IntAr
     item = ids.new_zeros(len(ids), len(network.offsets))
     item[:, place] = ids
     slots = network.cells(item, torch.zeros_like(ids)).slots[:, place, 0]
-    return np.asarray(slots.div(network.memory.keys.shape[2], rounding_mode="floor").cpu().numpy())
+    return np.asarray(slots.div(network.block.keys.shape[2], rounding_mode="floor").cpu().numpy())
 
 
 def _user_keys(network: FactoredMemoryNetwork, ids: Tensor) -> IntArray:
     item = ids.new_zeros(len(ids), len(network.offsets))
-    return np.asarray((network.cells(item, ids).slots[:, 0, 0] % network.memory.keys.shape[2]).cpu().numpy())
+    return np.asarray((network.cells(item, ids).slots[:, 0, 0] % network.block.keys.shape[2]).cpu().numpy())

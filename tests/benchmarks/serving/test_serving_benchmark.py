@@ -75,7 +75,7 @@ def test_a_request_is_of_one_user_and_no_two_are_alike() -> None:
 
 @pytest.mark.parametrize("query", ["factored", "joint"])
 def test_no_value_of_a_memory_is_left_at_zero(query: str) -> None:
-    layer = serving.make_model(Served("lmn_only", 1, query), 8, CPU).memory_layer()
+    layer = serving.make_model(Served("lmn_only", 1, query), 8, CPU).memory_block()
     assert layer is not None
     assert bool(layer.values.any(dim=1).all())
 

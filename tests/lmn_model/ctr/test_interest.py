@@ -283,7 +283,7 @@ def batch_with_found(rows: int) -> Batch:
 def test_the_model_learns_with_every_part(interest: str) -> None:
     model = CTRModel(FEATURES, replace(SETTINGS, interest=interest))
     if model.memory is not None:
-        torch.nn.init.normal_(model.memory.memory.values)
+        torch.nn.init.normal_(model.memory.block.values)
     out = model(batch_with_found(64) if interest == "sim_hard" else make_batch(64))
     losses = [F.binary_cross_entropy_with_logits(out.logits, torch.ones(64)), out.memory_loss, out.balance_loss]
     sum(loss for loss in losses if loss is not None).backward()
@@ -310,7 +310,7 @@ def test_the_model_says_what_hard_search_lacks() -> None:
 @pytest.mark.parametrize("name", list(INTERESTS))
 def test_has_memory_says_whether_the_model_has_one(name: str) -> None:
     settings = replace(SETTINGS, interest=name)
-    assert settings.has_memory == (CTRModel(FEATURES, settings).memory_layer() is not None)
+    assert settings.has_memory == (CTRModel(FEATURES, settings).memory_block() is not None)
     assert settings.has_memory == (name in ("lmn", "lmn_only"))
 
 

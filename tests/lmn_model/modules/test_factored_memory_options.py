@@ -67,7 +67,7 @@ def test_an_address_of_one_side_alone(address: str, top_k: int) -> None:
     codes = codes_of(network, item, user)[0 if address == "item" else 1]
     for row in range(20):
         for feature in range(2):
-            halves = [score(codes[row, feature], network.memory.keys[0, axis], "cosine") for axis in (0, 1)]
+            halves = [score(codes[row, feature], network.block.keys[0, axis], "cosine") for axis in (0, 1)]
             best = (halves[0][:, None] + halves[1][None, :]).flatten().topk(top_k)
             assert slots[row, feature].tolist() == best.indices.tolist()
             torch.testing.assert_close(weights[row, feature], best.values.softmax(0))
@@ -95,11 +95,11 @@ def test_flat_keys_are_read_written_and_saved(tmp_path: Path) -> None:
     item, user = draw(1)
     slots, _ = network.cells(*network._with_any(item, user))
     network.losses(item, user).answer.backward()
-    assert set(network.memory.values.grad.coalesce().indices()[0].tolist()) == set(slots.flatten().tolist())
+    assert set(network.block.values.grad.coalesce().indices()[0].tolist()) == set(slots.flatten().tolist())
     assert not network(item, user).any()
-    network.memory.values.data.sub_(network.memory.values.grad.to_dense() * 100)
+    network.block.values.data.sub_(network.block.values.grad.to_dense() * 100)
     assert (network(item, user).view(2, 3, 4)[0, :2, 2] > 0).all()
-    assert [name for name, each in network.named_parameters() if each.requires_grad] == ["memory.values"]
+    assert [name for name, each in network.named_parameters() if each.requires_grad] == ["block.values"]
 
     settings = ModelSettings(hidden=(4,), memory=MemorySettings(sub_keys=8, code_dim=D, keys="flat"))
     one, other = CTRModel(FEATURES, settings), CTRModel(FEATURES, settings)
@@ -126,9 +126,9 @@ def test_what_is_written_side_by_side_answers_as_written(keys: str) -> None:
     network = make(target="pair", keys=keys, sub_keys=64, read_out="both")
     item, user = draw(1)
     for _ in range(12):
-        network.memory.values.grad = None
+        network.block.values.grad = None
         network.losses(item, user).answer.backward()
-        network.memory.values.data.sub_(network.memory.values.grad.to_dense() * 16)
+        network.block.values.data.sub_(network.block.values.grad.to_dense() * 16)
     items, users = codes_of(network, item, user)
     written = torch.cat((items[..., : D // 2], users[..., : D // 2]), dim=-1)
     told = network(item, user).view(1, 2, 4 + D)
@@ -145,11 +145,11 @@ def test_cells_are_those_of_the_kernels_for_every_metric_and_activation(
     top_k: int, metric: str, activation: str
 ) -> None:
     network = make(top_k=top_k, code_metric=metric, activation=activation)
-    network.memory.keys.data[0, :, 3] *= 4  # a long key, so that metrics differ
+    network.block.keys.data[0, :, 3] *= 4  # a long key, so that metrics differ
     item, user = draw(25)
     slots, weights = network.cells(item, user)
     queries = torch.stack(codes_of(network, item, user), dim=2).view(50, 1, 2, D)
-    found = product_key_topk(queries, network.memory.keys, top_k, metric=metric)
+    found = product_key_topk(queries, network.block.keys, top_k, metric=metric)
     assert torch.equal(slots.view(50, 1, top_k), found.slots)
     torch.testing.assert_close(weights.view(50, 1, top_k), activate(found.scores, activation), atol=1e-5, rtol=1e-5)
     if top_k == 1 and activation == "softmax":
@@ -162,7 +162,7 @@ def test_metrics_choose_differently() -> None:
     for metric in METRICS:
         torch.manual_seed(2)
         network = make(code_metric=metric)
-        network.memory.keys.data[0, :, 3] *= 40
+        network.block.keys.data[0, :, 3] *= 40
         found.append(network.cells(item, user).slots)
     assert not torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -175,17 +175,17 @@ def test_metrics_choose_differently() -> None:
 ])  # fmt: skip
 def test_the_memory_loss_of_both_queries(loss: str, oracle: Callable[[Tensor], Tensor]) -> None:
     network = make(loss=loss)
-    torch.nn.init.normal_(network.memory.values)
+    torch.nn.init.normal_(network.block.values)
     item, user = draw(9)
     items, users = codes_of(network, item, user)
-    answer = network.memory.values[network.cells(item, user).slots[..., 0]]
+    answer = network.block.values[network.cells(item, user).slots[..., 0]]
     torch.testing.assert_close(network.losses(item, user).answer, oracle(answer - items * users).mean())
     assert network.losses(item[:0], user[:0]).answer == 0
 
     joint = LargeMemoryNetwork(6, 4, loss=loss, sub_keys=8, top_k=3, key_dim=4, value_std=2.0)
     history, person = torch.randn(3, 2, 6), torch.randn(3, 4)
     pair = torch.cat((history, person[:, None].expand(-1, 2, -1)), dim=-1).flatten(0, 1)
-    expected = oracle(joint.memory(pair) - pair).mean()
+    expected = oracle(joint.block(pair) - pair).mean()
     torch.testing.assert_close(joint.losses(history, torch.ones(3, 2, dtype=torch.bool), person).answer, expected)
     for query in ("factored", "joint"):
         memory = MemorySettings(query=query, sub_keys=8, loss=loss)  # type: ignore[arg-type]
@@ -206,7 +206,7 @@ def test_settings_reach_the_network() -> None:
     assert network.signals == 2 * 6
     assert network.flat_keys is None
     joint = MemorySettings(query="joint", sub_keys=8, activation="sigmoid", metric="l2")
-    memory = CTRModel(FEATURES, ModelSettings(hidden=(4,), memory=joint)).memory.memory
+    memory = CTRModel(FEATURES, ModelSettings(hidden=(4,), memory=joint)).memory.block
     assert (memory.metric, memory.activation) == ("l2", "sigmoid")
 
 
@@ -226,7 +226,7 @@ def test_a_gate_is_open_at_first(query: str) -> None:
         torch.manual_seed(3)
         memory = MemorySettings(query=query, sub_keys=8, gate=gate)  # type: ignore[arg-type]
         model = CTRModel(FEATURES, ModelSettings(hidden=(64,), memory=memory)).eval()
-        torch.nn.init.normal_(model.memory.memory.values, generator=torch.Generator().manual_seed(0))
+        torch.nn.init.normal_(model.memory.block.values, generator=torch.Generator().manual_seed(0))
         scores.append(model(batch).logits)
         assert (model.gate is not None) == gate
     torch.testing.assert_close(scores[1], scores[0])
@@ -247,7 +247,7 @@ def test_what_joins_the_logit_is_added_to_a_tower_that_is_not_told(query: str, g
     assert model.memory_logit is not None
     model.memory_logit.register_forward_hook(lambda _, inputs, output: told.append(inputs[0]))
     model.tower.register_forward_hook(lambda _, inputs, output: towers.append(output))
-    torch.nn.init.normal_(model.memory.memory.values)
+    torch.nn.init.normal_(model.memory.block.values)
     assert torch.equal(model(batch).logits, towers[0].squeeze(-1))  # adds nothing at first
     for each in model.memory_logit.parameters():
         torch.nn.init.normal_(each)
@@ -272,7 +272,7 @@ def test_a_gate_multiplies_everything_but_the_memorys_own_part(query: str) -> No
         replace(model.settings, memory=memory)
     model = CTRModel(FEATURES, ModelSettings(interest="lmn_only", hidden=(4,), memory=memory)).eval()
     assert model.gate is not None
-    torch.nn.init.normal_(model.memory.memory.values)
+    torch.nn.init.normal_(model.memory.block.values)
     torch.nn.init.normal_(model.gate.map.weight)
     torch.nn.init.normal_(model.gate.map.bias)
     batch = make_batch()
@@ -349,11 +349,11 @@ def test_a_flat_memory_trains_and_cannot_be_reseeded_or_grown(tmp_path: Path) ->
     with pytest.raises(SettingsError, match="reseed_every must be left out for keys = 'flat', got 5"):
         settings.override({"reseed_every": 5})
     network = make(keys="flat")
-    network.memory.usage = MemoryUsage(12, by_sub_key=True)
+    network.block.usage = MemoryUsage(12, by_sub_key=True)
     with pytest.raises(ValueError, match="reseed_every must not be set for a memory with keys = 'flat'"):
         network.losses(*draw(3))
-    network.memory.usage = None
-    grow(network.memory)
+    network.block.usage = None
+    grow(network.block)
     with pytest.raises(ValueError, match="a memory with keys 'flat' cannot grow, got 144 keys for 576 slots"):
         network(*draw(3))
 

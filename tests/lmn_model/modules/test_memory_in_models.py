@@ -66,7 +66,7 @@ def test_export_keeps_the_op_whole_and_the_batch_dynamic() -> None:
 
 def cells_memory() -> tuple[FactoredMemoryNetwork, tuple[torch.Tensor, torch.Tensor]]:
     network = FactoredMemoryNetwork([30, 6], 11, code_dim=8, sub_keys=8, top_k=2)
-    nn.init.normal_(network.memory.values)
+    nn.init.normal_(network.block.values)
     item = torch.stack((torch.randint(30, (5,)), torch.randint(6, (5,))), dim=1)
     return network, (item, torch.randint(11, (5,)))
 
@@ -77,8 +77,8 @@ def test_a_memory_of_cells_compiled_follows_its_sub_keys() -> None:
     compiled = torch.compile(network)
     for change in (
         lambda: None,
-        lambda: network.memory.keys.normal_(),
-        lambda: network.memory.asleep[0, 0, :3].fill_(1),
+        lambda: network.block.keys.normal_(),
+        lambda: network.block.inactive[0, 0, :3].fill_(1),
     ):
         with torch.no_grad():
             change()
@@ -111,7 +111,7 @@ def test_a_memory_of_cells_exported_reads_by_its_lists() -> None:
             export()
     with torch.no_grad():
         network(item, user)
-        network.memory.keys.normal_()
+        network.block.keys.normal_()
     with pytest.raises(RuntimeError, match="call the network once before"):
         export()
 
@@ -156,7 +156,7 @@ def test_a_copy_of_a_memory_of_cells_has_lists_of_its_own(copied: Callable[[Any]
     other = copied(network)
     torch.testing.assert_close(other(*ids), told)
     with torch.no_grad():
-        other.memory.keys.normal_()
+        other.block.keys.normal_()
     assert not torch.equal(other.cells(*ids).slots, network.cells(*ids).slots)
     torch.testing.assert_close(network(*ids), told)
 
@@ -179,21 +179,21 @@ def test_changed_codes_and_another_k_make_new_lists() -> None:
     network.user_codes.copy_(network.user_codes.roll(1, 0))
     after = network.cells(*ids).slots
     assert not torch.equal(before, after)
-    network.memory.top_k = 3
+    network.block.top_k = 3
     assert network.cells(*ids).slots.shape[2] == 3
 
 
 @pytest.mark.parametrize("sparse_grad", [True, False])
 def test_no_events_teach_a_memory_of_cells_nothing(sparse_grad: bool) -> None:
     network = FactoredMemoryNetwork([30, 6], 11, sub_keys=8, sparse_grad=sparse_grad)
-    rows = RowAdagrad(network.values_parameters(), lr=0.05) if sparse_grad else torch.optim.SGD([network.memory.values])
+    rows = RowAdagrad(network.values_parameters(), lr=0.05) if sparse_grad else torch.optim.SGD([network.block.values])
     nothing = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     loss = network.losses(*nothing).answer
     loss.backward()
     rows.step()
     assert float(loss) == 0
-    assert network.memory.values.grad.is_sparse == sparse_grad  # type: ignore[union-attr]
-    assert network.memory.values.count_nonzero() == 0
+    assert network.block.values.grad.is_sparse == sparse_grad  # type: ignore[union-attr]
+    assert network.block.values.count_nonzero() == 0
     assert network(*nothing).shape == (0, network.signals)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import lmn_model
-from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
+from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer, ProductKeyMemory
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
 from lmn_model.ctr.interest import INTERESTS, WindowMatches, interest_part
 from lmn_model.ctr.model import CTRModel, MemoryGate, MemoryLogit, MemorySettings, ModelSettings
@@ -45,7 +45,7 @@ def pair_map() -> PairMap:
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "layer": lambda: MemoryLayer(5, 7, sub_keys=6, top_k=3),
-    "layer without a query map": lambda: MemoryLayer(None, 6, sub_keys=6, top_k=3, value_std=0.5),
+    "layer without a query map": lambda: ProductKeyMemory(6, sub_keys=6, top_k=3, value_std=0.5),
     "layer with heads": lambda: MemoryLayer(5, 6, sub_keys=6, top_k=3, heads=2, concat_heads=True, value_std=0.5),
     "network": lambda: LargeMemoryNetwork(4, 3, sub_keys=6, top_k=2),
     "factored": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8),
@@ -137,7 +137,7 @@ def test_module_by_module_layers_start_as_their_owners_want() -> None:
     table = model.user_embedding.tables[0].weight.detach()
     assert table[0].count_nonzero() == 0
     assert table[1:].std() == pytest.approx(0.05, rel=0.05)
-    query = model.memory.memory.query  # type: ignore[union-attr]
+    query = model.memory.block.query  # type: ignore[union-attr]
     of_item, of_user = query.weight.detach().split([16, 8], dim=1)
     assert of_item.std() == pytest.approx(32**-0.5, rel=0.1)
     assert of_user.std() == pytest.approx(16**-0.5, rel=0.1)
@@ -150,7 +150,7 @@ def test_a_reset_layer_reaches_all_its_sub_keys() -> None:
         with torch.device("meta"):
             layer = MemoryLayer(5, 7, sub_keys=6, top_k=6)
         layer.to_empty(device="cpu")
-        layer.asleep.fill_(True)
+        layer.inactive.fill_(True)
         layer.reset_parameters()
         slots = layer.read(torch.randn(200, 5)).slots
         assert slots.unique().numel() > 18
@@ -163,8 +163,8 @@ def test_a_grown_layer_is_reset_at_its_size_and_counts_anew() -> None:
     grow(layer)
     layer.usage.advance()
     layer.reset_parameters()
-    assert layer.asleep.shape == (1, 2, 12)
-    assert not layer.asleep.any()
+    assert layer.inactive.shape == (1, 2, 12)
+    assert not layer.inactive.any()
     assert int(layer.usage.slot_reads.sum()) == int(layer.usage.sub_key_reads.sum()) == layer.usage.step == 0
     assert layer.usage.queries is None
 

@@ -154,7 +154,7 @@ def test_axes_of_a_factored_memory_name_item_and_user(options: dict[str, Any], l
     for place, axis in enumerate(axes):  # the best sub-key of a code by cosine, by hand
         assert axis.common is not None
         key, name = axis.common
-        keys = network.memory.keys[0, place]
+        keys = network.block.keys[0, place]
         assert key == int((keys @ codes[name] / keys.norm(dim=1)).argmax())
         assert name == f"any {labels[place]}"
 
