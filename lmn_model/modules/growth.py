@@ -70,6 +70,7 @@ def grow(layer: ProductKeyMemory, optimizers: Iterable[torch.optim.Optimizer] = 
                     start.fill_(initial)
                 state[name] = _spread(value, N, start)
     layer.inactive = torch.cat((layer.inactive, torch.ones_like(layer.inactive)), dim=2)
+    layer.refresh_inactive()
     if layer.usage is not None:
         layer.usage = _grown_usage(layer.usage)
 

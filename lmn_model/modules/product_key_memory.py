@@ -7,6 +7,7 @@ without a jump.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from lmn_kernels.product_key_topk.metric import METRICS
 from lmn_model.modules.finite import check_finite as check_rows
 from lmn_model.modules.old_names import rename_entries
 from lmn_model.modules.parametrized import ParametrizationDict, draw, refuse_hooks
+from lmn_model.modules.tensor_state import EmptyMask
 from lmn_model.modules.usage import MemoryUsage
 
 
@@ -62,6 +64,11 @@ class ProductKeyMemory(nn.Module):
         TypeError: a size is no integer, ``value_std`` no number, or a flag no bool.
         ValueError: a size is out of range, a choice is unknown, or ``concat_heads`` and ``heads`` does not divide
             ``out_features``.
+
+    Notes:
+        Write ``inactive`` as you like: every look-up that follows applies it. While the mask is known to be empty, a
+        look-up passes the keys on as they are; after a write from outside it copies them with the mask applied, as a
+        compiled or exported graph always does, until :meth:`refresh_inactive` has read the mask again.
 
     Source: Lample et al. 2019, arXiv 1907.05242; memory block of LMN, arXiv 2502.05558.
 
@@ -117,6 +124,8 @@ class ProductKeyMemory(nn.Module):
         self.inactive: Tensor
         self.register_buffer("inactive", torch.zeros(heads, 2, sub_keys, dtype=torch.bool, device=device))
         self.usage: MemoryUsage | None = None
+        self._no_inactive = EmptyMask()
+        self.refresh_inactive()
         self._reset_keys()
         if self.value_std:  # untouched zeros take no memory
             self.reset_values()
@@ -129,6 +138,7 @@ class ProductKeyMemory(nn.Module):
         self._reset_keys()
         self.reset_values()
         self.inactive.zero_()
+        self.refresh_inactive()
         if self.usage is not None:
             self.usage.reset()
 
@@ -148,6 +158,10 @@ class ProductKeyMemory(nn.Module):
         """The parameters that take a sparse gradient; empty if ``sparse_grad`` is off, or the values are computed."""
         return [self.values] if self.sparse_grad and "values" in self._parameters else []
 
+    def refresh_inactive(self) -> None:
+        """Read once whether any sub-key is inactive, which waits for the device; see the notes of the class."""
+        self._no_inactive.read(self.inactive)
+
     def look_up(self, queries: Tensor) -> MemoryLookup:
         """Output ``[B, out_features]`` of queries ``[B, H, 2, C]``, with its slots and weights ``[B, H, K]``.
 
@@ -163,8 +177,7 @@ class ProductKeyMemory(nn.Module):
     def _look_up(self, queries: Tensor) -> MemoryLookup:
         if self.check_finite:
             check_rows(type(self).__name__, "queries", queries)
-        keys = self.keys.masked_fill(self.inactive.unsqueeze(-1), torch.nan)  # NaN ranks below every score
-        values = self.values
+        keys, values = self._ranked_keys(), self.values
         if not self.concat_heads:
             return self._lookup(queries, keys, values)
         reads = [self._lookup(queries[:, h : h + 1], keys[h : h + 1], values) for h in range(len(keys))]
@@ -186,9 +199,28 @@ class ProductKeyMemory(nn.Module):
             backend=self.backend,
         )
 
+    def _ranked_keys(self) -> Tensor:
+        """The keys, those of inactive sub-keys replaced by NaN, whose scores rank below all others.
+
+        A graph of ``torch.compile`` or ``torch.export`` keeps the mask: the buffer may be written before it runs again.
+        """
+        if not torch.compiler.is_compiling() and self._no_inactive.still_empty(self.inactive):
+            return self.keys
+        return self.keys.masked_fill(self.inactive.unsqueeze(-1), torch.nan)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> ProductKeyMemory:
+        super()._apply(fn, recurse)  # moves or casts, and so replaces the buffer
+        self.refresh_inactive()
+        return self
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         rename_entries(state_dict, prefix, {"asleep": "inactive"})
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.refresh_inactive()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.refresh_inactive()
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "parametrizations" and type(value) is nn.ModuleDict:

@@ -74,6 +74,7 @@ def reseed(layer: ProductKeyMemory, usage: MemoryUsage, optimizers: Iterable[tor
         rows = torch.randint(len(queries), head.shape, device=queries.device)
         layer.keys[head, axis, sub_key] = queries[rows, head, axis].to(layer.keys.dtype)
         layer.inactive[moved] = False
+        layer.refresh_inactive()
     lines = moved.any(0)  # [2, N]
     unread = (usage.last_read <= usage.window_start).view(N, N)
     slots = ((lines[0][:, None] | lines[1][None, :]) & unread).view(-1).nonzero().squeeze(1)

@@ -163,6 +163,8 @@ def _fill_model(path: Path, file: CheckpointFile, model: CTRModel) -> None:
     check_tensors(path, {name: file.tensors[stored] for name, stored in names.items()}, weights)
     for name, weight in weights.items():
         file.read_into(names[name], weight)
+    if (block := model.memory_block()) is not None:
+        block.refresh_inactive()
 
 
 def _fill_optimizers(file: CheckpointFile, optimizers: Optimizers, device: torch.device) -> None:
