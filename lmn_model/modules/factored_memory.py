@@ -24,19 +24,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmn_kernels import gather_aggregate
+from lmn_kernels import AxisTopK, axis_topk, combine_axes, gather_aggregate
 from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_kernels.checks import check_flag, check_int
 from lmn_kernels.library import opaque
 from lmn_kernels.product_key_topk.metric import METRICS
 from lmn_model.modules.codes import Cells, draw_codes, draw_keys, id_offsets
 from lmn_model.modules.factored_options import check_together
-from lmn_model.modules.id_checks import checked_ids
 from lmn_model.modules.large_memory_network import LOSSES, MemoryLosses
 from lmn_model.modules.old_names import rename_entries
+from lmn_model.modules.pair_ids import checked_ids
 from lmn_model.modules.parametrized import current
 from lmn_model.modules.product_key_memory import ProductKeyMemory
-from lmn_model.modules.stored_lists import ListStore, StoredLists, best_keys
+from lmn_model.modules.stored_lists import ListStore
 
 _NAME = "FactoredMemoryNetwork"
 _HALVES = {"pair": ("item", "user"), "item": ("item", "item"), "user": ("user", "user")}
@@ -269,15 +269,13 @@ class FactoredMemoryNetwork(nn.Module):
         rows = item + self.offsets[: item.shape[1]]  # [R, F]
         ids = {"item": rows, "user": user.unsqueeze(1).expand_as(rows)}
         halves = [(stored, ids[of]) for of, stored in zip(_HALVES[self.address], self._lists(), strict=True)]
-        first, second = (stored.keys[of] for stored, of in halves)  # each [R, F, K]
+        first_keys, second_keys = (stored.sub_keys[of] for stored, of in halves)  # each [R, F, K]
         if K == 1 and self.activation == "softmax":  # the weight is 1 whatever the scores
-            slots = first * N + second
+            slots = first_keys * N + second_keys
             return Cells(slots, torch.ones_like(slots, dtype=self.item_codes.dtype))
-        first_scores, second_scores = (stored.scores[of] for stored, of in halves)
-        sums = first_scores.unsqueeze(-1) + second_scores.unsqueeze(-2)  # [R, F, K, K]
-        scores, pairs = sums.flatten(2).topk(K, dim=-1)  # [R, F, K]
-        slots = first.gather(2, pairs.div(K, rounding_mode="floor")) * N
-        return Cells(slots + second.gather(2, pairs % K), activate(scores, self.activation))
+        first, second = (AxisTopK(stored.scores[of], stored.sub_keys[of]) for stored, of in halves)
+        scores, slots = combine_axes(first, second, N)
+        return Cells(slots, activate(scores, self.activation))
 
     @torch.no_grad()
     def _flat_cells(self, item: Tensor, user: Tensor, keys: Tensor) -> Cells:
@@ -289,9 +287,9 @@ class FactoredMemoryNetwork(nn.Module):
             )
         codes = self._codes_of(item, user)
         bound = (codes["item"] * codes["user"]).flatten(0, 1)  # [R * F, D]
-        found = best_keys(bound, keys, self.block.top_k, self.metric)
+        found = axis_topk(bound, keys, self.block.top_k, metric=self.metric)
         return Cells(
-            found.keys.unflatten(0, item.shape), activate(found.scores, self.activation).unflatten(0, item.shape)
+            found.sub_keys.unflatten(0, item.shape), activate(found.scores, self.activation).unflatten(0, item.shape)
         )
 
     def _with_any(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
@@ -346,26 +344,30 @@ class FactoredMemoryNetwork(nn.Module):
         codes = self._codes_of(item, user)
         return torch.stack([codes[of] for of in _HALVES[self.address]], dim=2).flatten(0, 1).unsqueeze(1)
 
-    def _lists(self) -> tuple[StoredLists, ...]:
+    def _lists(self) -> tuple[AxisTopK, ...]:
         # Only the compiler goes through a function that it must leave alone, for each call of one costs time.
         return _lists_outside(self) if torch.compiler.is_dynamo_compiling() else self._current_lists()
 
-    def _current_lists(self) -> tuple[StoredLists, ...]:
+    def _current_lists(self) -> tuple[AxisTopK, ...]:
         """The stored lists of the ids that each half comes from, made anew when the sub-keys have changed.
 
         Raises:
             RuntimeError: in ``torch.export``, which would have to make them at each call, if they are not made yet.
         """
-        keys, inactive = current(self.block, "keys"), self.block.inactive
         codes = {"item": self.item_codes, "user": self.user_codes}
         return self._stored.get(
-            (keys, inactive, *codes.values()),
-            self.block.top_k,
-            lambda: [
-                best_keys(codes[half], keys[0, axis], self.block.top_k, self.metric, inactive=inactive[0, axis])
-                for axis, half in enumerate(_HALVES[self.address])
-            ],
+            (current(self.block, "keys"), self.block.inactive, *codes.values()), self.block.top_k, self._make_lists
         )
+
+    @torch.no_grad()
+    def _make_lists(self) -> list[AxisTopK]:
+        codes, K = {"item": self.item_codes, "user": self.user_codes}, self.block.top_k
+        keys = self.block.searched_keys()[0]
+        dtype = torch.promote_types(keys.dtype, self.item_codes.dtype)
+        return [
+            axis_topk(codes[half].to(dtype), keys[axis].to(dtype), K, metric=self.metric)
+            for axis, half in enumerate(_HALVES[self.address])
+        ]
 
     def extra_repr(self) -> str:
         return f"item_sizes={list(self.item_sizes)}, user_size={self.user_size}, signals={self.signals}"
@@ -378,5 +380,5 @@ class FactoredMemoryNetwork(nn.Module):
 
 
 @opaque  # whether the stored lists are those of the sub-keys is seen from outside a graph
-def _lists_outside(network: FactoredMemoryNetwork) -> tuple[StoredLists, ...]:
+def _lists_outside(network: FactoredMemoryNetwork) -> tuple[AxisTopK, ...]:
     return network._current_lists()

@@ -177,7 +177,7 @@ class ProductKeyMemory(nn.Module):
     def _look_up(self, queries: Tensor) -> MemoryLookup:
         if self.check_finite:
             check_rows(type(self).__name__, "queries", queries)
-        keys, values = self._ranked_keys(), self.values
+        keys, values = self.searched_keys(), self.values
         if not self.concat_heads:
             return self._lookup(queries, keys, values)
         reads = [self._lookup(queries[:, h : h + 1], keys[h : h + 1], values) for h in range(len(keys))]
@@ -199,8 +199,8 @@ class ProductKeyMemory(nn.Module):
             backend=self.backend,
         )
 
-    def _ranked_keys(self) -> Tensor:
-        """The keys, those of inactive sub-keys replaced by NaN, whose scores rank below all others.
+    def searched_keys(self) -> Tensor:
+        """The keys ``[H, 2, N, C]`` as a look-up searches them: NaN, which ranks below every score, where inactive.
 
         A graph of ``torch.compile`` or ``torch.export`` keeps the mask: the buffer may be written before it runs again.
         """

@@ -1,59 +1,14 @@
-"""The best keys of ids, found once by looking at every key, and stored until a key or an id's code changes."""
+"""Lists of the best sub-keys of every id, made once and stored until a sub-key or a code changes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from lmn_kernels.exported import exported
+from lmn_kernels import AxisTopK
 from lmn_model.modules.tensor_state import has_data, state_of
-
-_SCORES = 1 << 24
-"""Scores held at once."""
-
-
-@exported
-class StoredLists(NamedTuple):
-    """The best keys of V codes, best first: scores ``[V, K]`` and the keys' places ``[V, K]`` int64."""
-
-    scores: Tensor
-    keys: Tensor
-
-
-@torch.no_grad()
-def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, inactive: Tensor | None = None) -> StoredLists:
-    """The ``k`` best of keys ``[N, D]`` for each of codes ``[V, D]``, in float32 or better, under autocast too.
-
-    Args:
-        codes: ``[V, D]``.
-        keys: ``[N, D]``.
-        k: K, 1 to N.
-        metric: ``"cosine"``, ``"dot"`` or ``"l2"``, the negative squared distance.
-        inactive: bool ``[N]``, keys that rank below all others; None if there is none.
-    """
-    exact = torch.promote_types(torch.promote_types(codes.dtype, keys.dtype), torch.float32)
-    codes, keys = codes.to(exact), keys.to(exact)
-    device = codes.device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-        if metric == "cosine":
-            codes, keys = F.normalize(codes, dim=-1), F.normalize(keys, dim=-1)
-        scores, places = [], []
-        for some in codes.split(max(1, _SCORES // len(keys))):
-            score = some @ keys.T  # [V, N]
-            if metric == "l2":
-                squares = some.square().sum(-1, keepdim=True), keys.square().sum(-1)
-                score = (2 * score - squares[1] - squares[0]).clamp_max(0)  # as in lmn_kernels
-            if inactive is not None:
-                score = score.masked_fill(inactive, -torch.inf)
-            best = score.topk(k)
-            scores.append(best.values)
-            places.append(best.indices)
-        return StoredLists(torch.cat(scores), torch.cat(places))
 
 
 class ListStore:
@@ -64,40 +19,40 @@ class ListStore:
     """
 
     def __init__(self) -> None:
-        self._of: tuple[Tensor, ...] = ()
+        self._sources: tuple[Tensor, ...] = ()
         self._storages: tuple[torch.UntypedStorage, ...] = ()  # held, so that no other tensor takes their place
         self._state: object = None
         self._contents: tuple[Tensor, ...] = ()
-        self._lists: tuple[StoredLists, ...] = ()
+        self._lists: tuple[AxisTopK, ...] = ()
 
     def __reduce__(self) -> tuple[type[ListStore], tuple[()]]:
         return ListStore, ()
 
-    def get(self, of: Sequence[Tensor], k: int, make: Callable[[], Sequence[StoredLists]]) -> tuple[StoredLists, ...]:
-        """The lists of ``k`` entries that ``make`` made of tensors, made anew if need be.
+    def get(self, sources: Sequence[Tensor], k: int, make: Callable[[], Sequence[AxisTopK]]) -> tuple[AxisTopK, ...]:
+        """The lists of ``k`` entries that ``make`` made of the tensors ``sources``, made anew if need be.
 
         Raises:
-            RuntimeError: in ``torch.export`` there are none, or what they were made of has changed.
+            RuntimeError: in ``torch.export`` there are none, or their sources have changed.
         """
         if torch.compiler.is_exporting():  # what stands for the tensors has no state
-            if not self._lists or not self._are_of(self._of, k):
+            if not self._lists or not self._matches(self._sources, k):
                 raise RuntimeError(
                     "FactoredMemoryNetwork: call the network once before torch.export, to make its lists"
                 )
             return self._lists
-        if not all(map(has_data, of)):
+        if not all(map(has_data, sources)):
             return tuple(make())
-        if not self._are_of(of, k):
+        if not self._matches(sources, k):
             with torch.inference_mode(False):  # or autograd could not save what is read of them
                 self._lists = tuple(make())
-            self._of, self._state = tuple(of), (k, *map(state_of, of))
-            self._storages = tuple(tensor.untyped_storage() for tensor in of)
-            self._contents = tuple(tensor.clone() for tensor in of if tensor.is_inference())
+            self._sources, self._state = tuple(sources), (k, *map(state_of, sources))
+            self._storages = tuple(tensor.untyped_storage() for tensor in sources)
+            self._contents = tuple(tensor.clone() for tensor in sources if tensor.is_inference())
         return self._lists
 
-    def _are_of(self, of: Sequence[Tensor], k: int) -> bool:
-        """Whether the lists are those of ``k`` entries of tensors as they are now."""
-        if self._state != (k, *map(state_of, of)):
+    def _matches(self, sources: Sequence[Tensor], k: int) -> bool:
+        """Whether the lists are of ``k`` entries and made of ``sources`` as they are now."""
+        if self._state != (k, *map(state_of, sources)):
             return False
-        unversioned = (tensor for tensor in of if tensor.is_inference())
+        unversioned = (tensor for tensor in sources if tensor.is_inference())
         return all(map(torch.equal, unversioned, self._contents))

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from lmn_kernels import axis_topk
 from lmn_kernels.optim import RowAdagrad
 from lmn_model import FactoredMemoryNetwork, MemoryLayer
-from lmn_model.modules.stored_lists import best_keys
 
 SMALL = {"sub_keys": 6, "top_k": 3, "key_dim": 4, "value_std": 1.0}
 
@@ -124,29 +124,24 @@ def searches(graph: nn.Module) -> list[str]:
         if isinstance(part, torch.fx.GraphModule)
         for node in part.graph.nodes
     ]
-    return [name for name in targets if "matmul" in name or "vector_norm" in name]
+    return [name for name in targets if "axis_topk" in name or "matmul" in name]
 
 
 def test_a_search_of_keys_is_seen_in_a_graph() -> None:
     class Search(nn.Module):
         def forward(self, codes: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-            return best_keys(codes, keys, 2, "cosine").scores
+            return axis_topk(codes, keys, 2, metric="cosine").scores
 
     exported = torch.export.export(Search(), (torch.randn(4, 3), torch.randn(5, 3)))
-    assert len(searches(exported.graph_module)) == 3  # two norms, one product
+    assert len(searches(exported.graph_module)) == 1
 
 
 def test_addresses_are_the_same_under_autocast() -> None:
     network, ids = cells_memory()
     with torch.autocast("cpu", torch.bfloat16):
         under = network.cells(*ids)
-    network.load_state_dict(network.state_dict())  # forgets the lists
+    network.load_state_dict(network.state_dict())  # the stored lists are void
     assert torch.equal(network.cells(*ids).slots, under.slots)
-    codes, keys = torch.randn(4096, 16), torch.randn(512, 16)
-    lists = best_keys(codes, keys, 1, "dot")
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not torch.equal((codes @ keys.T).argmax(1), lists.keys[:, 0])
-        assert torch.equal(best_keys(codes, keys, 1, "dot").keys, lists.keys)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
