@@ -7,7 +7,6 @@ so that they can be compared.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from lmn_kernels.exported import exported
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
 from lmn_model.ctr.interest import WindowMatches, interest_part
-from lmn_model.ctr.settings import FACTORED, SHARED, MemorySettings, ModelSettings
+from lmn_model.ctr.settings import MemorySettings, ModelSettings
 from lmn_model.data import Batch, FeatureSpec
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.large_memory_network import LargeMemoryNetwork, MemoryLosses
@@ -122,28 +121,9 @@ class CTRModel(nn.Module):
             width += self.matches.SIGNALS * len(features.item) * (2 if self.interest.searches else 1)
         self.memory: LargeMemoryNetwork | FactoredMemoryNetwork | None = None
         told = 0
-        value_dtype = getattr(torch, settings.memory.value_dtype)
-        if settings.writes_new_events:
-            shape = {name: getattr(settings.memory, name) for name in (*FACTORED, *SHARED)}
-            self.memory = FactoredMemoryNetwork(
-                [feature.size for feature in features.item],
-                features.user[0].size,
-                unseen=features.unseen,
-                top_k=settings.memory.slots_read,
-                value_dtype=value_dtype,
-                **shape,
-            )
+        if settings.has_memory:
+            self.memory = settings.memory.network(features, item_dim, user_dim)
             told = self.memory.signals
-        elif settings.has_memory:
-            memory = asdict(settings.memory)
-            for name in ("query", "loss_weight", "gate", "joins", *FACTORED):
-                del memory[name]
-            memory["balance"] = memory.pop("balance_weight") > 0
-            memory["positions"] = memory["positions"] or None
-            memory["top_k"] = settings.memory.slots_read
-            memory["value_dtype"] = value_dtype
-            self.memory = LargeMemoryNetwork(item_dim, user_dim, **memory)
-            told = item_dim + user_dim + LargeMemoryNetwork.FAMILIARITY
         apart = settings.memory.joins == "logit"
         self.tower = _tower(width if apart else width + told, settings.hidden, settings.dropout)
         self.gate = MemoryGate(told, width) if told and settings.memory.gate else None

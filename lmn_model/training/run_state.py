@@ -23,6 +23,7 @@ from lmn_model.training.checkpoint import (
     open_checkpoint,
     save_checkpoint,
 )
+from lmn_model.training.moved_settings import without_moved_names
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.progress import Progress
 from lmn_model.training.settings import Settings
@@ -110,7 +111,7 @@ def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[st
     for key, value in identity.items():
         found = metadata.get(key)
         if key == "settings" and isinstance(found, dict):
-            found = {**Settings().decisive(), **found}
+            found = without_moved_names({**Settings().decisive(), **found}, value)
         elif key == "data" and isinstance(found, dict):
             found = {**value, **found}
         if found == value:

@@ -97,10 +97,10 @@ def test_constants_that_ops_keep_are_ordinary_tensors(where: str) -> None:
 def test_lists_follow_tensors_that_have_no_version() -> None:
     with torch.inference_mode():
         network = factored_memory()
-        before = network.cells(*some_ids()).slots
-        assert torch.equal(network.cells(*some_ids()).slots, before)
+        before = network.pair_slots(*some_ids()).slots
+        assert torch.equal(network.pair_slots(*some_ids()).slots, before)
         network.block.keys.copy_(network.block.keys.flip(2))
-        assert not torch.equal(network.cells(*some_ids()).slots, before)
+        assert not torch.equal(network.pair_slots(*some_ids()).slots, before)
 
 
 def test_lists_follow_other_data_at_the_same_place() -> None:
@@ -110,9 +110,9 @@ def test_lists_follow_other_data_at_the_same_place() -> None:
     for _ in range(30):
         network.block.keys.data = torch.zeros(1)
         network.block.keys.data = torch.randn(1, 2, 8, 8)
-        found = network.cells(*some_ids()).slots
+        found = network.pair_slots(*some_ids()).slots
         network._stored.__init__()  # type: ignore[misc]
-        stale += not torch.equal(network.cells(*some_ids()).slots, found)
+        stale += not torch.equal(network.pair_slots(*some_ids()).slots, found)
     assert stale == 0
 
 

@@ -21,6 +21,7 @@ from lmn_model.ctr.model import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import BatchLoader, CategoricalFeature, FeatureSpec
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.growth import grow
+from lmn_model.modules.pair_ids import with_marginals
 from lmn_model.modules.reseeding import reseed
 from lmn_model.modules.usage import MemoryUsage
 from lmn_model.training.catch_up import catch_up
@@ -69,7 +70,7 @@ def test_cells_are_the_best_slots_of_all(top_k: int, inactive: bool) -> None:
         network.block.inactive[0, 0, ::2] = True
         network.block.inactive[0, 1, :5] = True
     item, user = draw(40)
-    slots, weights = network.cells(item, user)
+    slots, weights = network.pair_slots(item, user)
     for row in range(40):
         for feature in range(2):
             found = dict(zip(slots[row, feature].tolist(), weights[row, feature].tolist(), strict=True))
@@ -80,7 +81,7 @@ def test_an_empty_memory_is_silent_and_a_written_pair_is_as_written() -> None:
     network = make(sub_keys=64)
     item, user = draw(1)
     assert not network(item, user).any()
-    slots, _ = network.cells(item, user)
+    slots, _ = network.pair_slots(item, user)
     bound = network.item_codes[item[0] + network.offsets] * network.user_codes[user]  # [F, D]
     with torch.no_grad():
         network.block.values.index_copy_(0, slots.flatten(), bound)
@@ -126,7 +127,7 @@ def test_the_unseen_are_nobody(marginals: bool) -> None:
     assert not told[~known].any()
     assert torch.equal(told[known], all_told[known])
     network.losses(item, user).answer.backward()
-    slots = network.cells(*network._with_any(item, user) if marginals else (item, user)).slots
+    slots = network.pair_slots(*with_marginals(item, user, USER.size) if marginals else (item, user)).slots
     gradient = network.block.values.grad.to_dense()
     written = set(slots.reshape(known.shape)[known].tolist())
     assert set(gradient.any(1).nonzero().flatten().tolist()) == written
@@ -181,7 +182,7 @@ def test_crowded_cells_still_tell_which_pairs_were_written() -> None:
 def _rereads(network: FactoredMemoryNetwork) -> bool:
     """Whether the cells are still those by hand."""
     item, user = draw(20)
-    slots, _ = network.cells(item, user)
+    slots, _ = network.pair_slots(item, user)
     return all(
         set(slots[row, feature].tolist()) == set(by_hand(network, int(item[row, feature]), feature, int(user[row])))
         for row in range(20)
@@ -192,7 +193,7 @@ def _rereads(network: FactoredMemoryNetwork) -> bool:
 def test_stored_lists_follow_the_sub_keys(tmp_path: Path) -> None:
     network = make(top_k=2)
     assert _rereads(network)
-    before = network.cells(*draw(5))
+    before = network.pair_slots(*draw(5))
     assert before.slots.shape == (5, 2, 2)
     with torch.no_grad():
         network.block.keys.normal_()

@@ -85,7 +85,7 @@ def test_a_memory_of_cells_compiled_follows_its_sub_keys() -> None:
         torch.testing.assert_close(compiled(*ids), network(*ids))
     for _ in range(2):
         torch._dynamo.reset()  # or it takes the graphs of before
-        with pytest.raises(torch._dynamo.exc.Unsupported, match="_lists_outside"):
+        with pytest.raises(torch._dynamo.exc.Unsupported, match="_lists_outside_a_graph"):
             torch.compile(network, fullgraph=True)(*ids)
 
 
@@ -139,9 +139,9 @@ def test_a_search_of_keys_is_seen_in_a_graph() -> None:
 def test_addresses_are_the_same_under_autocast() -> None:
     network, ids = cells_memory()
     with torch.autocast("cpu", torch.bfloat16):
-        under = network.cells(*ids)
+        under = network.pair_slots(*ids)
     network.load_state_dict(network.state_dict())  # the stored lists are void
-    assert torch.equal(network.cells(*ids).slots, under.slots)
+    assert torch.equal(network.pair_slots(*ids).slots, under.slots)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
@@ -152,7 +152,7 @@ def test_a_copy_of_a_memory_of_cells_has_lists_of_its_own(copied: Callable[[Any]
     torch.testing.assert_close(other(*ids), told)
     with torch.no_grad():
         other.block.keys.normal_()
-    assert not torch.equal(other.cells(*ids).slots, network.cells(*ids).slots)
+    assert not torch.equal(other.pair_slots(*ids).slots, network.pair_slots(*ids).slots)
     torch.testing.assert_close(network(*ids), told)
 
 
@@ -170,12 +170,12 @@ def test_a_memory_of_cells_built_on_meta_is_that_which_it_loads(assign: bool) ->
 
 def test_changed_codes_and_another_k_make_new_lists() -> None:
     network, ids = cells_memory()
-    before = network.cells(*ids).slots
+    before = network.pair_slots(*ids).slots
     network.user_codes.copy_(network.user_codes.roll(1, 0))
-    after = network.cells(*ids).slots
+    after = network.pair_slots(*ids).slots
     assert not torch.equal(before, after)
     network.block.top_k = 3
-    assert network.cells(*ids).slots.shape[2] == 3
+    assert network.pair_slots(*ids).slots.shape[2] == 3
 
 
 @pytest.mark.parametrize("sparse_grad", [True, False])

@@ -45,11 +45,11 @@ def pair_map() -> PairMap:
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "layer": lambda: MemoryLayer(5, 7, sub_keys=6, top_k=3),
-    "layer without a query map": lambda: ProductKeyMemory(6, sub_keys=6, top_k=3, value_std=0.5),
+    "memory": lambda: ProductKeyMemory(6, sub_keys=6, top_k=3, value_std=0.5),
     "layer with heads": lambda: MemoryLayer(5, 6, sub_keys=6, top_k=3, heads=2, concat_heads=True, value_std=0.5),
     "network": lambda: LargeMemoryNetwork(4, 3, sub_keys=6, top_k=2),
     "factored": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8),
-    "flat": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8, keys="flat", marginals=False),
+    "without marginals": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8, marginals=False),
     "embedding": lambda: FeatureEmbedding(ITEM, 4, 0.1),
     "no embedding": lambda: FeatureEmbedding((), 4, 0.1),
     "gate": lambda: MemoryGate(4, 6),
@@ -58,7 +58,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "table": table,
     "matches": WindowMatches,
     **{f"interest {name}": lambda name=name: interest_part(name, 4) for name in INTERESTS},
-    "ctr": lambda: ctr(keys="flat", joins="logit", gate=True),
+    "ctr": lambda: ctr(joins="logit", gate=True),
     "ctr joint": lambda: ctr(query="joint"),
     "ctr mimn": lambda: CTRModel(FEATURES, ModelSettings(interest="mimn", hidden=())),
 }
@@ -172,12 +172,12 @@ def test_a_grown_layer_is_reset_at_its_size_and_counts_anew() -> None:
 def test_a_reset_memory_of_codes_forgets_its_lists() -> None:
     network = FactoredMemoryNetwork([30, 6], 11, sub_keys=8)
     ids = torch.randint(6, (20, 2)), torch.randint(11, (20,))
-    network.cells(*ids)
+    network.pair_slots(*ids)
     torch.manual_seed(5)
     network.reset_parameters()
     torch.manual_seed(5)
     other = FactoredMemoryNetwork([30, 6], 11, sub_keys=8)
-    assert torch.equal(network.cells(*ids).slots, other.cells(*ids).slots)
+    assert torch.equal(network.pair_slots(*ids).slots, other.pair_slots(*ids).slots)
 
 
 def test_every_module_of_the_package_is_tested() -> None:

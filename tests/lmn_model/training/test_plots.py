@@ -138,8 +138,6 @@ def test_a_memory_that_was_not_read_says_so(tmp_path: Path, drawn: list[Figure])
     [
         ({}, ("item", "user")),
         ({"top_k": 2}, ("item", "user")),
-        ({"address": "item"}, ("item", "item")),
-        ({"address": "user"}, ("user", "user")),
     ],
 )
 def test_axes_of_a_factored_memory_name_item_and_user(options: dict[str, Any], labels: tuple[str, str]) -> None:
@@ -162,7 +160,6 @@ def test_axes_of_a_factored_memory_name_item_and_user(options: dict[str, Any], l
 def test_axes_without_a_name_claim_none() -> None:
     for options, label in (
         ({"query": "joint", "sub_keys": 8}, "sub-key of axis"),
-        ({"keys": "flat", "sub_keys": 8, "code_dim": 8}, "slot number"),
         ({"marginals": False, "sub_keys": 8, "code_dim": 8}, "sub-key of the"),
     ):
         axes = usage_axes(CTRModel(FEATURES, ModelSettings(hidden=(4,), memory=MemorySettings(**options))))
