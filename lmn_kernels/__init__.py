@@ -8,12 +8,15 @@ from .gather_aggregate import gather_aggregate
 from .gather_aggregate.recycled import empty_cache
 from .huge_pages import huge_zeros
 from .memory_lookup import MemoryLookup, memory_lookup
-from .product_key_topk import ProductKeyTopK, product_key_topk
+from .product_key_topk import AxisTopK, ProductKeyTopK, axis_topk, combine_axes, product_key_topk
 
 __version__ = "0.1.0"
 __all__ = [
+    "AxisTopK",
     "MemoryLookup",
     "ProductKeyTopK",
+    "axis_topk",
+    "combine_axes",
     "empty_cache",
     "gather_aggregate",
     "huge_zeros",

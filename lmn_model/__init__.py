@@ -14,14 +14,23 @@ if TYPE_CHECKING:
     from lmn_model.modules.factored_memory import FactoredMemoryNetwork
     from lmn_model.modules.large_memory_network import LargeMemoryNetwork, MemoryLosses, MemoryReadOut
     from lmn_model.modules.memory_layer import MemoryLayer
+    from lmn_model.modules.product_key_memory import ProductKeyMemory
 
-__all__ = ["FactoredMemoryNetwork", "LargeMemoryNetwork", "MemoryLayer", "MemoryLosses", "MemoryReadOut"]
+__all__ = [
+    "FactoredMemoryNetwork",
+    "LargeMemoryNetwork",
+    "MemoryLayer",
+    "MemoryLosses",
+    "MemoryReadOut",
+    "ProductKeyMemory",
+]
 _MODULES = {
     "FactoredMemoryNetwork": "modules.factored_memory",
     "LargeMemoryNetwork": "modules.large_memory_network",
     "MemoryLayer": "modules.memory_layer",
     "MemoryLosses": "modules.large_memory_network",
     "MemoryReadOut": "modules.large_memory_network",
+    "ProductKeyMemory": "modules.product_key_memory",
 }
 
 __getattr__, __dir__ = import_on_use(__name__, _MODULES)

@@ -108,7 +108,7 @@ def measure(device: torch.device, effort: Effort) -> Iterator[tuple[str, dict[st
             name: (models[name], Request(served, candidates, device)) for name, served in MODELS.items()
         }
         for name, times in time_in_blocks(servers, effort, device).items():
-            slots = effort.sub_keys**2 if models[name].memory_layer() is not None else None
+            slots = effort.sub_keys**2 if models[name].memory_block() is not None else None
             yield "candidates", {"model": name, "slots": slots, **point(times, candidates)}
     del models, servers
     for name, served in GROWN.items():  # one query at a time, since the largest memory is 4 GiB

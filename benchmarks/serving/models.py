@@ -96,7 +96,7 @@ def make_model(served: Served, sub_keys: int, device: torch.device) -> CTRModel:
     """A model in evaluation mode whose memory, if it has one, is filled with random values."""
     torch.manual_seed(0)
     model = CTRModel(FEATURES, settings_of(served, sub_keys)).eval().to(device)
-    if (layer := model.memory_layer()) is not None:
+    if (layer := model.memory_block()) is not None:
         with torch.no_grad():
             layer.values.normal_(std=VALUE_STD)
     return model

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.result_files import same_settings
+from benchmarks.study.settings import StudySettings
 from benchmarks.study.study_file import Study, Variant, slug
-from lmn_model.training.settings import Settings
 
 THREADS = 1
 """CPU threads of a run: runs share the cores, and sums on one thread repeat to the last digit."""
@@ -38,7 +38,7 @@ class Job:
     study: str
     variant: str
     seed: int
-    settings: Settings
+    settings: StudySettings
     result: Path
     run_folder: Path
     data_path: str | None = None
@@ -60,7 +60,7 @@ class Job:
     def from_dict(cls, values: Mapping[str, Any]) -> Job:
         """Rebuild from :meth:`to_dict`."""
         paths = {name: Path(values[name]) for name in ("result", "run_folder")}
-        return cls(**{**values, "settings": Settings.from_dict(values["settings"]), **paths})
+        return cls(**{**values, "settings": StudySettings.from_dict(values["settings"]), **paths})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.study.settings import StudySettings
 from benchmarks.study.study_file import StudyError
 from lmn_model.training.settings import Settings, SettingsError
 
@@ -40,7 +41,7 @@ def same_settings(result: Mapping[str, Any], settings: Settings, ignore: Sequenc
     yet had its default. Of a heuristic only the data matter.
     """
     try:
-        found = _compared(Settings.from_dict(result["settings"], "result"))
+        found = _compared(StudySettings.from_dict(result["settings"], "result"))
     except SettingsError as error:  # a setting that is no more
         return [str(error)]
     wanted = _compared(settings)

@@ -21,6 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from benchmarks.result_files import ROOT
 from benchmarks.study.jobs import THREADS, Job, differing
 from benchmarks.study.result_files import read_result
+from benchmarks.study.settings import StudySettings
 from benchmarks.study.study_file import StudyError
 from lmn_model.signals import stop_requests
 from lmn_model.training import TrainingInterrupted
@@ -216,7 +217,7 @@ def _has_stale_run(job: Job) -> bool:
     if not folder.holds_run():
         return False
     try:
-        found = folder.load_settings()
+        found = folder.load_settings(StudySettings)
     except SettingsError:
         return True
     own = found.data.path  # known by its content: the checkpoint checks that

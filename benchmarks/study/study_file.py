@@ -36,9 +36,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.study.heuristics import parse_heuristic
+from benchmarks.study.settings import StudySettings
 from lmn_model.setting_types import declared_settings
 from lmn_model.training.setting_upgrades import upgrade_names
-from lmn_model.training.settings import Settings, SettingsError
+from lmn_model.training.settings import SettingsError
 from lmn_model.wording import did_you_mean
 
 if sys.version_info >= (3, 11):
@@ -76,7 +77,7 @@ class Variant:
 
     name: str
     questions: tuple[str, ...]
-    settings: Settings
+    settings: StudySettings
     own: frozenset[str]
     line: str
     counting: str | None = None
@@ -162,7 +163,7 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
     overrides = dict(_mapping(table.get("quick", {}), f"{path}: quick"))
     quick_seeds = overrides.pop("seeds", table["seeds"])
     quick_questions = overrides.pop("questions", None)
-    base = Settings.from_dict(_mapping(table.get("base", {}), f"{path}: base"), f"{path}: base")
+    base = StudySettings.from_dict(_mapping(table.get("base", {}), f"{path}: base"), f"{path}: base")
     base.override(overrides, f"{path}: quick")  # a mistake there is one without --quick as well
     seeds = _seeds(table["seeds"], f"{path}: seeds"), _seeds(quick_seeds, f"{path}: quick: seeds")
     if not isinstance(table["variant"], list) or not table["variant"]:
@@ -203,7 +204,9 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
     )
 
 
-def _variants(entry: Mapping[str, Any], base: Settings, quick: Mapping[str, Any], source: str) -> Iterator[Variant]:
+def _variants(
+    entry: Mapping[str, Any], base: StudySettings, quick: Mapping[str, Any], source: str
+) -> Iterator[Variant]:
     """The variants of one ``[[variant]]``: one for each combination of its sweep."""
     _check_keys(entry, VARIANT_KEYS, f"{source}: variant", ("name",))
     name = _text(entry["name"], f"{source}: variant: name")
@@ -277,13 +280,13 @@ def _check_names(variants: Sequence[Variant], compared: Mapping[str, str], sourc
                              f"got {each.tuned_as!r}")  # fmt: skip
 
 
-def _check_axes(axes: Mapping[str, Any], variants: Sequence[Variant], base: Settings, source: str) -> None:
+def _check_axes(axes: Mapping[str, Any], variants: Sequence[Variant], base: StudySettings, source: str) -> None:
     _check_questions(axes, variants, f"{source}: axes")
     for question, axis in axes.items():
         if axis != SLOTS:
             name = _text(axis, f"{source}: axes: {question}")
             base.value(name, f"{source}: axes: {question}")  # or there is no such setting
-            kinds = next(each.kind for each in declared_settings(Settings) if each.name == name)
+            kinds = next(each.kind for each in declared_settings(StudySettings) if each.name == name)
             if not {int, float} & {kinds, *get_args(kinds)}:
                 raise StudyError(f"{source}: axes: {question} must be a setting with a number, got {axis!r}")
 
@@ -295,7 +298,7 @@ def _check_questions(names: Iterable[str], variants: Sequence[Variant], where: s
             raise StudyError(f"{where}: there is no question {name!r}{did_you_mean(name, questions)}")
 
 
-def _tune(table: Any, base: Settings, source: str) -> dict[str, tuple[Any, ...]]:
+def _tune(table: Any, base: StudySettings, source: str) -> dict[str, tuple[Any, ...]]:
     grid: dict[str, tuple[Any, ...]] = {}
     for name, values in _mapping(table, f"{source}: tune").items():
         listed = tuple(_list(values, f"{source}: tune: {name}"))

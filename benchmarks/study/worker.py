@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.study.heuristics import parse_heuristic, score
 from benchmarks.study.jobs import Job
 from benchmarks.study.result_files import FORMAT, same_settings
+from benchmarks.study.settings import StudySettings
 from lmn_model.data import Dataset, Split
 from lmn_model.files import write_json
 from lmn_model.training import TrainingInterrupted, train
@@ -112,11 +113,11 @@ def _train(job: Job, settings: Settings) -> dict[str, Any]:
     dataset = open_dataset(settings.data)
     tunes = job.point is not None  # who tunes does not see the test part
     if folder.holds_run():
-        run = folder.load_settings().override({"path": settings.data.path})
+        run = folder.load_settings(StudySettings).override({"path": settings.data.path})
         if take_sizes(settings, run) == run:
             run.save(folder.settings)  # the data may have moved: the checkpoint knows them by their content
     metrics = train(settings, folder.root, resume=folder.holds_run(), dataset=dataset, test=not tunes)
-    settings = take_sizes(settings, folder.load_settings())
+    settings = take_sizes(settings, folder.load_settings(StudySettings))
     if differing := same_settings(metrics, settings):
         raise RuntimeError(f"{folder}: the run has other settings: {', '.join(differing)}")
     results, timing = metrics["results"], metrics["timing"]

@@ -1,42 +1,11 @@
-"""The memory of the CTR model, and how the memory features reach the logit besides entering the tower."""
+"""How the memory features reach the logit besides entering the tower: a gate of its inputs, or a logit to add."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from lmn_model.ctr.settings import FACTORED, SHARED, MemorySettings
-from lmn_model.data import FeatureSpec
-from lmn_model.modules.factored_memory import FactoredMemoryNetwork
-from lmn_model.modules.large_memory_network import LargeMemoryNetwork
 from lmn_model.modules.resetting import ZeroLinear
-
-
-def build_memory(
-    settings: MemorySettings, features: FeatureSpec, item_dim: int, user_dim: int
-) -> tuple[FactoredMemoryNetwork | LargeMemoryNetwork | None, int]:
-    """The memory that ``settings`` describe, if any, and the width of its features.
-
-    Raises:
-        ValueError: there is a memory and ``sub_keys`` is None.
-    """
-    if settings.kind == "none":
-        return None, 0
-    if settings.sub_keys is None:
-        raise ValueError(
-            "CTRModel: sub_keys must be set, got None; lmn_model.training.default_sizes chooses it by the data"
-        )
-    names = FACTORED if settings.kind == "factored" else ("heads", "key_dim", "metric")
-    options = {name: getattr(settings, name) for name in (*names, *SHARED)}
-    options |= {"top_k": settings.slots_read, "value_dtype": getattr(torch, settings.value_dtype)}
-    if settings.kind == "factored":
-        sizes = [feature.size for feature in features.item]
-        factored = FactoredMemoryNetwork(sizes, features.user[0].size, unseen=features.unseen, **options)
-        return factored, factored.signals
-    joint = LargeMemoryNetwork(
-        item_dim, user_dim, positions=settings.positions or None, balance=settings.balance_weight > 0, **options
-    )
-    return joint, item_dim + user_dim + joint.FAMILIARITY
 
 
 class MemoryGate(nn.Module):

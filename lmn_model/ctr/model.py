@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from lmn_kernels.exported import exported
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.memory_features import MemoryGate, MemoryLogit, build_memory
+from lmn_model.ctr.memory_features import MemoryGate, MemoryLogit
 from lmn_model.ctr.settings import ModelSettings
 from lmn_model.ctr.window import WindowMatchFeatures, window_model
 from lmn_model.data import Batch, FeatureSpec
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.large_memory_network import MemoryLosses
-from lmn_model.modules.memory_layer import MemoryLayer
+from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.modules.resetting import reset_children
 
 
@@ -50,6 +50,10 @@ class CTRModel(nn.Module):
 
     def __init__(self, features: FeatureSpec, settings: ModelSettings) -> None:
         super().__init__()
+        if settings.has_memory and settings.memory.sub_keys is None:
+            raise ValueError(
+                "CTRModel: sub_keys must be set, got None; lmn_model.training.default_sizes chooses it by the data"
+            )
         self.settings = settings
         embedding = (settings.embedding_dim, settings.embedding_std)
         self.user_embedding = FeatureEmbedding(features.user, *embedding)
@@ -62,7 +66,8 @@ class CTRModel(nn.Module):
         self.matches = WindowMatchFeatures(features.unseen) if settings.matches else None
         if self.matches is not None:  # also of the events that a search found
             width += self.matches.SIGNALS * len(features.item) * (2 if self.interest.searches else 1)
-        self.memory, memory_width = build_memory(settings.memory, features, item_dim, user_dim)
+        self.memory = settings.memory.network(features, item_dim, user_dim)
+        memory_width = 0 if self.memory is None else self.memory.signals
         to_logit = settings.memory.joins == "logit"
         self.tower = _tower(width if to_logit else width + memory_width, settings.hidden, settings.dropout)
         self.gate = MemoryGate(memory_width, width) if settings.memory.gate else None
@@ -139,16 +144,16 @@ class CTRModel(nn.Module):
         """
         if self.memory is None:
             return []
-        self.memory.memory.reset_values()
-        return [self.memory.memory.values]
+        self.memory.block.reset_values()
+        return [self.memory.block.values]
 
     def sparse_parameters(self) -> list[nn.Parameter]:
         """Parameters whose gradient is sparse rows: the values of the memory."""
-        return [] if self.memory is None else self.memory.memory.values_parameters()
+        return [] if self.memory is None else self.memory.block.values_parameters()
 
-    def memory_layer(self) -> MemoryLayer | None:
-        """The memory layer, if the model has a memory."""
-        return None if self.memory is None else self.memory.memory
+    def memory_block(self) -> ProductKeyMemory | None:
+        """The memory block, if the model has a memory."""
+        return None if self.memory is None else self.memory.block
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each component, and in total."""

@@ -6,18 +6,21 @@ Imported before torch: the command reads its flags from them, so a wrong flag or
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lmn_model.modules.factored_options import check_together
 from lmn_model.setting_types import check_range, setting, take_plain
 
-FACTORED = ("code_dim", "marginals", "address", "target", "read_out", "keys", "code_metric")
+if TYPE_CHECKING:
+    from lmn_model.data import FeatureSpec
+    from lmn_model.modules import FactoredMemoryNetwork, LargeMemoryNetwork
+
+FACTORED = ("code_dim", "marginals")
 """Settings of ``memory = "factored"`` alone; its network has arguments of the same names."""
 JOINT = ("key_dim", "metric", "positions")
 """Settings of ``memory = "joint"`` alone; its network has arguments of the same names."""
 JOINT_SLOTS = 16
 """K of ``memory = "joint"`` by default, if there are so many sub-keys."""
-SHARED = ("sub_keys", "activation", "loss", "backend")
+SHARED = ("sub_keys", "activation", "backend")
 """Settings of both kinds that the networks have as arguments of the same names."""
 
 
@@ -54,23 +57,6 @@ class MemorySettings:
     marginals: bool = setting(
         True, "factored memory: also store each item's events of all users, and each user's events of all items"
     )
-    address: Literal["pair", "item", "user"] = setting(
-        "pair", "factored memory: compute the address from item and user, or from one of them alone"
-    )
-    target: Literal["bound", "pair"] = setting(
-        "bound",
-        "factored memory: store the product of the fixed random codes of item and user, or the two side by side",
-    )
-    read_out: Literal["familiarity", "answer", "both"] = setting(
-        "familiarity",
-        "factored memory: give the tower how strongly the pair was stored (familiarity), the stored vector (answer), "
-        "or both",
-    )
-    keys: Literal["product", "flat"] = setting(
-        "product",
-        "factored memory: find slots by two lists of sub-keys, or search a key of each slot (slow, for studies)",
-    )
-    code_metric: Literal["cosine", "dot", "l2"] = setting("cosine", "factored memory: similarity of query and key")
     joins: Literal["tower", "logit"] = setting(
         "tower", "memory features enter the tower, or a small network whose output is added to the tower's logit"
     )
@@ -80,8 +66,7 @@ class MemorySettings:
     activation: Literal["softmax", "sigmoid", "relu"] = setting(
         "softmax", "function that turns the scores of the slots read into their weights"
     )
-    loss: Literal["smooth_l1", "mse"] = setting("smooth_l1", "loss that trains the content of the slots")
-    loss_weight: float = setting(1.0, "weight of that loss beside the loss on the labels")
+    loss_weight: float = setting(1.0, "weight of the loss that trains the slots, beside the loss on the labels")
     balance_weight: float = setting(0.0, "joint memory: weight of a loss that spreads reads evenly over the sub-keys")
     positions: int = setting(
         8, "joint memory: events of a sample's history to store in one step, drawn at random; 0 stores all"
@@ -106,18 +91,54 @@ class MemorySettings:
             default = next(each.default for each in fields(self) if each.name == name)
             if getattr(self, name) != default:
                 raise ValueError(f"{name} has no effect for memory = {self.kind!r}, got {getattr(self, name)!r}")
-        check_together(
-            code_dim=self.code_dim,
-            target=self.target,
-            keys=self.keys,
-            sub_keys=1 if self.sub_keys is None else self.sub_keys,  # a size that is chosen goes with all of them
-            address=self.address,
-        )
         if self.kind == "factored" and (self.heads != 1 or self.balance_weight):
             raise ValueError(
                 "heads must be 1 and balance_weight 0 for memory = 'factored', got "
                 f"heads = {self.heads} and balance_weight = {self.balance_weight}"
             )
+
+    def network(
+        self, features: FeatureSpec, item_dim: int, user_dim: int
+    ) -> FactoredMemoryNetwork | LargeMemoryNetwork | None:
+        """A new memory of these settings, None for the kind ``"none"``; a study of other networks overrides it.
+
+        Args:
+            features: what the data hold.
+            item_dim: width of an item embedding.
+            user_dim: width of a user embedding.
+        """
+        from lmn_model.modules import FactoredMemoryNetwork, LargeMemoryNetwork  # torch, which --help does without
+
+        if self.kind == "none":
+            return None
+        if self.kind == "factored":
+            return FactoredMemoryNetwork(**self.factored_options(features))
+        return LargeMemoryNetwork(
+            item_dim,
+            user_dim,
+            heads=self.heads,
+            key_dim=self.key_dim,
+            metric=self.metric,
+            positions=self.positions or None,
+            balance=self.balance_weight > 0,
+            **self._shared_options(),
+        )
+
+    def factored_options(self, features: FeatureSpec) -> dict[str, Any]:
+        """Arguments of :class:`FactoredMemoryNetwork` for data with ``features``."""
+        return {
+            "item_sizes": [feature.size for feature in features.item],
+            "user_size": features.user[0].size,
+            "unseen": features.unseen,
+            **{name: getattr(self, name) for name in FACTORED},
+            **self._shared_options(),
+        }
+
+    def _shared_options(self) -> dict[str, Any]:
+        import torch
+
+        shared = {name: getattr(self, name) for name in SHARED}
+        return {**shared, "top_k": self.slots_read, "value_dtype": getattr(torch, self.value_dtype)}
 
     @property
     def slots_read(self) -> int:

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.utils import swap_tensors
 
 from lmn_kernels import huge_zeros
-from lmn_model.modules.memory_layer import MemoryLayer
 from lmn_model.modules.parametrized import require_parameters
+from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.modules.usage import MemoryUsage
 
 
 @torch.no_grad()
-def grow(layer: MemoryLayer, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+def grow(layer: ProductKeyMemory, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
     """Double the sub-keys of each axis in place: N * N slots become 4 * N * N, slot i * N + j becomes i * 2 N + j.
 
     The parameters stay the same objects with new, larger data, so whoever holds them goes on; the state that
@@ -69,7 +69,8 @@ def grow(layer: MemoryLayer, optimizers: Iterable[torch.optim.Optimizer] = ()) -
                 if initial := _initial_state(optimizer, layer.values, name):
                     start.fill_(initial)
                 state[name] = _spread(value, N, start)
-    layer.asleep = torch.cat((layer.asleep, torch.ones_like(layer.asleep)), dim=2)
+    layer.inactive = torch.cat((layer.inactive, torch.ones_like(layer.inactive)), dim=2)
+    layer.refresh_inactive()
     if layer.usage is not None:
         layer.usage = _grown_usage(layer.usage)
 

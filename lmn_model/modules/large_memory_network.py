@@ -1,14 +1,14 @@
 """The Large Memory Network: one global memory that all users write and read through a user-aware query.
 
-What it writes: for each position of a history the memory learns, by the Smooth L1 memory loss, to answer the query
-(item_t, user) with the embeddings [item_t ; user]. What it reads: the answer to (candidate, user). A pair that was
-written is answered with its own embedding, a pair that was not with what its neighbours wrote or with nothing, so the
-distance between the answer and the embedding of the pair tells how familiar the pair is, far beyond the history window.
+For each position of a history the Smooth L1 memory loss trains the read-out of the query (item_t, user) towards the
+embeddings [item_t ; user]. The model reads the memory for (candidate, user). The read-out of a pair that was written is
+its own embedding, that of another pair what its neighbours wrote, or zeros. So its distance to the pair's embedding
+measures familiarity: how strongly the pair was written, far beyond the history window.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from lmn_kernels.checks import check_flag, check_int
 from lmn_kernels.exported import exported
+from lmn_model.modules.familiarity import embedding_familiarity
 from lmn_model.modules.finite import check_finite as check_rows
 from lmn_model.modules.memory_layer import MemoryLayer
+from lmn_model.modules.old_names import rename_entries
 from lmn_model.modules.reseeding import balance_loss
 from lmn_model.modules.resetting import PairMap, reset_children
 
@@ -27,11 +29,11 @@ LOSSES = {"smooth_l1": F.smooth_l1_loss, "mse": F.mse_loss}
 
 @exported
 class MemoryReadOut(NamedTuple):
-    """Answer of the memory to (item, user).
+    """What the memory holds for (item, user).
 
     Attributes:
         output: ``[B, item_dim + user_dim]``.
-        familiarity: ``[B, 6]``: for the item half and for the user half the cosine to the asked embedding, the
+        familiarity: ``[B, 6]``: for the item half and for the user half the cosine to its embedding, the
             projection on it (1 = as written, 0 = nothing there) and the distance over its length.
     """
 
@@ -41,12 +43,12 @@ class MemoryReadOut(NamedTuple):
 
 @exported
 class MemoryLosses(NamedTuple):
-    """What the memory learns from, two scalars that are not yet weighed.
+    """Losses that train a memory, two scalars without their weights.
 
     Attributes:
-        answer: the memory loss: mean over the real positions of loss(answer to (item_t, user), [item_t ; user]); of a
-            factored query, over the events and features, of loss(answer, item * user).
-        balance: see :func:`lmn_model.modules.reseeding.balance_loss`; None unless it was asked for.
+        answer: the memory loss: mean over the real positions of loss(read-out of (item_t, user), [item_t ; user]); of a
+            factored query, over the events and features, of loss(read-out, item * user).
+        balance: see :func:`lmn_model.modules.reseeding.balance_loss`; None unless it was requested.
     """
 
     answer: Tensor
@@ -59,8 +61,8 @@ class LargeMemoryNetwork(nn.Module):
     Args:
         item_dim: width of an item embedding.
         user_dim: width of a user embedding.
-        positions: history positions of each row that the memory loss looks at in one step, drawn at random; None for
-            all. The loss over a draw costs less and, for rows with as many real positions, has the same expectation.
+        positions: history positions of each row in the memory loss of one step, drawn at random; None for all. The
+            loss over a draw costs less and, for rows with as many real positions, has the same expectation.
         balance: compute the balance loss too.
         loss: the memory loss: ``"smooth_l1"`` or ``"mse"``.
         check_finite: refuse embeddings with NaN or infinity, which would turn the query map and the keys into NaN; see
@@ -102,11 +104,9 @@ class LargeMemoryNetwork(nn.Module):
         self.item_dim, self.user_dim, self.positions, self.balance = item_dim, user_dim, positions, balance
         self.check_finite = check_flag("LargeMemoryNetwork", "check_finite", check_finite)
         width = item_dim + user_dim
-        self.memory = MemoryLayer(width, width, check_finite=check_finite, device=device, **memory)  # type: ignore[arg-type]
-        if self.memory.query is None:
-            raise RuntimeError("LargeMemoryNetwork: its memory has no query map")
-        self.memory.query = PairMap(self.memory.query, item_dim)
-        self.memory.query.reset_parameters()
+        self.block = MemoryLayer(width, width, check_finite=check_finite, device=device, **memory)  # type: ignore[arg-type]
+        self.block.query = PairMap(self.block.query, item_dim)
+        self.block.query.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Reset the memory; see :meth:`MemoryLayer.reset_parameters`."""
@@ -122,15 +122,20 @@ class LargeMemoryNetwork(nn.Module):
             check_rows("LargeMemoryNetwork", "item", item)
             check_rows("LargeMemoryNetwork", "user", user)
         pair = torch.cat((item, user), dim=-1)
-        output = self.memory(pair)
+        output = self.block(pair)
         signals: list[Tensor] = []
         sizes = [self.item_dim, self.user_dim]
-        for answer, asked in zip(output.split(sizes, -1), pair.detach().split(sizes, -1), strict=True):
-            signals += _closeness(answer, asked)
+        for half, embedding in zip(output.split(sizes, -1), pair.detach().split(sizes, -1), strict=True):
+            signals += embedding_familiarity(half, embedding)
         return MemoryReadOut(output, torch.stack(signals, dim=-1))
 
+    @property
+    def signals(self) -> int:
+        """Numbers that a read gives the tower: the read-out and its familiarity."""
+        return self.item_dim + self.user_dim + self.FAMILIARITY
+
     def losses(self, history: Tensor, mask: Tensor, user: Tensor) -> MemoryLosses:
-        """What a batch of histories teaches the memory.
+        """The losses of a batch of histories.
 
         Args:
             history: ``[B, T, item_dim]`` item embeddings.
@@ -141,7 +146,7 @@ class LargeMemoryNetwork(nn.Module):
             Scalars; 0 where no position is real.
 
         Raises:
-            ValueError: ``check_finite`` is set and an embedding that is learned from holds NaN or infinity.
+            ValueError: ``check_finite`` is set and an embedding of a drawn position holds NaN or infinity.
         """
         rows, places = self._drawn(mask)
         items, users = history[rows, places], user[rows]
@@ -151,22 +156,19 @@ class LargeMemoryNetwork(nn.Module):
         pair = torch.cat((items, users), dim=-1)  # [P, item_dim + user_dim]
         if pair.shape[0] == 0:
             return MemoryLosses(pair.sum(), pair.sum() if self.balance else None)
-        found = self.memory.read(pair)
+        found = self.block.read(pair)
         answer = LOSSES[self.loss](found.output.to(pair.dtype), pair.detach())
-        return MemoryLosses(answer, balance_loss(found, self.memory.keys.shape[2]) if self.balance else None)
+        return MemoryLosses(answer, balance_loss(found, self.block.keys.shape[2]) if self.balance else None)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        rename_entries(state_dict, prefix, {"memory.": "block."})
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _drawn(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and places of the positions to learn from: all real ones, or at most ``positions`` of each row."""
+        """Rows and places of the positions in the loss: all real ones, or at most ``positions`` of each row."""
         if self.positions is None or self.positions >= mask.shape[1]:
             return mask.nonzero(as_tuple=True)  # type: ignore[return-value]
-        luck = torch.rand(mask.shape, device=mask.device).masked_fill_(~mask, -1.0)
-        places = luck.topk(self.positions, dim=1).indices  # [B, positions]
+        random_priority = torch.rand(mask.shape, device=mask.device).masked_fill_(~mask, -1.0)
+        places = random_priority.topk(self.positions, dim=1).indices  # [B, positions]
         rows, columns = mask.gather(1, places).nonzero(as_tuple=True)
         return rows, places[rows, columns]
-
-
-def _closeness(answer: Tensor, asked: Tensor) -> list[Tensor]:
-    length = torch.linalg.vector_norm(asked, dim=-1).clamp_min(1e-6)
-    projection = (answer * asked).sum(-1) / length.square()
-    distance = torch.linalg.vector_norm(answer - asked, dim=-1) / length
-    return [F.cosine_similarity(answer, asked, dim=-1, eps=1e-6), projection, distance]

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lmn_kernels import MemoryLookup
 from lmn_kernels.checks import check_int
-from lmn_model.modules.memory_layer import MemoryLayer
 from lmn_model.modules.parametrized import require_parameters
+from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.modules.usage import MemoryUsage
 
 MOST_AT_ONCE = 8
@@ -39,7 +39,7 @@ class Reseeded(NamedTuple):
 
 
 @torch.no_grad()
-def reseed(layer: MemoryLayer, usage: MemoryUsage, optimizers: Iterable[torch.optim.Optimizer] = ()) -> Reseeded:
+def reseed(layer: ProductKeyMemory, usage: MemoryUsage, optimizers: Iterable[torch.optim.Optimizer] = ()) -> Reseeded:
     """Move sub-keys that nobody read since ``usage.forget_sub_keys()`` to live queries and empty their slots.
 
     The queries are those of the last read. Which of the dead move, where there are more than N / 8, and to which
@@ -73,7 +73,8 @@ def reseed(layer: MemoryLayer, usage: MemoryUsage, optimizers: Iterable[torch.op
     if queries is not None and len(head):
         rows = torch.randint(len(queries), head.shape, device=queries.device)
         layer.keys[head, axis, sub_key] = queries[rows, head, axis].to(layer.keys.dtype)
-        layer.asleep[moved] = False
+        layer.inactive[moved] = False
+        layer.refresh_inactive()
     lines = moved.any(0)  # [2, N]
     unread = (usage.last_read <= usage.window_start).view(N, N)
     slots = ((lines[0][:, None] | lines[1][None, :]) & unread).view(-1).nonzero().squeeze(1)

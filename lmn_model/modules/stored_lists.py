@@ -1,126 +1,85 @@
-"""The best keys of ids, found once by looking at every key, and stored until a key or an id's code changes."""
+"""Lists of the best sub-keys of every code, made once and stored until a sub-key or a code changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from lmn_kernels.exported import exported
-
-_SCORES = 1 << 24
-"""Scores held at once."""
-
-
-@exported
-class StoredLists(NamedTuple):
-    """The best keys of V codes, best first: scores ``[V, K]`` and the keys' places ``[V, K]`` int64."""
-
-    scores: Tensor
-    keys: Tensor
-
-
-@torch.no_grad()
-def best_keys(codes: Tensor, keys: Tensor, k: int, metric: str, *, asleep: Tensor | None = None) -> StoredLists:
-    """The ``k`` best of keys ``[N, D]`` for each of codes ``[V, D]``, in float32 or better, under autocast too.
-
-    Args:
-        codes: ``[V, D]``.
-        keys: ``[N, D]``.
-        k: K, 1 to N.
-        metric: ``"cosine"``, ``"dot"`` or ``"l2"``, the negative squared distance.
-        asleep: bool ``[N]``, keys that rank below all others; None if there is none.
-    """
-    exact = torch.promote_types(torch.promote_types(codes.dtype, keys.dtype), torch.float32)
-    codes, keys = codes.to(exact), keys.to(exact)
-    device = codes.device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-        if metric == "cosine":
-            codes, keys = F.normalize(codes, dim=-1), F.normalize(keys, dim=-1)
-        scores, places = [], []
-        for some in codes.split(max(1, _SCORES // len(keys))):
-            score = some @ keys.T  # [V, N]
-            if metric == "l2":
-                squares = some.square().sum(-1, keepdim=True), keys.square().sum(-1)
-                score = (2 * score - squares[1] - squares[0]).clamp_max(0)  # as in lmn_kernels
-            if asleep is not None:
-                score = score.masked_fill(asleep, -torch.inf)
-            best = score.topk(k)
-            scores.append(best.values)
-            places.append(best.indices)
-        return StoredLists(torch.cat(scores), torch.cat(places))
+from lmn_kernels import AxisTopK, axis_topk
+from lmn_kernels.library import opaque
+from lmn_model.modules.parametrized import current
+from lmn_model.modules.product_key_memory import ProductKeyMemory
+from lmn_model.modules.tensor_state import has_data, state_of
 
 
 class ListStore:
     """Keeps lists for as long as the tensors that they were made of do not change. A copy starts empty.
 
-    A change is seen by a tensor's place in memory, its layout and its version, so not where its ``.data`` is written in
-    place. Tensors that were made under ``torch.inference_mode`` have no version: their contents are compared at each
-    call. Of tensors without data (fake, meta, or wrapped by ``torch.func``) lists are made at each call, and not kept.
+    How a change is seen is in :mod:`.tensor_state`. Of tensors without a version, made under ``torch.inference_mode``,
+    the contents are compared at each call. Of tensors without data lists are made at each call, and not kept.
     """
 
     def __init__(self) -> None:
-        self._of: tuple[Tensor, ...] = ()
+        self._sources: tuple[Tensor, ...] = ()
         self._storages: tuple[torch.UntypedStorage, ...] = ()  # held, so that no other tensor takes their place
         self._state: object = None
         self._contents: tuple[Tensor, ...] = ()
-        self._lists: tuple[StoredLists, ...] = ()
+        self._lists: tuple[AxisTopK, ...] = ()
 
     def __reduce__(self) -> tuple[type[ListStore], tuple[()]]:
         return ListStore, ()
 
-    def get(self, of: Sequence[Tensor], k: int, make: Callable[[], Sequence[StoredLists]]) -> tuple[StoredLists, ...]:
-        """The lists of ``k`` entries that ``make`` made of tensors, made anew if need be.
+    def lists(self, block: ProductKeyMemory, codes: Sequence[Tensor]) -> tuple[AxisTopK, ...]:
+        """For each axis the ``top_k`` best sub-keys ``[V, K]`` of ``block`` for codes ``[V, C]``.
 
         Raises:
-            RuntimeError: in ``torch.export`` there are none, or what they were made of has changed.
+            RuntimeError: in ``torch.export``, which would have to make them at each call, there are none, or their
+                sources have changed.
         """
+        # Only the compiler calls the opaque function, for each call of one costs time.
+        if torch.compiler.is_dynamo_compiling():
+            return _lists_outside_a_graph(self, block, codes)
+        return self._current(block, codes)
+
+    def _current(self, block: ProductKeyMemory, codes: Sequence[Tensor]) -> tuple[AxisTopK, ...]:
+        k = block.top_k
         if torch.compiler.is_exporting():  # what stands for the tensors has no state
-            if not self._lists or not self._are_of(self._of, k):
+            if not self._lists or not self._matches(self._sources, k):
                 raise RuntimeError(
                     "FactoredMemoryNetwork: call the network once before torch.export, to make its lists"
                 )
             return self._lists
-        if not all(map(has_data, of)):
-            return tuple(make())
-        if not self._are_of(of, k):
+        sources = current(block, "keys"), block.inactive, *codes
+        if not all(map(has_data, sources)):
+            return _make_lists(block, codes)
+        if not self._matches(sources, k):
             with torch.inference_mode(False):  # or autograd could not save what is read of them
-                self._lists = tuple(make())
-            self._of, self._state = tuple(of), _state(of, k)
-            self._storages = tuple(tensor.untyped_storage() for tensor in of)
-            self._contents = tuple(tensor.clone() for tensor in of if tensor.is_inference())
+                self._lists = _make_lists(block, codes)
+            self._sources, self._state = sources, (k, *map(state_of, sources))
+            self._storages = tuple(tensor.untyped_storage() for tensor in sources)
+            self._contents = tuple(tensor.clone() for tensor in sources if tensor.is_inference())
         return self._lists
 
-    def _are_of(self, of: Sequence[Tensor], k: int) -> bool:
-        """Whether the lists are those of ``k`` entries of tensors as they are now."""
-        if self._state != _state(of, k):
+    def _matches(self, sources: Sequence[Tensor], k: int) -> bool:
+        """Whether the lists are of ``k`` entries and made of ``sources`` as they are now."""
+        if self._state != (k, *map(state_of, sources)):
             return False
-        unversioned = (tensor for tensor in of if tensor.is_inference())
+        unversioned = (tensor for tensor in sources if tensor.is_inference())
         return all(map(torch.equal, unversioned, self._contents))
 
 
-def _state(of: Sequence[Tensor], k: int) -> object:
-    return k, [
-        (
-            tensor.data_ptr(),
-            tensor.shape,
-            tensor.stride(),
-            tensor.dtype,
-            tensor.device,
-            None if tensor.is_inference() else tensor._version,
-        )
-        for tensor in of
-    ]
+@torch.no_grad()
+def _make_lists(block: ProductKeyMemory, codes: Sequence[Tensor]) -> tuple[AxisTopK, ...]:
+    keys = block.searched_keys()[0]
+    lists = []
+    for axis, each in enumerate(codes):
+        dtype = torch.promote_types(keys.dtype, each.dtype)
+        lists.append(axis_topk(each.to(dtype), keys[axis].to(dtype), block.top_k, metric=block.metric))
+    return tuple(lists)
 
 
-def has_data(tensor: Tensor) -> bool:
-    """Whether numbers can be read of a tensor: it is not fake, on ``"meta"`` or wrapped by ``torch.func``."""
-    return (
-        type(tensor) in (Tensor, nn.Parameter)
-        and not tensor.is_meta
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )
+@opaque  # whether the stored lists match the sub-keys is seen from outside a graph
+def _lists_outside_a_graph(store: ListStore, block: ProductKeyMemory, codes: Sequence[Tensor]) -> tuple[AxisTopK, ...]:
+    return store._current(block, codes)

@@ -16,7 +16,7 @@ from torch import Tensor
 from lmn_kernels import huge_zeros
 from lmn_kernels.checks import check_int
 from lmn_kernels.library import opaque
-from lmn_model.modules.stored_lists import has_data
+from lmn_model.modules.tensor_state import has_data
 
 _COMMON = 1 << 16
 """Counts below it are told apart by one histogram; the few above are sorted."""

@@ -25,7 +25,7 @@ ROWS_IN_ALL = 2_000_000
 PATIENCE_EPOCHS = 2
 SLOTS_PER_PAIR = 3
 """Slots for each pair of a user and a value of an item feature."""
-MIN_SUB_KEYS, MAX_SUB_KEYS, MAX_FLAT_SUB_KEYS = 32, 1024, 256
+MIN_SUB_KEYS, MAX_SUB_KEYS = 32, 1024
 
 
 class DataCounts(NamedTuple):
@@ -58,7 +58,7 @@ def choose_sizes(settings: Settings, counts: DataCounts) -> dict[str, int]:
     ``batch_size`` is the power of two that makes 250 steps of an epoch or a few more, from 32 to 1,024. ``epochs`` is
     as many as make 750 steps, from 3 to 5, but of no more than two million rows, and at least 1. ``patience`` is two
     epochs. ``sub_keys`` is the power of two whose square has three slots or more for each pair of a user and a value,
-    from 32 to 1,024, of flat keys to 256, and at least ``top_k``.
+    from 32 to 1,024, and at least ``top_k``.
     """
     names = settings.unset()
     found: dict[str, int] = {}
@@ -74,12 +74,10 @@ def choose_sizes(settings: Settings, counts: DataCounts) -> dict[str, int]:
         evaluations = 1 if training.eval_every is None else -(-steps // training.eval_every)
         found["patience"] = PATIENCE_EPOCHS * evaluations
     if "sub_keys" in names:
-        memory = settings.model.memory
-        most = MAX_FLAT_SUB_KEYS if memory.keys == "flat" else MAX_SUB_KEYS
         sub_keys = MIN_SUB_KEYS
-        while sub_keys < most and sub_keys**2 < SLOTS_PER_PAIR * counts.pairs:
+        while sub_keys < MAX_SUB_KEYS and sub_keys**2 < SLOTS_PER_PAIR * counts.pairs:
             sub_keys *= 2
-        found["sub_keys"] = max(sub_keys, memory.slots_read)
+        found["sub_keys"] = max(sub_keys, settings.model.memory.slots_read)
     return found
 
 

@@ -96,7 +96,7 @@ class Trainer:
     def run(self, test: bool = True) -> dict[str, Any]:
         """Train to the end, then, if ``test``, evaluate the best model on the test split; see :func:`train`."""
         logger.info("data: %s", self.dataset.summary())
-        layer = self.state.model.memory_layer()
+        layer = self.state.model.memory_block()
         slots = None if layer is None else layer.keys.shape[2] ** 2
         logger.info("model: %s", parameters_in_words(self.state.model.parameter_counts(), slots))
         with stop_requests() as stop, logging_redirect_tqdm([logger]):
@@ -220,7 +220,7 @@ class Trainer:
         if (reads := self._memory.summary()) is not None:
             evaluation["memory"] = reads
         # An epoch begins with an empty memory, so a lower score within it is no sign of a model that gets worse.
-        counts = progress.epoch_step == self._schedule.steps_per_epoch or self.state.model.memory_layer() is None
+        counts = progress.epoch_step == self._schedule.steps_per_epoch or self.state.model.memory_block() is None
         is_best = progress.add_evaluation(evaluation, training.patience if counts else None)
         logger.info("%s", evaluation_in_words(evaluation, training.epochs, is_best))
         if reads is not None:

@@ -34,7 +34,7 @@ class MemoryMonitor:
 
     def __init__(self, model: CTRModel, settings: Settings, device: torch.device, recent_steps: int) -> None:
         self.usage: MemoryUsage | None = None
-        self._model, self._layer = model, model.memory_layer()
+        self._model, self._layer = model, model.memory_block()
         self._reports, self._reseed_every = settings.training.memory_usage, settings.training.reseed_every
         self._recent_steps = recent_steps
         if self._layer is not None and settings.counts_reads():

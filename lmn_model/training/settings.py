@@ -29,6 +29,7 @@ from lmn_model.setting_types import (
     setting,
     without_none,
 )
+from lmn_model.training.moved_settings import without_moved
 from lmn_model.training.setting_upgrades import upgrade, upgrade_names
 from lmn_model.wording import did_you_mean
 
@@ -256,8 +257,6 @@ class Settings:
         """Raise ValueError for settings that do not go together."""
         if self.model.window == "sim_hard" and self.data.search_by is None:
             raise ValueError("search_by must name an item feature for window = 'sim_hard', got None")
-        if self.model.has_memory and self.model.memory.keys == "flat" and self.training.reseed_every is not None:
-            raise ValueError(f"reseed_every must be none for keys = 'flat', got {self.training.reseed_every}")
         if self.model.writes_new_events and self.training.order != "time":
             raise ValueError(f"order must be 'time' for memory = 'factored', got {self.training.order!r}")
 
@@ -277,7 +276,7 @@ class Settings:
         Raises:
             SettingsError: an unknown or wrong setting, named with ``source``.
         """
-        settings: Settings = build(cls, upgrade(table, source), source)
+        settings: Settings = build(cls, without_moved(upgrade(table, source), cls, source), source)
         return settings
 
     def to_dict(self) -> dict[str, Any]:
@@ -333,7 +332,7 @@ class Settings:
         Raises:
             SettingsError: there is no such setting, named with ``source``.
         """
-        declared = _known([name], source)[name]
+        declared = _known(type(self), [name], source)[name]
         return reduce(getattr, (*declared.section, declared.field), self)
 
     def override(self, values: Mapping[str, Any], source: str = "command line") -> Settings:
@@ -345,7 +344,7 @@ class Settings:
             SettingsError: an unknown or wrong setting, named with ``source``.
         """
         values = upgrade_names(values, self.model.memory.kind, source)
-        known = _known(values, source)
+        known = _known(type(self), values, source)
         checked = {name: convert(values[name], known[name].kind, f"{source}: {name}") for name in values}
         settings: Settings = override(self, checked, source)
         return settings
@@ -365,9 +364,9 @@ def read_table(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: not a TOML file: {error}") from error
 
 
-def _known(names: Iterable[str], source: str) -> dict[str, Declared]:
+def _known(kind: type[Settings], names: Iterable[str], source: str) -> dict[str, Declared]:
     """How settings are declared, by name; raise SettingsError if there is none of one of ``names``."""
-    declared = {each.name: each for each in declared_settings(Settings)}
+    declared = {each.name: each for each in declared_settings(kind)}
     for name in names:
         if name not in declared:
             raise SettingsError(f"{source}: there is no setting {name!r}{did_you_mean(name, declared)}")

@@ -72,7 +72,7 @@ def _train(
 ) -> dict[str, Any]:
     if resume:
         folder.open()
-        run = folder.load_settings()
+        run = folder.load_settings(type(settings))
         settings = take_sizes(settings, run)
         if run != settings:
             raise RunFolderError(f"{folder}: the settings differ from those of the run; resume with {folder.settings}")

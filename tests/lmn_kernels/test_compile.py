@@ -173,7 +173,7 @@ def test_a_backward_pass_that_is_compiled_alone_leaves_the_formulas_whole(sparse
 
 def test_a_factored_memory_compiles_frames_of_its_own_alone() -> None:
     network = FactoredMemoryNetwork([30, 6], 11, code_dim=8, sub_keys=8, top_k=2)
-    nn.init.normal_(network.memory.values)
+    nn.init.normal_(network.block.values)
     compiled = torch.compile(lambda *ids: network.losses(*ids).answer, backend="aot_eager")
     for call, B in enumerate(BATCHES["torch"]):
         ids = torch.stack((torch.randint(30, (B,)), torch.randint(6, (B,))), dim=1), torch.randint(11, (B,))
@@ -182,8 +182,8 @@ def test_a_factored_memory_compiles_frames_of_its_own_alone() -> None:
             loss.backward()
         torch.testing.assert_close(loss, network.losses(*ids).answer)
     assert not compiled_in_ops()
-    assert network.memory.values.grad is not None
-    assert network.memory.values.grad.is_sparse
+    assert network.block.values.grad is not None
+    assert network.block.values.grad.is_sparse
 
 
 def test_counted_reads_break_the_graph_at_the_count_alone() -> None:

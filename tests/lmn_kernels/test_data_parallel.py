@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lmn_kernels import gather_aggregate
 from lmn_kernels.optim import RowAdagrad, clip_grad_norm_
-from lmn_model import MemoryLayer
+from lmn_model import MemoryLayer, ProductKeyMemory
 
 DOCS = (ROOT / "docs/guides/distributed.md").read_text(encoding="utf-8")
 RANKS, ROWS, STEPS = 2, 6, 3
@@ -57,8 +57,8 @@ def batch(step: int) -> Tensor:
 
 
 def optimizers(of: Model) -> tuple[torch.optim.Optimizer, ...]:
-    dense = [parameter for parameter in of.parameters() if parameter is not of.memory.values]
-    return torch.optim.SGD(dense, lr=0.1), RowAdagrad([of.memory.values], lr=0.1)
+    dense = [parameter for parameter in of.parameters() if parameter is not of.block.values]
+    return torch.optim.SGD(dense, lr=0.1), RowAdagrad([of.block.values], lr=0.1)
 
 
 def alone() -> tuple[Model, list[Tensor]]:
@@ -67,8 +67,8 @@ def alone() -> tuple[Model, list[Tensor]]:
     both = optimizers(one)
     for step in range(STEPS):
         one(batch(step)).square().mean().backward()
-        assert one.memory.values.grad is not None
-        gradients.append(one.memory.values.grad.to_dense())
+        assert one.block.values.grad is not None
+        gradients.append(one.block.values.grad.to_dense())
         for optimizer in both:
             optimizer.step()
             optimizer.zero_grad()
@@ -93,34 +93,34 @@ def train(rank: int, one: Model, called: nn.Module) -> None:
     both = optimizers(one)
     for step in range(STEPS):
         called(batch(step)[rank * ROWS : (rank + 1) * ROWS]).square().mean().backward()
-        average_rows(one.memory.values)
-        assert one.memory.values.grad is not None
-        torch.testing.assert_close(one.memory.values.grad.to_dense(), gradients[step], rtol=1e-4, atol=1e-6)
+        average_rows(one.block.values)
+        assert one.block.values.grad is not None
+        torch.testing.assert_close(one.block.values.grad.to_dense(), gradients[step], rtol=1e-4, atol=1e-6)
         for optimizer in both:
             optimizer.step()
             optimizer.zero_grad()
     for (name, left), right in zip(one.named_parameters(), expected.parameters(), strict=True):
         whole = left.full_tensor() if hasattr(left, "full_tensor") else left
         torch.testing.assert_close(whole, right, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
-    copies = [torch.empty_like(one.memory.values) for _ in range(RANKS)]
-    dist.all_gather(copies, one.memory.values.detach())
+    copies = [torch.empty_like(one.block.values) for _ in range(RANKS)]
+    dist.all_gather(copies, one.block.values.detach())
     assert torch.equal(*copies)
 
 
 def ddp_equals_one_process(rank: int) -> None:
     one = model(seed=rank)  # rank 0 gives its parameters and values to all
-    train(rank, one, recipe()["wrap"](one, [one.memory.values]))
+    train(rank, one, recipe()["wrap"](one, [one.block.values]))
 
 
 def fsdp_equals_one_process(rank: int) -> None:
     one = model()
-    fully_shard(one, ignored_params={one.memory.values})
+    fully_shard(one, ignored_params={one.block.values})
     train(rank, one, one)
 
 
 def rows_of_some_ranks_are_averaged(rank: int) -> None:
     names = recipe()
-    layer = MemoryLayer(None, 3, sub_keys=2, top_k=1, value_std=1.0)
+    layer = ProductKeyMemory(3, sub_keys=2, top_k=1, value_std=1.0)
     assert names["wrap"](layer, [layer.values]) is not None  # a memory that is the model itself
     table = layer.values
     if rank == 1:

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
-from lmn_kernels import MemoryLookup, ProductKeyTopK, product_key_topk
+from lmn_kernels import AxisTopK, MemoryLookup, ProductKeyTopK, product_key_topk
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer, MemoryLosses, MemoryReadOut
 from lmn_model.ctr import CTROutput
-from lmn_model.modules.factored_memory import Cells
-from lmn_model.modules.stored_lists import StoredLists
+from lmn_model.modules.factored_memory import PairSlots
 
 
 class Calls(nn.Module):
@@ -38,7 +37,7 @@ def router() -> Calls:
 def factored_memory() -> Calls:
     network = FactoredMemoryNetwork([30], 11, code_dim=8, sub_keys=8, top_k=2)
     network(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))  # makes its lists
-    return Calls(network, FactoredMemoryNetwork.cells)
+    return Calls(network, FactoredMemoryNetwork.pair_slots)
 
 
 CASES: dict[type, tuple[Callable[[], nn.Module], Callable[[int], tuple[Tensor, ...]]]] = {
@@ -51,7 +50,7 @@ CASES: dict[type, tuple[Callable[[], nn.Module], Callable[[int], tuple[Tensor, .
         lambda: Calls(LargeMemoryNetwork(3, 2, sub_keys=6, top_k=2), LargeMemoryNetwork.forward),
         lambda B: (torch.randn(B, 3), torch.randn(B, 2)),
     ),
-    Cells: (factored_memory, lambda B: (torch.randint(30, (B, 1)), torch.randint(11, (B,)))),
+    PairSlots: (factored_memory, lambda B: (torch.randint(30, (B, 1)), torch.randint(11, (B,)))),
 }
 
 
@@ -71,7 +70,7 @@ def test_a_saved_program_returns_the_named_tuple_for_any_batch(returned: type) -
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("returned", [*CASES, MemoryLosses, StoredLists, CTROutput])
+@pytest.mark.parametrize("returned", [*CASES, MemoryLosses, AxisTopK, CTROutput])
 def test_the_structure_of_each_named_tuple_can_be_written_down(returned: Any) -> None:
     leaves, structure = _pytree.tree_flatten(returned(*range(len(returned._fields))))
     again = _pytree.treespec_loads(_pytree.treespec_dumps(structure))

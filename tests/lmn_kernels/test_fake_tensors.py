@@ -25,7 +25,7 @@ WITHOUT_DATA: dict[str, Callable[[], AbstractContextManager[object]]] = {
 
 def factored_memory() -> FactoredMemoryNetwork:
     network = FactoredMemoryNetwork([30, 6], 11, code_dim=8, sub_keys=8, top_k=2)
-    torch.nn.init.normal_(network.memory.values)
+    torch.nn.init.normal_(network.block.values)
     return network
 
 
@@ -58,8 +58,8 @@ def test_a_factored_memory_reads_real_data_after_it_ran_elsewhere(where: str) ->
         with torch.inference_mode():
             assert torch.equal(network(*ids), expected)
     elif where == "functional grad":
-        keys = network.memory.keys.detach()
-        grad(lambda x: functional_call(network, {"memory.keys": x}, ids).sum())(keys)
+        keys = network.block.keys.detach()
+        grad(lambda x: functional_call(network, {"block.keys": x}, ids).sum())(keys)
     else:
         with WITHOUT_DATA[where]():
             assert factored_memory()(*some_ids()).shape == expected.shape
@@ -97,10 +97,10 @@ def test_constants_that_ops_keep_are_ordinary_tensors(where: str) -> None:
 def test_lists_follow_tensors_that_have_no_version() -> None:
     with torch.inference_mode():
         network = factored_memory()
-        before = network.cells(*some_ids()).slots
-        assert torch.equal(network.cells(*some_ids()).slots, before)
-        network.memory.keys.copy_(network.memory.keys.flip(2))
-        assert not torch.equal(network.cells(*some_ids()).slots, before)
+        before = network.pair_slots(*some_ids()).slots
+        assert torch.equal(network.pair_slots(*some_ids()).slots, before)
+        network.block.keys.copy_(network.block.keys.flip(2))
+        assert not torch.equal(network.pair_slots(*some_ids()).slots, before)
 
 
 def test_lists_follow_other_data_at_the_same_place() -> None:
@@ -108,11 +108,11 @@ def test_lists_follow_other_data_at_the_same_place() -> None:
     network = factored_memory()
     stale = 0
     for _ in range(30):
-        network.memory.keys.data = torch.zeros(1)
-        network.memory.keys.data = torch.randn(1, 2, 8, 8)
-        found = network.cells(*some_ids()).slots
+        network.block.keys.data = torch.zeros(1)
+        network.block.keys.data = torch.randn(1, 2, 8, 8)
+        found = network.pair_slots(*some_ids()).slots
         network._stored.__init__()  # type: ignore[misc]
-        stale += not torch.equal(network.cells(*some_ids()).slots, found)
+        stale += not torch.equal(network.pair_slots(*some_ids()).slots, found)
     assert stale == 0
 
 

@@ -129,6 +129,6 @@ def test_functional_call_trains_by_autograd() -> None:
 def test_a_factored_memory_read_in_forward_mode_is_refused() -> None:
     network = FactoredMemoryNetwork([30, 6], 11, code_dim=8, sub_keys=4)
     ids = torch.zeros(5, 2, dtype=torch.int64), torch.zeros(5, dtype=torch.int64)
-    values = network.memory.values.detach()
+    values = network.block.values.detach()
     with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
         jvp(lambda x: functional_call(network, {"memory.values": x}, ids), (values,), (torch.ones_like(values),))

@@ -27,7 +27,7 @@ INPUTS: dict[str, tuple[Tensor, ...]] = {
     "layer with heads": (torch.randn(9, 5),),
     "network": (torch.randn(9, 4), torch.randn(9, 3)),
     "factored": (torch.randint(6, (9, 2)), torch.randint(11, (9,))),
-    "flat": (torch.randint(6, (9, 2)), torch.randint(11, (9,))),
+    "without marginals": (torch.randint(6, (9, 2)), torch.randint(11, (9,))),
     "embedding": (torch.randint(6, (9, 2)),),
     "gate": (torch.randn(9, 4), torch.randn(9, 6)),
     "logit": (torch.randn(9, 4),),
@@ -133,7 +133,9 @@ def test_a_cast_module_computes_in_its_type(name: str, dtype: torch.dtype, error
     for ours, exact in zip(found, wanted, strict=True):
         assert ours.dtype == dtype
         off = (ours.float() - exact).norm() / exact.norm().clamp_min(1e-9)
-        assert off < (0.5 if name in ("layer", "layer with heads", "network", "factored", "flat") else error)
+        assert off < (
+            0.5 if name in ("layer", "layer with heads", "network", "factored", "without marginals") else error
+        )
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -170,8 +172,8 @@ def test_keys_and_values_can_be_parametrized(compiled: bool, sparse_grad: bool) 
 def test_one_parametrization_leaves_the_other_name_a_method() -> None:
     layer = MemoryLayer(5, 7, **SMALL)
     parametrize.register_parametrization(layer, "values", Tanh())
-    parametrize.register_parametrization(layer, "asleep", nn.Identity())
-    assert list(layer.parametrizations.keys()) == ["values", "asleep"]
+    parametrize.register_parametrization(layer, "inactive", nn.Identity())
+    assert list(layer.parametrizations.keys()) == ["values", "inactive"]
     assert isinstance(layer.parametrizations.values, parametrize.ParametrizationList)
     assert parametrize.is_parametrized(layer, "values")
     assert not parametrize.is_parametrized(layer, "keys")
@@ -196,13 +198,13 @@ def test_a_parametrized_layer_is_emptied_and_reset_through_the_inverse() -> None
 
 def test_a_factored_memory_can_be_parametrized() -> None:
     network = FactoredMemoryNetwork([30, 6], 11, sub_keys=8)
-    nn.init.normal_(network.memory.values)
+    nn.init.normal_(network.block.values)
     before = network(*INPUTS["factored"])
     for name in ("keys", "values"):
-        parametrize.register_parametrization(network.memory, name, Double())
+        parametrize.register_parametrization(network.block, name, Double())
     torch.testing.assert_close(network(*INPUTS["factored"]), before)
     network.losses(*INPUTS["factored"]).answer.backward()
-    assert network.memory.parametrizations["values"].original.grad.abs().sum() > 0
+    assert network.block.parametrizations["values"].original.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("new", [False, True])
@@ -251,9 +253,9 @@ def test_tensors_that_are_read_without_a_call_refuse_hooks() -> None:
     _pruned(attention.score[0])
     _pruned(search.position_map)
     network = LargeMemoryNetwork(4, 3, sub_keys=6, top_k=2)
-    _pruned(network.memory, "values")
+    _pruned(network.block, "values")
     factored = FactoredMemoryNetwork([30, 6], 11, sub_keys=8)
-    _pruned(factored.memory, "values")
+    _pruned(factored.block, "values")
     mask = torch.ones(9, 2, dtype=torch.bool)
     window = INPUTS["interest din"]
     calls: list[Callable[[], object]] = [

@@ -90,8 +90,7 @@ def read_contents(
 
     Raises:
         RunFolderError: no run is here, or it is not finished.
-        SettingsError: the run has no memory, or one with a joint query or another address or target, or no such item
-            feature.
+        SettingsError: the run has no memory, or one with a joint query or an ablation, or no such item feature.
         DataError: the data cannot be read, or are not those of the run.
         CheckpointError: as in :func:`lmn_model.training.runs.loading.load_run`.
     """
@@ -103,12 +102,6 @@ def read_contents(
         raise SettingsError(
             f"{folder}: the memory has a joint query, whose slots stand for no item and no user; "
             "contents needs memory = 'factored'"
-        )
-    memory = settings.model.memory
-    if (memory.address, memory.target, memory.keys) != ("pair", "bound", "product"):
-        raise SettingsError(
-            f"{folder}: contents needs a memory with address = 'pair', target = 'bound' and keys = 'product', "
-            f"got {memory.address!r}, {memory.target!r} and {memory.keys!r}"
         )
     metrics = folder.load_metrics()
     if metrics is None or metrics["status"] != "finished":
@@ -130,8 +123,8 @@ def read_contents(
         users, categories, counts, shown, users_in_all = _truth(dataset, place)
         features = vocabularies.features
         user_ids, category_ids = (torch.from_numpy(ids).to(on) for ids in (users, categories))
-        values = network.memory.values.detach()
-        N = network.memory.keys.shape[2]
+        values = network.block.values.detach()
+        N = network.block.keys.shape[2]
         lengths = torch.cat([some.float().square().mean(-1).sqrt().cpu() for some in values.split(_ROWS)])
         return Contents(
             feature=features.item[place].name,
@@ -174,12 +167,12 @@ def project(network: FactoredMemoryNetwork, place: int, categories: Tensor, user
     for some in users.split(max(1, _ROWS // C)):
         item = categories.new_zeros(len(some) * C, len(network.offsets))  # [R, F], other features are not looked at
         item[:, place] = categories.repeat(len(some))
-        slots, weights = network.cells(item, some.repeat_interleave(C))
+        slots, weights = network.pair_slots(item, some.repeat_interleave(C))
         answer = gather_aggregate(
-            network.memory.values,
+            network.block.values,
             slots[:, place].contiguous(),
             weights[:, place].contiguous(),
-            backend=network.memory.backend,
+            backend=network.block.backend,
         )
         bound = item_codes * network.user_codes[some].unsqueeze(1)  # [R / C, C, D]
         found.append((answer.to(bound.dtype).view_as(bound) * bound).mean(-1).float().cpu())
@@ -245,10 +238,10 @@ def _item_keys(network: FactoredMemoryNetwork, place: int, ids: Tensor) -> IntAr
     """The best sub-key on axis 0: that of a pair's best slot, whoever the user is."""
     item = ids.new_zeros(len(ids), len(network.offsets))
     item[:, place] = ids
-    slots = network.cells(item, torch.zeros_like(ids)).slots[:, place, 0]
-    return np.asarray(slots.div(network.memory.keys.shape[2], rounding_mode="floor").cpu().numpy())
+    slots = network.pair_slots(item, torch.zeros_like(ids)).slots[:, place, 0]
+    return np.asarray(slots.div(network.block.keys.shape[2], rounding_mode="floor").cpu().numpy())
 
 
 def _user_keys(network: FactoredMemoryNetwork, ids: Tensor) -> IntArray:
     item = ids.new_zeros(len(ids), len(network.offsets))
-    return np.asarray((network.cells(item, ids).slots[:, 0, 0] % network.memory.keys.shape[2]).cpu().numpy())
+    return np.asarray((network.pair_slots(item, ids).slots[:, 0, 0] % network.block.keys.shape[2]).cpu().numpy())

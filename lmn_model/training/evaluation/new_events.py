@@ -43,7 +43,7 @@ def write_new_events(
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or of another model.
     """
-    layer = model.memory_layer()
+    layer = model.memory_block()
     if layer is None or not model.settings.writes_new_events:
         return 0
     optimizers = Optimizers(model, settings)

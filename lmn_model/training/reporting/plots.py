@@ -102,22 +102,20 @@ class UsageAxis(NamedTuple):
 def usage_axes(model: CTRModel) -> tuple[UsageAxis, UsageAxis]:
     """What the axes of a model's memory stand for.
 
-    Half 0 of a factored query comes from the item and half 1 from the user, unless ``address`` names one for both; the
-    halves of a joint query, and flat keys, stand for nothing that has a name.
+    Half 0 of a factored query comes from the item and half 1 from the user; the halves of a joint query stand for
+    nothing that has a name.
     """
     network = model.memory
-    if not isinstance(network, FactoredMemoryNetwork):
+    if not isinstance(network, FactoredMemoryNetwork) or not network.halves:
         return UsageAxis("sub-key of axis 0"), UsageAxis("sub-key of axis 1")
-    if network.flat_keys is not None:
-        return UsageAxis("slot number, high half"), UsageAxis("slot number, low half")
-    halves = ("item", "user") if network.address == "pair" else (network.address, network.address)
+    halves = network.halves
     labels = [f"sub-key of the {half}'s code (axis {axis})" for axis, half in enumerate(halves)]
     if not network.marginals:
         return UsageAxis(labels[0]), UsageAxis(labels[1])
-    N, columns = network.memory.keys.shape[2], len(network.item_sizes) + 1
-    device = network.memory.keys.device
+    N, columns = network.block.keys.shape[2], len(network.item_sizes) + 1
+    device = network.block.keys.device
     ids = torch.zeros(1, columns, dtype=torch.int64, device=device), torch.tensor([network.user_size], device=device)
-    common = divmod(int(network.cells(*ids).slots[0, -1, 0]), N)  # any item, the last column, with any user
+    common = divmod(int(network.pair_slots(*ids).slots[0, -1, 0]), N)  # any item, the last column, with any user
     first, second = (UsageAxis(label, (key, f"any {half}"))
                      for label, key, half in zip(labels, common, halves, strict=True))  # fmt: skip
     return first, second

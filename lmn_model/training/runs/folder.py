@@ -134,15 +134,15 @@ class RunFolder:
         if not self.holds_run():
             raise RunFolderError(f"{self}: there is no run here (no {self.settings.name})")
 
-    def load_settings(self) -> Settings:
-        """The settings of the run.
+    def load_settings(self, kind: type[Settings] = Settings) -> Settings:
+        """The settings of the run, of the class that it was started with.
 
         Raises:
             RunFolderError: no run is here.
             SettingsError: the file was edited and is wrong, or lacks a setting that a run chooses when it opens.
         """
         self.require_run()
-        settings = Settings.load(self.settings)
+        settings = kind.load(self.settings)
         if names := settings.unset():
             raise SettingsError(f"{self.settings}: {', '.join(names)} must be set in the settings of a run")
         return settings

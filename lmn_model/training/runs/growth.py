@@ -9,7 +9,7 @@ import torch
 from lmn_model.ctr import CTRModel
 from lmn_model.data import load_vocabularies
 from lmn_model.modules.growth import grow
-from lmn_model.modules.memory_layer import MemoryLayer
+from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.modules.usage import MemoryUsage
 from lmn_model.training.build import build_model
 from lmn_model.training.optimizers import Optimizers
@@ -93,8 +93,8 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
     return grown
 
 
-def _memory_of(model: CTRModel) -> MemoryLayer:
-    layer = model.memory_layer()
+def _memory_of(model: CTRModel) -> ProductKeyMemory:
+    layer = model.memory_block()
     if layer is None:
         raise SettingsError("grow: the model has no memory")
     return layer

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from lmn_model.ctr import CTRModel
 from lmn_model.modules.usage import MemoryUsage
+from lmn_model.training.moved_settings import without_moved_names
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.runs.checkpoint import (
     CheckpointError,
     CheckpointFile,
-    Stored,
     check_tensors,
     open_checkpoint,
     save_checkpoint,
@@ -30,6 +30,8 @@ from lmn_model.training.setting_upgrades import upgrade_paths
 from lmn_model.training.settings import Settings
 
 MODEL, OPTIMIZER, USAGE = "model.", "optimizer.", "usage."
+RENAMED = (("memory.memory.", "memory.block."), ("block.asleep", "block.inactive"))
+"""Parts of tensors' names in checkpoints of version 0.1.0, and what they are now."""
 
 
 @dataclass
@@ -89,10 +91,9 @@ class RunState:
                 raise CheckpointError(f"{path}: holds no state of a training run")
             check_identity(path, file.metadata, identity)
             _fill_model(path, file, self.model)
-            state = {name: file.read(OPTIMIZER + name, self.device) for name in _part(file, OPTIMIZER)}
-            self.optimizers.load_state(state, file.metadata["optimizer_numbers"])
+            _fill_optimizers(file, self.optimizers, self.device)
             if self.usage is not None:
-                self.usage.load_state({name: file.read(USAGE + name) for name in _part(file, USAGE)})
+                self.usage.load_state({name: file.read(stored) for name, stored in _part(file, USAGE).items()})
             self.progress = Progress.from_dict(file.metadata["progress"])
             file.read_into("sums", self.sums)
             logits, labels = (file.read(name, self.device) for name in ("recent.logits", "recent.labels"))
@@ -111,7 +112,7 @@ def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[st
     for key, value in identity.items():
         found = metadata.get(key)
         if key == "settings" and isinstance(found, dict):
-            found = {**Settings().decisive(), **upgrade_paths(found, str(path))}
+            found = without_moved_names({**Settings().decisive(), **upgrade_paths(found, str(path))}, value)
         elif key == "data" and isinstance(found, dict):
             found = {**value, **found}
         if found == value:
@@ -155,17 +156,31 @@ def load_rows_state(path: Path, optimizers: Optimizers, device: torch.device) ->
         CheckpointError: the file is missing, damaged, or of another model.
     """
     with open_checkpoint(path) as file:
-        state = {name: file.read(OPTIMIZER + name, device) for name in _part(file, OPTIMIZER)}
-        optimizers.load_state(state, file.metadata["optimizer_numbers"])
+        _fill_optimizers(file, optimizers, device)
         return file.metadata
 
 
 def _fill_model(path: Path, file: CheckpointFile, model: CTRModel) -> None:
-    weights = model.state_dict()
-    check_tensors(path, _part(file, MODEL), weights)
+    weights, names = model.state_dict(), _part(file, MODEL)
+    check_tensors(path, {name: file.tensors[stored] for name, stored in names.items()}, weights)
     for name, weight in weights.items():
-        file.read_into(MODEL + name, weight)
+        file.read_into(names[name], weight)
+    if (block := model.memory_block()) is not None:
+        block.refresh_inactive()
 
 
-def _part(file: CheckpointFile, prefix: str) -> dict[str, Stored]:
-    return {name.removeprefix(prefix): stored for name, stored in file.tensors.items() if name.startswith(prefix)}
+def _fill_optimizers(file: CheckpointFile, optimizers: Optimizers, device: torch.device) -> None:
+    state = {name: file.read(stored, device) for name, stored in _part(file, OPTIMIZER).items()}
+    numbers = {_present(name): number for name, number in file.metadata["optimizer_numbers"].items()}
+    optimizers.load_state(state, numbers)
+
+
+def _part(file: CheckpointFile, prefix: str) -> dict[str, str]:
+    """The names in ``file`` that begin with ``prefix``, by the present name of the tensor without it."""
+    return {_present(name.removeprefix(prefix)): name for name in file.tensors if name.startswith(prefix)}
+
+
+def _present(name: str) -> str:
+    for old, present in RENAMED:
+        name = name.replace(old, present)
+    return name

@@ -76,7 +76,7 @@ def test_a_request_is_of_one_user_and_no_two_are_alike() -> None:
 
 @pytest.mark.parametrize("memory", ["factored", "joint"])
 def test_no_value_of_a_memory_is_left_at_zero(memory: str) -> None:
-    layer = models.make_model(Served("none", 1, memory), 8, CPU).memory_layer()
+    layer = models.make_model(Served("none", 1, memory), 8, CPU).memory_block()
     assert layer is not None
     assert bool(layer.values.any(dim=1).all())
 

@@ -104,7 +104,7 @@ def test_the_memory_is_that_of_the_moment_when_the_test_part_begins(run: Path, c
     settings, model, vocabularies, device, _ = load_run(run)
 
     def lengths() -> torch.Tensor:
-        return model.memory_layer().values.detach().square().mean(-1).sqrt().view(64, 64)
+        return model.memory_block().values.detach().square().mean(-1).sqrt().view(64, 64)
 
     trained = lengths()
     write_new_events(RunFolder(run).best, model, settings.training, open_dataset(settings.data, vocabularies), device)
@@ -117,7 +117,7 @@ def test_projections_are_those_that_the_tower_is_told(top_k: int, dtype: torch.d
     sizes = (7, 4, 5)
     network = FactoredMemoryNetwork(sizes, 9, code_dim=16, sub_keys=6, top_k=top_k, value_dtype=dtype)
     with torch.no_grad():
-        network.memory.values.normal_()
+        network.block.values.normal_()
     users = torch.tensor([2, 8, 3, 5])
     for place, size in enumerate(sizes):
         categories = torch.arange(1, size)
@@ -133,7 +133,7 @@ def test_projections_are_those_that_the_tower_is_told(top_k: int, dtype: torch.d
 def test_many_pairs_are_projected_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     network = FactoredMemoryNetwork([7], 9, sub_keys=6)
     with torch.no_grad():
-        network.memory.values.normal_()
+        network.block.values.normal_()
     categories, users = torch.arange(7), torch.arange(9)
     whole = project(network, 0, categories, users)
     monkeypatch.setattr(reading, "_ROWS", 15)

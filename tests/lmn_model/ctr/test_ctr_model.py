@@ -21,7 +21,7 @@ from lmn_model.modules.large_memory_network import LargeMemoryNetwork
 def test_every_parameter_learns(window: str, memory: str) -> None:
     model = CTRModel(FEATURES, settings_of(window, memory))
     if model.memory is not None:
-        torch.nn.init.normal_(model.memory.memory.values)  # an empty memory has no gradient for its router yet
+        torch.nn.init.normal_(model.memory.block.values)  # an empty memory has no gradient for its router yet
     batch = make_full_batch(64)
     training_losses(model(batch), batch.label, model.settings.memory).total.backward()
     for name, parameter in model.named_parameters():
@@ -73,7 +73,7 @@ def test_the_memory_loss_is_the_mean_over_the_real_positions() -> None:
     losses = []
     for row, place in mask.nonzero().tolist():
         pair = torch.cat((history[row, place], user[row]))
-        losses.append(F.smooth_l1_loss(network.memory(pair), pair))
+        losses.append(F.smooth_l1_loss(network.block(pair), pair))
     torch.testing.assert_close(network.losses(history, mask, user).answer, torch.stack(losses).mean())
     nothing = network.losses(history, torch.zeros_like(mask), user).answer
     assert nothing.item() == 0
@@ -95,13 +95,13 @@ def test_a_draw_takes_real_positions_only_and_at_most_the_limit() -> None:
 
 def test_the_target_of_the_memory_loss_has_no_gradient() -> None:
     network = LargeMemoryNetwork(6, 4, value_std=1.0, **MEMORY)
-    network.memory.query.requires_grad_(False)
-    network.memory.query.weight.zero_()  # the query no longer depends on the embeddings: only the target could
+    network.block.query.requires_grad_(False)
+    network.block.query.weight.zero_()  # the query no longer depends on the embeddings: only the target could
     history, user = torch.randn(2, 3, 6, requires_grad=True), torch.randn(2, 4, requires_grad=True)
     network.losses(history, torch.ones(2, 3, dtype=torch.bool), user).answer.backward()
     assert history.grad.count_nonzero() == 0
     assert user.grad.count_nonzero() == 0
-    assert network.memory.values.grad is not None
+    assert network.block.values.grad is not None
 
 
 def test_a_written_pair_becomes_familiar() -> None:
@@ -112,7 +112,7 @@ def test_a_written_pair_becomes_familiar() -> None:
     assert silent.output.count_nonzero() == 0
     assert torch.equal(silent.familiarity[:, [0, 1, 3, 4]], torch.zeros(40, 4))
     torch.testing.assert_close(silent.familiarity[:, [2, 5]], torch.ones(40, 2))
-    optimizer = torch.optim.Adagrad([network.memory.values], lr=0.5)
+    optimizer = torch.optim.Adagrad([network.block.values], lr=0.5)
     for _ in range(30):
         optimizer.zero_grad()
         network.losses(item[:20, None], torch.ones(20, 1, dtype=torch.bool), user[:20]).answer.backward()
@@ -127,9 +127,9 @@ def test_a_written_pair_becomes_familiar() -> None:
 
 def test_each_epoch_begins_with_an_empty_memory() -> None:
     model = CTRModel(FEATURES, SETTINGS)
-    torch.nn.init.normal_(model.memory.memory.values)
+    torch.nn.init.normal_(model.memory.block.values)
     reset = model.begin_epoch(1)
-    assert [parameter is model.memory.memory.values for parameter in reset] == [True]
+    assert [parameter is model.memory.block.values for parameter in reset] == [True]
     assert reset[0].count_nonzero() == 0
     assert CTRModel(FEATURES, settings_of("din", "none")).begin_epoch(1) == []
 
@@ -145,7 +145,7 @@ def test_parameter_counts() -> None:
     counts = model.parameter_counts()
     assert counts["total"] == sum(parameter.numel() for parameter in model.parameters())
     assert counts["memory"] > 8 * 8 * 4 * 5  # the value table: M rows of [3 item features ; 2 user features], 4 wide
-    assert model.sparse_parameters() == [model.memory.memory.values]
+    assert model.sparse_parameters() == [model.memory.block.values]
     assert CTRModel(FEATURES, settings_of("pooling", "none")).sparse_parameters() == []
 
 

@@ -32,7 +32,7 @@ def test_without_a_memory_the_total_is_the_click_loss() -> None:
 def test_writing_a_factored_memory_has_its_part_of_the_training_loss(loss_weight: float) -> None:
     settings = settings_of("din", "factored")
     model = CTRModel(FEATURES, replace(settings, memory=replace(settings.memory, loss_weight=loss_weight)))
-    torch.nn.init.normal_(model.memory.memory.values)
+    torch.nn.init.normal_(model.memory.block.values)
     batch = make_full_batch(16)
     losses = training_losses(model(batch), batch.label, model.settings.memory)
     written = write_loss(model.write_losses(batch), model.settings.memory)

@@ -295,7 +295,7 @@ def test_the_kind_of_memory_alone_decides_whether_there_is_one(
     monkeypatch.setattr(build, "use_triton", lambda op, backend, device: checked.append(backend))
     settings = settings_of(window, memory)
     settings = replace(settings, memory=replace(settings.memory, backend="torch"))
-    assert settings.has_memory == (memory != "none") == (CTRModel(FEATURES, settings).memory_layer() is not None)
+    assert settings.has_memory == (memory != "none") == (CTRModel(FEATURES, settings).memory_block() is not None)
     check_backend(settings, torch.device("cpu"))
     assert checked == (["torch"] if settings.has_memory else [])
     data = DataSettings(search_by="category" if window == "sim_hard" else None)

@@ -21,6 +21,7 @@ from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import BatchLoader, CategoricalFeature, FeatureSpec
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.modules.growth import grow
+from lmn_model.modules.pair_ids import with_marginals
 from lmn_model.modules.reseeding import reseed
 from lmn_model.modules.usage import MemoryUsage
 from lmn_model.training import TrainingInterrupted, train
@@ -54,24 +55,24 @@ def draw(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def by_hand(network: FactoredMemoryNetwork, item: int, feature: int, user: int) -> dict[int, float]:
     """Weight of each slot that a pair reads, from all N * N sums."""
-    layer = network.memory
+    layer = network.block
     row = item + sum(each.size for each in ITEM[:feature])
     halves = (network.item_codes[row], network.user_codes[user])
     scores = [F.cosine_similarity(code, layer.keys[0, axis], dim=-1) for axis, code in enumerate(halves)]
-    scores = [score.masked_fill(asleep, -torch.inf) for score, asleep in zip(scores, layer.asleep[0], strict=True)]
+    scores = [score.masked_fill(mask, -torch.inf) for score, mask in zip(scores, layer.inactive[0], strict=True)]
     best = (scores[0][:, None] + scores[1][None, :]).flatten().topk(layer.top_k)
     return dict(zip(best.indices.tolist(), best.values.softmax(0).tolist(), strict=True))
 
 
 @pytest.mark.parametrize("top_k", [1, 3])
-@pytest.mark.parametrize("asleep", [False, True])
-def test_cells_are_the_best_slots_of_all(top_k: int, asleep: bool) -> None:
+@pytest.mark.parametrize("inactive", [False, True])
+def test_cells_are_the_best_slots_of_all(top_k: int, inactive: bool) -> None:
     network = make(top_k=top_k)
-    if asleep:
-        network.memory.asleep[0, 0, ::2] = True
-        network.memory.asleep[0, 1, :5] = True
+    if inactive:
+        network.block.inactive[0, 0, ::2] = True
+        network.block.inactive[0, 1, :5] = True
     item, user = draw(40)
-    slots, weights = network.cells(item, user)
+    slots, weights = network.pair_slots(item, user)
     for row in range(40):
         for feature in range(2):
             found = dict(zip(slots[row, feature].tolist(), weights[row, feature].tolist(), strict=True))
@@ -82,10 +83,10 @@ def test_an_empty_memory_is_silent_and_a_written_pair_is_as_written() -> None:
     network = make(sub_keys=64)
     item, user = draw(1)
     assert not network(item, user).any()
-    slots, _ = network.cells(item, user)
+    slots, _ = network.pair_slots(item, user)
     bound = network.item_codes[item[0] + network.offsets] * network.user_codes[user]  # [F, D]
     with torch.no_grad():
-        network.memory.values.index_copy_(0, slots.flatten(), bound)
+        network.block.values.index_copy_(0, slots.flatten(), bound)
     expected = torch.tensor([2.0, math.log(11.0), 3.0, 2.0])  # projection, its logarithm, cosine, length
     torch.testing.assert_close(network(item, user), expected.repeat(2).unsqueeze(0))
     assert not network(item, user).requires_grad
@@ -93,7 +94,7 @@ def test_an_empty_memory_is_silent_and_a_written_pair_is_as_written() -> None:
 
 def test_the_loss_is_that_of_each_pair_and_moves_its_cells_alone() -> None:
     network = make(top_k=2)
-    torch.nn.init.normal_(network.memory.values)
+    torch.nn.init.normal_(network.block.values)
     item, user = draw(9)
     loss = network.losses(item, user).answer
     loss.backward()
@@ -101,13 +102,13 @@ def test_the_loss_is_that_of_each_pair_and_moves_its_cells_alone() -> None:
     for row in range(9):
         for feature in range(2):
             weights = by_hand(network, int(item[row, feature]), feature, int(user[row]))
-            answer = sum(weight * network.memory.values[slot] for slot, weight in weights.items())
+            answer = sum(weight * network.block.values[slot] for slot, weight in weights.items())
             code = network.item_codes[int(item[row, feature]) + [0, ITEM[0].size][feature]]
             total += float(F.smooth_l1_loss(answer, code * network.user_codes[user[row]]))
             touched |= set(weights)
     assert float(loss) == pytest.approx(total / 18, rel=1e-5)
-    assert set(network.memory.values.grad.coalesce().indices()[0].tolist()) == touched
-    assert [name for name, each in network.named_parameters() if each.requires_grad] == ["memory.values"]
+    assert set(network.block.values.grad.coalesce().indices()[0].tolist()) == touched
+    assert [name for name, each in network.named_parameters() if each.requires_grad] == ["block.values"]
     assert network.losses(item[:0], user[:0]).answer == 0
 
 
@@ -116,8 +117,8 @@ def test_the_unseen_are_nobody(marginals: bool) -> None:
     network = make(marginals=marginals, sub_keys=64, unseen=1)
     open_to_all = make(marginals=marginals, sub_keys=64)
     open_to_all.load_state_dict(network.state_dict())
-    torch.nn.init.normal_(network.memory.values)
-    open_to_all.memory.values.data.copy_(network.memory.values.data)
+    torch.nn.init.normal_(network.block.values)
+    open_to_all.block.values.data.copy_(network.block.values.data)
     item, user = torch.tensor([[5, 2], [1, 2], [5, 1], [5, 2], [1, 1]]), torch.tensor([3, 3, 3, 1, 1])
     known = torch.tensor([[True, True], [False, True], [True, False], [False, False], [False, False]])
     if marginals:  # then [item, category, any item] with the user, and with any user
@@ -128,8 +129,8 @@ def test_the_unseen_are_nobody(marginals: bool) -> None:
     assert not told[~known].any()
     assert torch.equal(told[known], all_told[known])
     network.losses(item, user).answer.backward()
-    slots = network.cells(*network._with_any(item, user) if marginals else (item, user)).slots
-    gradient = network.memory.values.grad.to_dense()
+    slots = network.pair_slots(*with_marginals(item, user, USER.size) if marginals else (item, user)).slots
+    gradient = network.block.values.grad.to_dense()
     written = set(slots.reshape(known.shape)[known].tolist())
     assert set(gradient.any(1).nonzero().flatten().tolist()) == written
     if not marginals:
@@ -149,8 +150,8 @@ def test_marginals_are_the_pairs_with_any_user_and_any_item() -> None:
     sizes = [*(each.size for each in ITEM), 1]
     explicit = FactoredMemoryNetwork(sizes, USER.size + 1, code_dim=16, sub_keys=12, marginals=False)
     explicit.load_state_dict(network.state_dict())
-    torch.nn.init.normal_(network.memory.values)
-    explicit.memory.values.data.copy_(network.memory.values.data)
+    torch.nn.init.normal_(network.block.values)
+    explicit.block.values.data.copy_(network.block.values.data)
     item, user = draw(9)
     item = torch.cat((item, torch.zeros(9, 1, dtype=torch.int64)), dim=1)
     anyone = torch.full_like(user, USER.size)
@@ -162,14 +163,14 @@ def test_marginals_are_the_pairs_with_any_user_and_any_item() -> None:
     torch.testing.assert_close(loss, pairs)
     loss.backward()
     pairs.backward()
-    torch.testing.assert_close(network.memory.values.grad.to_dense(), explicit.memory.values.grad.to_dense())
+    torch.testing.assert_close(network.block.values.grad.to_dense(), explicit.block.values.grad.to_dense())
 
 
 def test_crowded_cells_still_tell_which_pairs_were_written() -> None:
     network = FactoredMemoryNetwork([400], 100, code_dim=64, sub_keys=16, marginals=False)
     pairs = torch.randperm(400 * 100)[:4000]
     written, other = pairs[:2000], pairs[2000:]  # 8 written pairs a cell
-    optimizer = RowAdagrad([network.memory.values], lr=0.05)
+    optimizer = RowAdagrad([network.block.values], lr=0.05)
     for some in written.split(50):
         network.losses(some.remainder(400).unsqueeze(1), some.div(400, rounding_mode="floor")).answer.backward()
         optimizer.step()
@@ -183,7 +184,7 @@ def test_crowded_cells_still_tell_which_pairs_were_written() -> None:
 def _rereads(network: FactoredMemoryNetwork) -> bool:
     """Whether the cells are still those by hand."""
     item, user = draw(20)
-    slots, _ = network.cells(item, user)
+    slots, _ = network.pair_slots(item, user)
     return all(
         set(slots[row, feature].tolist()) == set(by_hand(network, int(item[row, feature]), feature, int(user[row])))
         for row in range(20)
@@ -194,19 +195,19 @@ def _rereads(network: FactoredMemoryNetwork) -> bool:
 def test_stored_lists_follow_the_sub_keys(tmp_path: Path) -> None:
     network = make(top_k=2)
     assert _rereads(network)
-    before = network.cells(*draw(5))
+    before = network.pair_slots(*draw(5))
     assert before.slots.shape == (5, 2, 2)
     with torch.no_grad():
-        network.memory.keys.normal_()
+        network.block.keys.normal_()
     assert _rereads(network)
-    usage = network.memory.usage = MemoryUsage(12)
+    usage = network.block.usage = MemoryUsage(12)
     item, user = draw(30)
     network.losses(item, user)
     assert int(usage.slot_reads.sum()) == 30 * 2 * 2
-    assert reseed(network.memory, usage).sub_keys.any() or bool((usage.last_read > 0).all())
+    assert reseed(network.block, usage).sub_keys.any() or bool((usage.last_read > 0).all())
     assert _rereads(network)
     answers = network(item, user)
-    grow(network.memory)
+    grow(network.block)
     torch.testing.assert_close(network(item, user), answers)
     assert _rereads(network)
 
@@ -282,7 +283,7 @@ def test_the_memory_goes_on_until_the_test_part(rows: Path, tmp_path: Path) -> N
     assert {**found, "split": 0, "rows": 0} == {**{n: results["best"][n] for n in found if n in results["best"]},
                                                 "split": 0, "rows": 0}  # fmt: skip
     with open_checkpoint(RunFolder(tmp_path / "run").best) as file:
-        assert "optimizer.memory.memory.values/total" in file.tensors
+        assert "optimizer.memory.block.values/total" in file.tensors
     grow_run(tmp_path / "run", tmp_path / "grown")
     assert evaluate_run(tmp_path / "grown") == pytest.approx(evaluate_run(tmp_path / "run"), abs=1e-6)
     before = load_run(tmp_path / "run").model

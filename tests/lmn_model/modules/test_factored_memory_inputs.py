@@ -66,7 +66,7 @@ def test_sizes_that_are_no_integers(sizes: Any) -> None:
 
 def test_int32_ids_are_as_int64() -> None:
     network = FactoredMemoryNetwork((size for size in (30, 6)), 11, sub_keys=8)  # type: ignore[arg-type]
-    torch.nn.init.normal_(network.memory.values)
+    torch.nn.init.normal_(network.block.values)
     item, user = ids([29, 5], [3, 0]), ids(10, 1)
     torch.testing.assert_close(network(item.int(), user.int()), network(item, user))
     assert repr(network).startswith("FactoredMemoryNetwork(\n  item_sizes=[30, 6], user_size=11, signals=24")

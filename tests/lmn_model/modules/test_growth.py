@@ -99,12 +99,12 @@ def test_new_sub_keys_wake_by_reseeding_and_new_slots_are_written() -> None:
     usage = layer.usage
     assert usage is not None
     assert torch.equal(usage.slot_reads.view(32, 32)[:16, :16].reshape(-1), read)
-    assert int(layer.asleep.sum()) == 2 * 16
+    assert int(layer.inactive.sum()) == 2 * 16
     for _ in range(10):
         for _ in range(20):
             after = _step(layer, x, optimizers)
         reseed(layer, usage, optimizers)
-    assert not layer.asleep.any()
+    assert not layer.inactive.any()
     used = usage.slot_reads.view(32, 32)
     assert (used[16:] > 0).any()
     assert (used[:, 16:] > 0).any()

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from lmn_kernels import axis_topk
 from lmn_kernels.optim import RowAdagrad
 from lmn_model import FactoredMemoryNetwork, MemoryLayer
-from lmn_model.modules.stored_lists import best_keys
 
 SMALL = {"sub_keys": 6, "top_k": 3, "key_dim": 4, "value_std": 1.0}
 
@@ -66,7 +66,7 @@ def test_export_keeps_the_op_whole_and_the_batch_dynamic() -> None:
 
 def cells_memory() -> tuple[FactoredMemoryNetwork, tuple[torch.Tensor, torch.Tensor]]:
     network = FactoredMemoryNetwork([30, 6], 11, code_dim=8, sub_keys=8, top_k=2)
-    nn.init.normal_(network.memory.values)
+    nn.init.normal_(network.block.values)
     item = torch.stack((torch.randint(30, (5,)), torch.randint(6, (5,))), dim=1)
     return network, (item, torch.randint(11, (5,)))
 
@@ -77,15 +77,15 @@ def test_a_memory_of_cells_compiled_follows_its_sub_keys() -> None:
     compiled = torch.compile(network)
     for change in (
         lambda: None,
-        lambda: network.memory.keys.normal_(),
-        lambda: network.memory.asleep[0, 0, :3].fill_(1),
+        lambda: network.block.keys.normal_(),
+        lambda: network.block.inactive[0, 0, :3].fill_(1),
     ):
         with torch.no_grad():
             change()
         torch.testing.assert_close(compiled(*ids), network(*ids))
     for _ in range(2):
         torch._dynamo.reset()  # or it takes the graphs of before
-        with pytest.raises(torch._dynamo.exc.Unsupported, match="_lists_outside"):
+        with pytest.raises(torch._dynamo.exc.Unsupported, match="_lists_outside_a_graph"):
             torch.compile(network, fullgraph=True)(*ids)
 
 
@@ -111,7 +111,7 @@ def test_a_memory_of_cells_exported_reads_by_its_lists() -> None:
             export()
     with torch.no_grad():
         network(item, user)
-        network.memory.keys.normal_()
+        network.block.keys.normal_()
     with pytest.raises(RuntimeError, match="call the network once before"):
         export()
 
@@ -124,29 +124,24 @@ def searches(graph: nn.Module) -> list[str]:
         if isinstance(part, torch.fx.GraphModule)
         for node in part.graph.nodes
     ]
-    return [name for name in targets if "matmul" in name or "vector_norm" in name]
+    return [name for name in targets if "axis_topk" in name or "matmul" in name]
 
 
 def test_a_search_of_keys_is_seen_in_a_graph() -> None:
     class Search(nn.Module):
         def forward(self, codes: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-            return best_keys(codes, keys, 2, "cosine").scores
+            return axis_topk(codes, keys, 2, metric="cosine").scores
 
     exported = torch.export.export(Search(), (torch.randn(4, 3), torch.randn(5, 3)))
-    assert len(searches(exported.graph_module)) == 3  # two norms, one product
+    assert len(searches(exported.graph_module)) == 1
 
 
 def test_addresses_are_the_same_under_autocast() -> None:
     network, ids = cells_memory()
     with torch.autocast("cpu", torch.bfloat16):
-        under = network.cells(*ids)
-    network.load_state_dict(network.state_dict())  # forgets the lists
-    assert torch.equal(network.cells(*ids).slots, under.slots)
-    codes, keys = torch.randn(4096, 16), torch.randn(512, 16)
-    lists = best_keys(codes, keys, 1, "dot")
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not torch.equal((codes @ keys.T).argmax(1), lists.keys[:, 0])
-        assert torch.equal(best_keys(codes, keys, 1, "dot").keys, lists.keys)
+        under = network.pair_slots(*ids)
+    network.load_state_dict(network.state_dict())  # the stored lists are void
+    assert torch.equal(network.pair_slots(*ids).slots, under.slots)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
@@ -156,8 +151,8 @@ def test_a_copy_of_a_memory_of_cells_has_lists_of_its_own(copied: Callable[[Any]
     other = copied(network)
     torch.testing.assert_close(other(*ids), told)
     with torch.no_grad():
-        other.memory.keys.normal_()
-    assert not torch.equal(other.cells(*ids).slots, network.cells(*ids).slots)
+        other.block.keys.normal_()
+    assert not torch.equal(other.pair_slots(*ids).slots, network.pair_slots(*ids).slots)
     torch.testing.assert_close(network(*ids), told)
 
 
@@ -175,25 +170,25 @@ def test_a_memory_of_cells_built_on_meta_is_that_which_it_loads(assign: bool) ->
 
 def test_changed_codes_and_another_k_make_new_lists() -> None:
     network, ids = cells_memory()
-    before = network.cells(*ids).slots
+    before = network.pair_slots(*ids).slots
     network.user_codes.copy_(network.user_codes.roll(1, 0))
-    after = network.cells(*ids).slots
+    after = network.pair_slots(*ids).slots
     assert not torch.equal(before, after)
-    network.memory.top_k = 3
-    assert network.cells(*ids).slots.shape[2] == 3
+    network.block.top_k = 3
+    assert network.pair_slots(*ids).slots.shape[2] == 3
 
 
 @pytest.mark.parametrize("sparse_grad", [True, False])
 def test_no_events_teach_a_memory_of_cells_nothing(sparse_grad: bool) -> None:
     network = FactoredMemoryNetwork([30, 6], 11, sub_keys=8, sparse_grad=sparse_grad)
-    rows = RowAdagrad(network.values_parameters(), lr=0.05) if sparse_grad else torch.optim.SGD([network.memory.values])
+    rows = RowAdagrad(network.values_parameters(), lr=0.05) if sparse_grad else torch.optim.SGD([network.block.values])
     nothing = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     loss = network.losses(*nothing).answer
     loss.backward()
     rows.step()
     assert float(loss) == 0
-    assert network.memory.values.grad.is_sparse == sparse_grad  # type: ignore[union-attr]
-    assert network.memory.values.count_nonzero() == 0
+    assert network.block.values.grad.is_sparse == sparse_grad  # type: ignore[union-attr]
+    assert network.block.values.count_nonzero() == 0
     assert network(*nothing).shape == (0, network.signals)
 
 

@@ -20,7 +20,7 @@ def build() -> nn.Module:
     return nn.Sequential(
         MemoryLayer(5, 7, sub_keys=6, top_k=3, sparse_grad=False, value_std=1.0),
         LargeMemoryNetwork(4, 3, sub_keys=6, top_k=2, sparse_grad=False),
-        FactoredMemoryNetwork([30, 6], 11, sub_keys=8, sparse_grad=False, keys="flat"),
+        FactoredMemoryNetwork([30, 6], 11, sub_keys=8, sparse_grad=False),
         FeatureEmbedding(features, 4, 0.1),
         window_model("mimn", 4),
     )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import lmn_model
-from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer
+from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer, ProductKeyMemory
 from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
 from lmn_model.ctr.memory_features import MemoryGate, MemoryLogit
@@ -46,11 +46,11 @@ def pair_map() -> PairMap:
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "layer": lambda: MemoryLayer(5, 7, sub_keys=6, top_k=3),
-    "layer without a query map": lambda: MemoryLayer(None, 6, sub_keys=6, top_k=3, value_std=0.5),
+    "memory": lambda: ProductKeyMemory(6, sub_keys=6, top_k=3, value_std=0.5),
     "layer with heads": lambda: MemoryLayer(5, 6, sub_keys=6, top_k=3, heads=2, concat_heads=True, value_std=0.5),
     "network": lambda: LargeMemoryNetwork(4, 3, sub_keys=6, top_k=2),
     "factored": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8),
-    "flat": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8, keys="flat", marginals=False),
+    "without marginals": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8, marginals=False),
     "embedding": lambda: FeatureEmbedding(ITEM, 4, 0.1),
     "no embedding": lambda: FeatureEmbedding((), 4, 0.1),
     "gate": lambda: MemoryGate(4, 6),
@@ -59,7 +59,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "table": table,
     "matches": WindowMatchFeatures,
     **{f"window {name}": lambda name=name: window_model(name, 4) for name in WINDOW_MODELS},
-    "ctr": lambda: ctr(keys="flat", joins="logit", gate=True),
+    "ctr": lambda: ctr(joins="logit", gate=True),
     "ctr joint": lambda: ctr("joint"),
     "ctr mimn": lambda: CTRModel(FEATURES, ModelSettings(window="mimn", hidden=(), memory=MemorySettings(kind="none"))),
 }
@@ -138,7 +138,7 @@ def test_module_by_module_layers_start_as_their_owners_want() -> None:
     table = model.user_embedding.tables[0].weight.detach()
     assert table[0].count_nonzero() == 0
     assert table[1:].std() == pytest.approx(0.05, rel=0.05)
-    query = model.memory.memory.query  # type: ignore[union-attr]
+    query = model.memory.block.query  # type: ignore[union-attr]
     of_item, of_user = query.weight.detach().split([16, 8], dim=1)
     assert of_item.std() == pytest.approx(32**-0.5, rel=0.1)
     assert of_user.std() == pytest.approx(16**-0.5, rel=0.1)
@@ -151,7 +151,7 @@ def test_a_reset_layer_reaches_all_its_sub_keys() -> None:
         with torch.device("meta"):
             layer = MemoryLayer(5, 7, sub_keys=6, top_k=6)
         layer.to_empty(device="cpu")
-        layer.asleep.fill_(True)
+        layer.inactive.fill_(True)
         layer.reset_parameters()
         slots = layer.read(torch.randn(200, 5)).slots
         assert slots.unique().numel() > 18
@@ -164,8 +164,8 @@ def test_a_grown_layer_is_reset_at_its_size_and_counts_anew() -> None:
     grow(layer)
     layer.usage.advance()
     layer.reset_parameters()
-    assert layer.asleep.shape == (1, 2, 12)
-    assert not layer.asleep.any()
+    assert layer.inactive.shape == (1, 2, 12)
+    assert not layer.inactive.any()
     assert int(layer.usage.slot_reads.sum()) == int(layer.usage.sub_key_reads.sum()) == layer.usage.step == 0
     assert layer.usage.queries is None
 
@@ -173,12 +173,12 @@ def test_a_grown_layer_is_reset_at_its_size_and_counts_anew() -> None:
 def test_a_reset_memory_of_codes_forgets_its_lists() -> None:
     network = FactoredMemoryNetwork([30, 6], 11, sub_keys=8)
     ids = torch.randint(6, (20, 2)), torch.randint(11, (20,))
-    network.cells(*ids)
+    network.pair_slots(*ids)
     torch.manual_seed(5)
     network.reset_parameters()
     torch.manual_seed(5)
     other = FactoredMemoryNetwork([30, 6], 11, sub_keys=8)
-    assert torch.equal(network.cells(*ids).slots, other.cells(*ids).slots)
+    assert torch.equal(network.pair_slots(*ids).slots, other.pair_slots(*ids).slots)
 
 
 def test_every_module_of_the_package_is_tested() -> None:

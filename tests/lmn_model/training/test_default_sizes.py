@@ -113,7 +113,6 @@ def test_patience_is_chosen_with_epochs_alone_and_counts_their_evaluations(event
 
 def test_limits_of_the_memory_are_those_of_its_other_settings(events: Path) -> None:
     many = DataCounts(1000, 10**9)
-    assert choose_sizes(_unset(events, keys="flat"), many)["sub_keys"] == 256
     assert choose_sizes(_unset(events, top_k=40), DataCounts(1000, 1))["sub_keys"] == 40
     assert "sub_keys" not in choose_sizes(_unset(events, memory="none"), many)
     joint = _unset(events, memory="joint")

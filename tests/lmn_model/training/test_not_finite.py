@@ -97,7 +97,7 @@ def spoil_a_weight(trainer: Trainer) -> None:
 def spoil_a_gradient(trainer: Trainer) -> None:
     """NaN in one gradient while the loss is finite, as a row with NaN gives it to the query map of a layer."""
     model = trainer.state.model
-    model.memory.memory.query.weight.register_hook(lambda grad: grad.index_fill(0, torch.tensor(0), torch.nan))  # type: ignore[union-attr]
+    model.memory.block.query.weight.register_hook(lambda grad: grad.index_fill(0, torch.tensor(0), torch.nan))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
@@ -105,7 +105,7 @@ def spoil_a_gradient(trainer: Trainer) -> None:
     ("spoil", "message"),
     [
         (spoil_a_weight, "the weight 'tower.0.weight' became NaN or infinite at step 5"),
-        (spoil_a_gradient, "the gradient of the weight 'memory.memory.query.weight' became NaN or infinite at step 5"),
+        (spoil_a_gradient, "the gradient of the weight 'memory.block.query.weight' became NaN or infinite at step 5"),
     ],
 )
 def test_training_stops_at_the_step_that_is_not_finite(

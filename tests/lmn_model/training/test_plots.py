@@ -144,8 +144,6 @@ def test_a_memory_that_was_not_read_says_so(tmp_path: Path, drawn: list[Figure])
     [
         ({}, ("item", "user")),
         ({"top_k": 2}, ("item", "user")),
-        ({"address": "item"}, ("item", "item")),
-        ({"address": "user"}, ("user", "user")),
     ],
 )
 def test_axes_of_a_factored_memory_name_item_and_user(options: dict[str, Any], labels: tuple[str, str]) -> None:
@@ -160,7 +158,7 @@ def test_axes_of_a_factored_memory_name_item_and_user(options: dict[str, Any], l
     for place, axis in enumerate(axes):  # the best sub-key of a code by cosine, by hand
         assert axis.common is not None
         key, name = axis.common
-        keys = network.memory.keys[0, place]
+        keys = network.block.keys[0, place]
         assert key == int((keys @ codes[name] / keys.norm(dim=1)).argmax())
         assert name == f"any {labels[place]}"
 
@@ -168,7 +166,6 @@ def test_axes_of_a_factored_memory_name_item_and_user(options: dict[str, Any], l
 def test_axes_without_a_name_claim_none() -> None:
     for options, label in (
         ({"kind": "joint", "sub_keys": 8}, "sub-key of axis"),
-        ({"keys": "flat", "sub_keys": 8, "code_dim": 8}, "slot number"),
         ({"marginals": False, "sub_keys": 8, "code_dim": 8}, "sub-key of the"),
     ):
         axes = usage_axes(CTRModel(FEATURES, ModelSettings(hidden=(4,), memory=MemorySettings(**options))))
