@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.study.settings import check_together
 from lmn_kernels import axis_topk
 from lmn_kernels.activation import activate
 from lmn_kernels.checks import check_choice
@@ -19,6 +18,8 @@ from lmn_model.modules.large_memory_network import LOSSES
 
 _NAME = "AblatedMemoryNetwork"
 HALVES = {"pair": ("item", "user"), "item": ("item", "item"), "user": ("user", "user")}
+MAX_FLAT_SUB_KEYS = 256
+"""The most sub-keys on an axis whose N * N slots are searched one by one: a search costs rows * N * N * D."""
 
 
 class AblatedMemoryNetwork(FactoredMemoryNetwork):
@@ -133,3 +134,13 @@ class AblatedMemoryNetwork(FactoredMemoryNetwork):
 def draw_keys(keys: Tensor) -> Tensor:
     """Draw flat keys ``[M, D]`` in place, as sub-keys are drawn."""
     return keys.normal_().mul_(keys.shape[1] ** -0.5)
+
+
+def check_together(*, code_dim: int, target: str, keys: str, sub_keys: int, address: str) -> None:
+    """Raise ValueError for options of an ablation, each possible, that do not go together."""
+    if target == "pair" and code_dim % 2:
+        raise ValueError(f"code_dim must be even for target = 'pair', got {code_dim}")
+    if keys == "flat" and sub_keys > MAX_FLAT_SUB_KEYS:
+        raise ValueError(f"sub_keys must be at most {MAX_FLAT_SUB_KEYS} for keys = 'flat', got {sub_keys}")
+    if keys == "flat" and address != "pair":
+        raise ValueError(f"address must be 'pair' for keys = 'flat', got {address!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
+from benchmarks.study.ablations import AblatedMemoryNetwork, check_together
 from lmn_model.ctr.settings import MemorySettings, ModelSettings
 from lmn_model.setting_types import setting
 from lmn_model.training.settings import Settings
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 OF_FACTORED = ("address", "target", "read_out", "keys", "code_metric")
 """Settings of a factored query alone; the network has arguments of the same names, and ``loss``."""
-MAX_FLAT_SUB_KEYS = 256
-"""The most sub-keys on an axis whose N * N slots are searched one by one: a search costs rows * N * N * D."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,6 @@ class StudyMemorySettings(MemorySettings):
         self, features: FeatureSpec, item_dim: int, user_dim: int
     ) -> FactoredMemoryNetwork | LargeMemoryNetwork:
         """The memory of these settings, ablated."""
-        from benchmarks.study.ablations import AblatedMemoryNetwork
-
         if self.query == "factored":
             options = {name: getattr(self, name) for name in (*OF_FACTORED, "loss")}
             return AblatedMemoryNetwork(**self.factored_options(features), **options)
@@ -93,13 +90,3 @@ class StudySettings(Settings):
         super().__post_init__()
         if self.model.has_memory and self.model.memory.keys == "flat" and self.training.reseed_every is not None:
             raise ValueError(f"reseed_every must be omitted for keys = 'flat', got {self.training.reseed_every}")
-
-
-def check_together(*, code_dim: int, target: str, keys: str, sub_keys: int, address: str) -> None:
-    """Raise ValueError for options of an ablation, each possible, that do not go together."""
-    if target == "pair" and code_dim % 2:
-        raise ValueError(f"code_dim must be even for target = 'pair', got {code_dim}")
-    if keys == "flat" and sub_keys > MAX_FLAT_SUB_KEYS:
-        raise ValueError(f"sub_keys must be at most {MAX_FLAT_SUB_KEYS} for keys = 'flat', got {sub_keys}")
-    if keys == "flat" and address != "pair":
-        raise ValueError(f"address must be 'pair' for keys = 'flat', got {address!r}")
