@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(file: ResultFile, shape: Shape, sides: Sequence[str], options: argparse.Namespace) -> None:
-    from lmn_model.modules.usage import MOST_PENDING, MemoryUsage  # not in the processes whose memory is measured
+    from lmn_model.modules.usage import MAX_PENDING, MemoryUsage  # not in the processes whose memory is measured
 
     effort = Effort(0.0, 0.0, 2, 2) if options.rehearse else Effort(1.0, 6.0, 7, 40)
     for side in sides:
@@ -151,7 +151,7 @@ def _measure(file: ResultFile, shape: Shape, sides: Sequence[str], options: argp
 
         def count_some(turn: int, usage: Any = usage, problems: list[Problem] = problems, reads: Any = reads) -> Call:
             def call() -> None:
-                for each in range(turn, turn + MOST_PENDING):
+                for each in range(turn, turn + MAX_PENDING):
                     usage.record(reads[each % SETS], problems[each % SETS].tensors["queries"])
 
             return call
@@ -164,7 +164,7 @@ def _measure(file: ResultFile, shape: Shape, sides: Sequence[str], options: argp
         del trainer, problems, step, router, count_some, calls, usage
         record = {"side": side, "note": SIDES[side][0], "shape": asdict(shape), "state_bytes": held}
         if "usage" in times:
-            times["usage"] = [seconds / MOST_PENDING for seconds in times["usage"]]
+            times["usage"] = [seconds / MAX_PENDING for seconds in times["usage"]]
         for what, seconds in times.items():
             file.add("steps", {**record, "what": what, **percentiles(seconds), "rounds": len(seconds)})
         file.add("peaks", {**record, "peak_bytes": peak_resident(side, shape, options.threads)})

@@ -48,7 +48,8 @@ class PairSlots(NamedTuple):
 
 
 class FactoredMemoryNetwork(nn.Module):
-    """Memory with a factored query, fixed codes and bound targets. How to train a model with it: docs/own_model.md.
+    """Memory with a factored query, fixed codes and bound targets. How to train a model with it is
+    in docs/guides/recommender.md.
 
     Ids run from 0 to a size - 1 and are fixed for good, so leave room for those that are to come. On a GPU, and in
     ``torch.compile`` and ``torch.export``, the range of ids is not checked: an id out of range reads and writes the
