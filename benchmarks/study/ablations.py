@@ -84,8 +84,8 @@ class AblatedMemoryNetwork(FactoredMemoryNetwork):
     def signals(self) -> int:
         """Numbers that a read gives the tower."""
         width = self.block.values.shape[1]
-        numbers = {"familiarity": self.SIGNALS, "answer": width, "both": self.SIGNALS + width}[self.read_out]
-        return numbers * len(self.offsets) * (2 if self.marginals else 1)
+        per_pair = {"familiarity": self.SIGNALS, "answer": width, "both": self.SIGNALS + width}[self.read_out]
+        return per_pair * len(self.offsets) * (2 if self.marginals else 1)
 
     @torch.no_grad()
     def pair_slots(self, item: Tensor, user: Tensor) -> PairSlots:

@@ -140,7 +140,7 @@ def _measure(file: ResultFile, shape: Shape, provider: str, options: argparse.Na
 def _time(shape: Shape, provider: str, effort: Effort) -> tuple[dict[str, list[float]], int]:
     """Seconds of a step, of its router and of counting its reads, and the bytes of the table and its state."""
     # Imported here, not in the processes whose memory is measured.
-    from lmn_model.modules.usage import MOST_PENDING as PENDING
+    from lmn_model.modules.usage import MAX_PENDING as PENDING
     from lmn_model.modules.usage import MemoryUsage
 
     problems = make_problems(Case("layer", shape), SETS)

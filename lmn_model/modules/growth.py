@@ -1,9 +1,8 @@
-"""Growing a trained memory from N to 2 N sub-keys on each axis without changing what it answers.
+"""Growing a trained memory from N to 2 N sub-keys on each axis without changing its read-outs.
 
-The new sub-keys sleep, so every query finds the slots it found before, under their new numbers, with the same weights
-but for the rounding of a matrix product of another size. They wake in turn as
-:func:`lmn_model.modules.reseeding.reseed` moves them to live queries, and then the three quarters of the slots that are
-new begin to be written.
+The new sub-keys are inactive, so every query finds the slots it found before, under their new numbers, with the same
+weights but for the rounding of a matrix product of another size. :func:`lmn_model.modules.reseeding.reseed` activates
+them in turn, at recent queries, and then the new three quarters of the slots begin to be written.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from lmn_model.modules.usage import MemoryUsage
 def grow(layer: ProductKeyMemory, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
     """Double the sub-keys of each axis in place: N * N slots become 4 * N * N, slot i * N + j becomes i * 2 N + j.
 
-    The parameters stay the same objects with new, larger data, so whoever holds them goes on; the state that
+    The parameters stay the same objects with new, larger data, so references to them stay valid; the state that
     ``optimizers`` have for them grows alike. While a table grows, the old and the new one are in memory together, five
     quarters of the new.
 
     Args:
         layer: to grow; its gradients are dropped.
-        optimizers: those that hold the layer's keys and values.
+        optimizers: those of the layer's keys and values.
 
     Raises:
         RuntimeError: keys or values are computed from other parameters, or a graph of an earlier forward pass is still
-            alive, and would give gradients of the old shape; nothing has changed then.
+            alive, whose gradients would have the old shape; nothing has changed then.
 
     Example:
         >>> layer = MemoryLayer(8, 4, sub_keys=16, top_k=2)
@@ -81,7 +80,7 @@ def _state_tensors(optimizer: torch.optim.Optimizer, parameter: Tensor) -> list[
 
 
 def _initial_state(optimizer: torch.optim.Optimizer, parameter: Tensor, name: str) -> float:
-    """What the state ``name`` of a new row is: 0 but for the accumulators of RowAdagrad and of torch's Adagrad."""
+    """The state ``name`` of a new row: 0 but for the accumulators of RowAdagrad and of torch's Adagrad."""
     for group in optimizer.param_groups:
         if name in ("total", "sum") and any(each is parameter for each in group["params"]):
             return float(group.get("initial_accumulator_value", 0.0))

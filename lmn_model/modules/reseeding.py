@@ -1,8 +1,8 @@
 """Against collapse: sub-keys that no query chooses are moved to where queries are; a loss evens out the use of all.
 
-Slots are reached through sub-keys, N slots through each, so it is the sub-keys that die and that are moved. A moved
-sub-key is a half of a query that was just asked, so its neighbours choose it from the next step on. Its slots were
-written under another meaning, if at all, and are emptied. Sub-keys that sleep (see :class:`MemoryLayer`) wake this way.
+Slots are reached through sub-keys, N slots through each, so it is sub-keys that die and that are moved. A moved sub-key
+becomes a half of a recent query, so its neighbours choose it from the next step on. Its slots were written at another
+address, if at all, and are emptied. Inactive sub-keys (see :class:`ProductKeyMemory`) become active this way.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from lmn_model.modules.parametrized import require_parameters
 from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.modules.usage import MemoryUsage
 
-MOST_AT_ONCE = 8
-"""At most N / 8 sub-keys of an axis move at once, so that what the memory answers does not jump."""
-
+MOVED_AT_ONCE = 8
+"""At most N / 8 sub-keys of an axis move at once, so that read-outs do not jump."""
 
 _ROWS = 1 << 16
 
@@ -40,16 +39,16 @@ class Reseeded(NamedTuple):
 
 @torch.no_grad()
 def reseed(layer: ProductKeyMemory, usage: MemoryUsage, optimizers: Iterable[torch.optim.Optimizer] = ()) -> Reseeded:
-    """Move sub-keys that nobody read since ``usage.forget_sub_keys()`` to live queries and empty their slots.
+    """Move sub-keys without a read since ``usage.reset_sub_key_reads()`` to recent queries and empty their slots.
 
-    The queries are those of the last read. Which of the dead move, where there are more than N / 8, and to which
-    queries, is drawn from torch's generator. Counting of sub-keys then begins anew. A slot that was read meanwhile,
+    The queries are those of the last read. Which of the unread sub-keys move, where there are more than N / 8, and to
+    which queries, is drawn from torch's generator. The counts of sub-keys are reset. A slot that was read meanwhile,
     through another head, keeps its value.
 
     Args:
         layer: whose sub-keys and values change, in place.
         usage: of the layer; it counts by sub-key.
-        optimizers: their state for what was moved and emptied becomes zero, as for a parameter that is new.
+        optimizers: their state of moved sub-keys and emptied slots becomes zero, as for a new parameter.
 
     Returns:
         What was moved; nothing if nothing has been read.
@@ -63,8 +62,8 @@ def reseed(layer: ProductKeyMemory, usage: MemoryUsage, optimizers: Iterable[tor
         raise ValueError("reseed: usage must count by sub-key, got one with by_sub_key=False")
     H, _, N, _ = layer.keys.shape
     read = usage.sub_key_reads > 0
-    luck = torch.rand(H, 2, N, device=read.device).masked_fill_(read, -1.0)
-    chosen, places = luck.topk(max(1, N // MOST_AT_ONCE), dim=2)
+    random_priority = torch.rand(H, 2, N, device=read.device).masked_fill_(read, -1.0)
+    chosen, places = random_priority.topk(max(1, N // MOVED_AT_ONCE), dim=2)
     moved = torch.zeros_like(read).scatter_(2, places, chosen >= 0)
     queries = usage.queries
     if queries is None or len(queries) == 0:
@@ -78,8 +77,8 @@ def reseed(layer: ProductKeyMemory, usage: MemoryUsage, optimizers: Iterable[tor
     lines = moved.any(0)  # [2, N]
     unread = (usage.last_read <= usage.window_start).view(N, N)
     slots = ((lines[0][:, None] | lines[1][None, :]) & unread).view(-1).nonzero().squeeze(1)
-    for some in slots.split(_ROWS):
-        layer.values.index_copy_(0, some, layer.initial_values(len(some)))
+    for chunk in slots.split(_ROWS):
+        layer.values.index_copy_(0, chunk, layer.initial_values(len(chunk)))
     for optimizer in optimizers:
         for state in optimizer.state.get(layer.keys, {}).values():
             if isinstance(state, Tensor) and state.shape == layer.keys.shape:
@@ -87,7 +86,7 @@ def reseed(layer: ProductKeyMemory, usage: MemoryUsage, optimizers: Iterable[tor
         for state in optimizer.state.get(layer.values, {}).values():
             if isinstance(state, Tensor) and state.shape[:1] == layer.values.shape[:1]:
                 state.index_fill_(0, slots, 0)
-    usage.forget_sub_keys()
+    usage.reset_sub_key_reads()
     return Reseeded(moved, slots)
 
 

@@ -27,9 +27,9 @@ def state_of(tensor: Tensor) -> object:
 
 
 class EmptyMask:
-    """Whether a bool tensor is known to hold no True. A copy knows nothing until it reads the mask itself.
+    """Whether a bool tensor held no True when it was last read, and is unchanged. A copy has read nothing.
 
-    ``read`` looks at the mask, which waits for its device; ``still_empty`` compares states on the host alone.
+    :meth:`read` waits for the device of the mask; :meth:`still_empty` compares states on the host alone.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class EmptyMask:
         return EmptyMask, ()
 
     def read(self, mask: Tensor) -> None:
-        """Look at ``mask`` once; a mask without data or without a version counts as not empty."""
+        """Read ``mask``; a mask without data or without a version counts as not empty."""
         empty = has_data(mask) and not mask.is_inference() and not bool(mask.any())
         self._state = state_of(mask) if empty else None
         self._storage = mask.untyped_storage() if empty else None

@@ -1,7 +1,7 @@
 """Which slots and sub-keys of a memory training reads, and how evenly: what shows that a memory collapses.
 
-A router that sends everything to a few slots still trains, and its loss says nothing about it. So the reads of every
-slot are counted while the model trains, at two writes a read, and looked at from time to time.
+A router that sends everything to a few slots still trains, and its loss does not show it. So the reads of every slot
+are counted while the model trains, at two writes a read.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from lmn_kernels.library import opaque
 from lmn_model.modules.tensor_state import has_data
 
 _COMMON = 1 << 16
-"""Counts below it are told apart by one histogram; the few above are sorted."""
-MOST_PENDING = 8
+"""Counts below it fall into one histogram; the few above are sorted."""
+MAX_PENDING = 8
+"""Reads on the CPU that are counted at once."""
 _INT32_MAX = torch.iinfo(torch.int32).max
 
 
@@ -83,7 +84,7 @@ def _quantile(values: Tensor, members: Tensor, share: float) -> int | None:
 
 
 class MemoryUsage:
-    """Counts the reads of a memory since it was last emptied; a :class:`MemoryLayer` in training mode records them.
+    """Counts the reads of a memory since it was last emptied, as :attr:`ProductKeyMemory.usage` in training mode.
 
     It costs 8 bytes a slot and, for each read, an addition and a store; as much again with ``by_sub_key``. Nothing
     waits for the device. On the CPU the reads of a few calls are counted at once, while the counts are in the cache:
@@ -103,11 +104,11 @@ class MemoryUsage:
         slot_reads: ``[N * N]``, reads of each slot by all heads; int32 until a slot could have more than that holds,
             then int64.
         last_read: ``[N * N]`` int32, step of the last read, the first being 1; 0 where there was none.
-        sub_key_reads: ``[H, 2, N]`` int64, reads of each sub-key since :meth:`forget_sub_keys`; None where they are
+        sub_key_reads: ``[H, 2, N]`` int64, reads of each sub-key since :meth:`reset_sub_key_reads`; None where they are
             not counted.
         step: steps since the memory was emptied.
-        queries: ``[B, H, 2, C]`` of the last read, None before it or if it did not tell.
-        window_start: step at which :meth:`forget_sub_keys` was called.
+        queries: ``[B, H, 2, C]`` of the last read, None before it or if :meth:`record` got none.
+        window_start: step at which :meth:`reset_sub_key_reads` was called.
 
     Example:
         >>> from lmn_model import MemoryLayer
@@ -132,7 +133,7 @@ class MemoryUsage:
         self._pending: list[tuple[Tensor, int]] = []
         self.queries: Tensor | None = None
         if by_sub_key:
-            self.forget_sub_keys()
+            self.reset_sub_key_reads()
 
     @opaque  # reads are counted outside a graph
     @torch.no_grad()
@@ -141,14 +142,14 @@ class MemoryUsage:
 
         Args:
             slots: what was read.
-            queries: ``[B, H, 2, C]``, who read it; None where nobody will ask for ``queries``.
+            queries: ``[B, H, 2, C]`` that read them, for reseeding; None to keep none.
         """
         if not has_data(slots):  # fake or meta: later counts would fail on them
             return
         self.queries = None if queries is None else queries.detach()
         self._most += slots.shape[0] * slots.shape[1]  # no slot has more reads: a head reads it once for a query
         self._pending.append((slots.reshape(-1), self.step + 1))
-        if len(self._pending) >= MOST_PENDING or slots.device.type != "cpu":
+        if len(self._pending) >= MAX_PENDING or slots.device.type != "cpu":
             self._count()
         if self.sub_key_reads is None:
             return
@@ -189,10 +190,10 @@ class MemoryUsage:
         self.step = self.window_start = self._most = 0
         self.queries = None
         if self.sub_key_reads is not None:
-            self.forget_sub_keys()
+            self.reset_sub_key_reads()
 
-    def forget_sub_keys(self) -> None:
-        """Count the reads of sub-keys from here on, also where they were not counted before."""
+    def reset_sub_key_reads(self) -> None:
+        """Count the reads of sub-keys from 0, also where they were not counted before."""
         self.sub_key_reads = torch.zeros(
             self.heads, 2, self.sub_keys, dtype=torch.int64, device=self._slot_reads.device
         )

@@ -71,7 +71,7 @@ def grow_run(root: Path | str, out: Path | str, *, epochs: int | None = None) ->
         if layer.usage is None:  # the new run reseeds, so it counts, and by sub-key
             layer.usage = MemoryUsage(layer.keys.shape[2], layer.heads)
         elif layer.usage.sub_key_reads is None:
-            layer.usage.forget_sub_keys()
+            layer.usage.reset_sub_key_reads()
         grow(layer, optimizers)
         state.usage = layer.usage
         new.create()

@@ -69,12 +69,12 @@ def test_a_list_is_that_of_a_loop_over_all_keys_ties_included(
 @pytest.mark.parametrize(("H", "k"), [(1, 1), (2, 3), (1, 8)])
 def test_two_lists_combined_are_the_slots_of_the_router(H: int, k: int, metric: str) -> None:
     queries, keys = make_router_inputs(11, H, 17, 4, ties=True, seed=k)
-    whole = product_key_topk(queries, keys, k, metric=metric, backend="torch")
+    expected = product_key_topk(queries, keys, k, metric=metric, backend="torch")
     true_scores, true_slots = brute_force_topk(queries, keys, k, metric)
     for head in range(H):
         scores, slots = combine_axes(*axis_lists(queries, keys, k, metric, head), 17)
-        assert torch.equal(slots, whole.slots[:, head])
-        assert torch.equal(scores, whole.scores[:, head])
+        assert torch.equal(slots, expected.slots[:, head])
+        assert torch.equal(scores, expected.scores[:, head])
         assert torch.equal(slots, true_slots[:, head])
         assert torch.equal(scores, true_scores[:, head])
 

@@ -1,4 +1,4 @@
-"""The memory of cells: addresses and answers against loops, stored lists that keep up, and nothing of the future."""
+"""The factored memory: addresses and read-outs against loops, stored lists that stay current, nothing of the future."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def by_hand(network: FactoredMemoryNetwork, item: int, feature: int, user: int) 
 
 @pytest.mark.parametrize("top_k", [1, 3])
 @pytest.mark.parametrize("inactive", [False, True])
-def test_cells_are_the_best_slots_of_all(top_k: int, inactive: bool) -> None:
+def test_slots_of_pairs_are_the_best_of_all(top_k: int, inactive: bool) -> None:
     network = make(top_k=top_k)
     if inactive:
         network.block.inactive[0, 0, ::2] = True
@@ -79,7 +79,7 @@ def test_cells_are_the_best_slots_of_all(top_k: int, inactive: bool) -> None:
             assert found == pytest.approx(by_hand(network, int(item[row, feature]), feature, int(user[row])), abs=1e-6)
 
 
-def test_an_empty_memory_is_silent_and_a_written_pair_is_as_written() -> None:
+def test_an_empty_memory_reads_as_zeros_and_a_written_pair_as_written() -> None:
     network = make(sub_keys=64)
     item, user = draw(1)
     assert not network(item, user).any()
@@ -92,7 +92,7 @@ def test_an_empty_memory_is_silent_and_a_written_pair_is_as_written() -> None:
     assert not network(item, user).requires_grad
 
 
-def test_the_loss_is_that_of_each_pair_and_moves_its_cells_alone() -> None:
+def test_the_loss_is_that_of_each_pair_and_moves_its_slots_alone() -> None:
     network = make(top_k=2)
     torch.nn.init.normal_(network.block.values)
     item, user = draw(9)
@@ -113,7 +113,7 @@ def test_the_loss_is_that_of_each_pair_and_moves_its_cells_alone() -> None:
 
 
 @pytest.mark.parametrize("marginals", [False, True])
-def test_the_unseen_are_nobody(marginals: bool) -> None:
+def test_pairs_with_the_unseen_id_are_never_written(marginals: bool) -> None:
     network = make(marginals=marginals, sub_keys=64, unseen=1)
     open_to_all = make(marginals=marginals, sub_keys=64)
     open_to_all.load_state_dict(network.state_dict())
@@ -125,9 +125,9 @@ def test_the_unseen_are_nobody(marginals: bool) -> None:
         known = torch.cat((known, user.unsqueeze(1) > 1), dim=1)
         anyone = torch.cat((item > 1, torch.ones(5, 1, dtype=torch.bool)), dim=1)
         known = torch.stack((known, anyone), dim=1).flatten(1)
-    told, all_told = network(item, user).unflatten(1, (-1, 4)), open_to_all(item, user).unflatten(1, (-1, 4))
-    assert not told[~known].any()
-    assert torch.equal(told[known], all_told[known])
+    features, open_features = network(item, user).unflatten(1, (-1, 4)), open_to_all(item, user).unflatten(1, (-1, 4))
+    assert not features[~known].any()
+    assert torch.equal(features[known], open_features[known])
     network.losses(item, user).answer.backward()
     slots = network.pair_slots(*with_marginals(item, user, USER.size) if marginals else (item, user)).slots
     gradient = network.block.values.grad.to_dense()
@@ -155,9 +155,9 @@ def test_marginals_are_the_pairs_with_any_user_and_any_item() -> None:
     item, user = draw(9)
     item = torch.cat((item, torch.zeros(9, 1, dtype=torch.int64)), dim=1)
     anyone = torch.full_like(user, USER.size)
-    told = network(item[:, :2], user)
-    assert told.shape == (9, network.signals) == (9, 2 * 3 * 4)
-    torch.testing.assert_close(told, torch.cat((explicit(item, user), explicit(item, anyone)), dim=1))
+    features = network(item[:, :2], user)
+    assert features.shape == (9, network.signals) == (9, 2 * 3 * 4)
+    torch.testing.assert_close(features, torch.cat((explicit(item, user), explicit(item, anyone)), dim=1))
     loss = network.losses(item[:, :2], user).answer
     pairs = explicit.losses(torch.cat((item, item)), torch.cat((user, anyone))).answer
     torch.testing.assert_close(loss, pairs)
@@ -166,13 +166,13 @@ def test_marginals_are_the_pairs_with_any_user_and_any_item() -> None:
     torch.testing.assert_close(network.block.values.grad.to_dense(), explicit.block.values.grad.to_dense())
 
 
-def test_crowded_cells_still_tell_which_pairs_were_written() -> None:
+def test_crowded_slots_still_show_which_pairs_were_written() -> None:
     network = FactoredMemoryNetwork([400], 100, code_dim=64, sub_keys=16, marginals=False)
     pairs = torch.randperm(400 * 100)[:4000]
-    written, other = pairs[:2000], pairs[2000:]  # 8 written pairs a cell
+    written, other = pairs[:2000], pairs[2000:]  # 8 written pairs a slot
     optimizer = RowAdagrad([network.block.values], lr=0.05)
-    for some in written.split(50):
-        network.losses(some.remainder(400).unsqueeze(1), some.div(400, rounding_mode="floor")).answer.backward()
+    for chunk in written.split(50):
+        network.losses(chunk.remainder(400).unsqueeze(1), chunk.div(400, rounding_mode="floor")).answer.backward()
         optimizer.step()
         optimizer.zero_grad()
     familiar = network(pairs.remainder(400).unsqueeze(1), pairs.div(400, rounding_mode="floor"))[:, 0]
@@ -182,7 +182,7 @@ def test_crowded_cells_still_tell_which_pairs_were_written() -> None:
 
 
 def _rereads(network: FactoredMemoryNetwork) -> bool:
-    """Whether the cells are still those by hand."""
+    """Whether the slots are still those by hand."""
     item, user = draw(20)
     slots, _ = network.pair_slots(item, user)
     return all(
@@ -221,7 +221,7 @@ def test_stored_lists_follow_the_sub_keys(tmp_path: Path) -> None:
     assert _rereads(other.memory)
 
 
-def test_what_does_not_go_together_is_told(tmp_path: Path) -> None:
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="code_dim must be at least 1, got 0"):
         make(code_dim=0)
     with pytest.raises(SettingsError, match="search_by must name an item feature for window = 'sim_hard', got None"):
@@ -260,7 +260,7 @@ def test_a_run_resumes_to_the_same_digits(
     rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     settings = _settings(rows)
-    whole = train(settings, tmp_path / "whole")["results"]
+    uncut = train(settings, tmp_path / "uncut")["results"]
     after = Trainer._after_step
 
     def stopping(self: Trainer, stop: Any, bar: Any) -> bool:
@@ -272,10 +272,10 @@ def test_a_run_resumes_to_the_same_digits(
     with pytest.raises(TrainingInterrupted):
         train(settings, tmp_path / "cut")
     monkeypatch.undo()
-    assert train(settings, tmp_path / "cut", resume=True)["results"] == whole
+    assert train(settings, tmp_path / "cut", resume=True)["results"] == uncut
 
 
-def test_the_memory_goes_on_until_the_test_part(rows: Path, tmp_path: Path) -> None:
+def test_newer_events_are_written_before_the_test_split(rows: Path, tmp_path: Path) -> None:
     settings = _settings(rows, window="none")
     results = train(settings, tmp_path / "run")["results"]
     assert evaluate_run(tmp_path / "run") == {"split": "test", "rows": 150, **results["test"]}
@@ -309,7 +309,7 @@ def test_a_memory_writes_nothing_of_other_data(rows: Path, tmp_path: Path, caplo
     assert found["auc"] == auc(test.labels, stale)
 
 
-def test_a_best_model_within_an_epoch_catches_up_with_all_events(rows: Path, tmp_path: Path) -> None:
+def test_after_a_best_model_within_an_epoch_all_newer_events_are_written(rows: Path, tmp_path: Path) -> None:
     for seed in range(6):
         settings = _settings(rows, window="none", epochs=1, seed=seed, learning_rate=0.02)
         step = train(settings, tmp_path / str(seed))["results"]["best"]["step"]

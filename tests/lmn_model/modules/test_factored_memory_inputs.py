@@ -1,4 +1,4 @@
-"""Inputs that a memory of cells refuses, each by name and value."""
+"""Inputs that a factored memory refuses, each by name and value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Growth: the memory answers as before, but for rounding, and training goes on into the slots that are new."""
+"""Growth: read-outs stay the same, but for rounding, and training writes to the new slots."""
 
 from __future__ import annotations
 

@@ -64,16 +64,16 @@ def test_export_keeps_the_op_whole_and_the_batch_dynamic() -> None:
     torch.testing.assert_close(exported.module()(x), layer(x))
 
 
-def cells_memory() -> tuple[FactoredMemoryNetwork, tuple[torch.Tensor, torch.Tensor]]:
+def factored_memory() -> tuple[FactoredMemoryNetwork, tuple[torch.Tensor, torch.Tensor]]:
     network = FactoredMemoryNetwork([30, 6], 11, code_dim=8, sub_keys=8, top_k=2)
     nn.init.normal_(network.block.values)
     item = torch.stack((torch.randint(30, (5,)), torch.randint(6, (5,))), dim=1)
     return network, (item, torch.randint(11, (5,)))
 
 
-def test_a_memory_of_cells_compiled_follows_its_sub_keys() -> None:
+def test_a_factored_memory_compiled_follows_its_sub_keys() -> None:
     torch._dynamo.reset()
-    network, ids = cells_memory()
+    network, ids = factored_memory()
     compiled = torch.compile(network)
     for change in (
         lambda: None,
@@ -89,8 +89,8 @@ def test_a_memory_of_cells_compiled_follows_its_sub_keys() -> None:
             torch.compile(network, fullgraph=True)(*ids)
 
 
-def test_a_memory_of_cells_exported_reads_by_its_lists() -> None:
-    network, (item, user) = cells_memory()
+def test_a_factored_memory_exported_reads_by_its_lists() -> None:
+    network, (item, user) = factored_memory()
     batch = {0: torch.export.Dim("batch", min=2, max=4096)}
 
     def export() -> torch.export.ExportedProgram:
@@ -104,7 +104,7 @@ def test_a_memory_of_cells_exported_reads_by_its_lists() -> None:
     rows = torch.randint(5, (33,))
     torch.testing.assert_close(exported.module()(item[rows], user[rows]), network(item[rows], user[rows]))
     for assign in (False, True):
-        other, _ = cells_memory()
+        other, _ = factored_memory()
         network(item, user)
         network.load_state_dict(other.state_dict(), assign=assign)
         with pytest.raises(RuntimeError, match="call the network once before"):
@@ -137,7 +137,7 @@ def test_a_search_of_keys_is_seen_in_a_graph() -> None:
 
 
 def test_addresses_are_the_same_under_autocast() -> None:
-    network, ids = cells_memory()
+    network, ids = factored_memory()
     with torch.autocast("cpu", torch.bfloat16):
         under = network.pair_slots(*ids)
     network.load_state_dict(network.state_dict())  # the stored lists are void
@@ -145,20 +145,20 @@ def test_addresses_are_the_same_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
-def test_a_copy_of_a_memory_of_cells_has_lists_of_its_own(copied: Callable[[Any], FactoredMemoryNetwork]) -> None:
-    network, ids = cells_memory()
-    told = network(*ids)
+def test_a_copy_of_a_factored_memory_has_lists_of_its_own(copied: Callable[[Any], FactoredMemoryNetwork]) -> None:
+    network, ids = factored_memory()
+    features = network(*ids)
     other = copied(network)
-    torch.testing.assert_close(other(*ids), told)
+    torch.testing.assert_close(other(*ids), features)
     with torch.no_grad():
         other.block.keys.normal_()
     assert not torch.equal(other.pair_slots(*ids).slots, network.pair_slots(*ids).slots)
-    torch.testing.assert_close(network(*ids), told)
+    torch.testing.assert_close(network(*ids), features)
 
 
 @pytest.mark.parametrize("assign", [False, True])
-def test_a_memory_of_cells_built_on_meta_is_that_which_it_loads(assign: bool) -> None:
-    network, ids = cells_memory()
+def test_a_factored_memory_built_on_meta_is_that_which_it_loads(assign: bool) -> None:
+    network, ids = factored_memory()
     with torch.device("meta"):
         other = FactoredMemoryNetwork([30, 6], 11, code_dim=8, sub_keys=8, top_k=2)
     if not assign:
@@ -169,7 +169,7 @@ def test_a_memory_of_cells_built_on_meta_is_that_which_it_loads(assign: bool) ->
 
 
 def test_changed_codes_and_another_k_make_new_lists() -> None:
-    network, ids = cells_memory()
+    network, ids = factored_memory()
     before = network.pair_slots(*ids).slots
     network.user_codes.copy_(network.user_codes.roll(1, 0))
     after = network.pair_slots(*ids).slots
@@ -179,7 +179,7 @@ def test_changed_codes_and_another_k_make_new_lists() -> None:
 
 
 @pytest.mark.parametrize("sparse_grad", [True, False])
-def test_no_events_teach_a_memory_of_cells_nothing(sparse_grad: bool) -> None:
+def test_no_events_write_nothing(sparse_grad: bool) -> None:
     network = FactoredMemoryNetwork([30, 6], 11, sub_keys=8, sparse_grad=sparse_grad)
     rows = RowAdagrad(network.values_parameters(), lr=0.05) if sparse_grad else torch.optim.SGD([network.block.values])
     nothing = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
@@ -194,18 +194,18 @@ def test_no_events_teach_a_memory_of_cells_nothing(sparse_grad: bool) -> None:
 
 def test_events_of_one_step_write_a_pair_once() -> None:
     """What the docstring of ``losses`` says of repeats: one step is one write, more steps write more."""
-    told = []
+    features = []
     for steps in (1, 1, 4):
         network = FactoredMemoryNetwork([30], 11, sub_keys=8, marginals=False)
         rows = RowAdagrad(network.values_parameters(), lr=0.05)
         for _ in range(steps):
-            repeats = 10 if not told else 1
+            repeats = 10 if not features else 1
             network.losses(torch.full((repeats, 1), 3), torch.full((repeats,), 7)).answer.backward()
             rows.step()
             rows.zero_grad()
-        told.append(float(network(torch.tensor([[3]]), torch.tensor([7]))[0, 0]))
-    assert told[0] == pytest.approx(0.1, rel=1e-3)  # 2 p after a step of 0.05
-    assert told[1] == pytest.approx(told[0], rel=1e-3)
-    assert 2 * told[0] < told[2] < 4 * told[0]
+        features.append(float(network(torch.tensor([[3]]), torch.tensor([7]))[0, 0]))
+    assert features[0] == pytest.approx(0.1, rel=1e-3)  # 2 p after a step of 0.05
+    assert features[1] == pytest.approx(features[0], rel=1e-3)
+    assert 2 * features[0] < features[2] < 4 * features[0]
     network.reset_values()
     assert network(torch.tensor([[3]]), torch.tensor([7])).count_nonzero() == 0

@@ -8,7 +8,7 @@ import torch
 from lmn_kernels import MemoryLookup
 from lmn_kernels.optim import RowAdagrad
 from lmn_model.modules.memory_layer import MemoryLayer
-from lmn_model.modules.reseeding import MOST_AT_ONCE, balance_loss, reseed
+from lmn_model.modules.reseeding import MOVED_AT_ONCE, balance_loss, reseed
 from lmn_model.modules.usage import MemoryUsage, evenness
 
 N = 32
@@ -42,7 +42,7 @@ def test_dead_sub_keys_move_to_live_queries_and_are_read(heads: int) -> None:
     assert queries is not None
     total = optimizers[0].state[layer.values]["total"].clone()
     moved, slots = reseed(layer, usage, optimizers)
-    assert (moved.sum(2) == N // MOST_AT_ONCE).all()
+    assert (moved.sum(2) == N // MOVED_AT_ONCE).all()
     assert not moved[:, :, :4].any()  # these were read
     assert torch.equal(layer.keys[~moved], keys[~moved])
     for head, axis, sub_key in moved.nonzero().tolist():
@@ -71,7 +71,7 @@ def test_reseeding_goes_on_until_nothing_is_dead() -> None:
     usage = layer.usage
     assert usage is not None
     before = int((usage.sub_key_reads > 0).sum())
-    for _ in range(2 * MOST_AT_ONCE):
+    for _ in range(2 * MOVED_AT_ONCE):
         reseed(layer, usage, optimizers)
         layer(x)
     after = int((usage.sub_key_reads > 0).sum())

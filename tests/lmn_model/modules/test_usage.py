@@ -92,7 +92,7 @@ def test_sub_keys_are_counted_on_request() -> None:
     usage.reset()
     assert usage.sub_key_reads is None
     assert "sub_key_reads" not in usage.state()
-    usage.forget_sub_keys()
+    usage.reset_sub_key_reads()
     layer(torch.randn(4, 5))
     assert usage.sub_key_reads is not None
     assert usage.sub_key_reads.sum(2).tolist() == [[4 * 3, 4 * 3]]
@@ -125,7 +125,7 @@ def test_reset_forgets_everything_and_state_is_taken_over() -> None:
     for _ in range(3):
         usage.record(slots, queries)
         usage.advance()
-    usage.forget_sub_keys()
+    usage.reset_sub_key_reads()
     usage.record(slots, queries)
     copy.load_state({name: value.clone() for name, value in usage.state().items()})
     assert copy.summary() == usage.summary()

@@ -1,0 +1,78 @@
+"""Run folders of version 0.1.0, whose tensors and settings had other names: they evaluate and resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tomli_w
+from runs_factory import tiny_settings, write_events
+
+from lmn_model.files import replacing
+from lmn_model.training.evaluation.evaluate import evaluate_run
+from lmn_model.training.loop import Trainer, TrainingInterrupted
+from lmn_model.training.runs.checkpoint import load_checkpoint, save_checkpoint
+from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.settings import SettingsError
+from lmn_model.training.train_run import train
+
+OLD_SETTINGS = {
+    "address": "pair", "target": "bound", "read_out": "familiarity", "keys": "product", "code_metric": "cosine",
+    "loss": "smooth_l1",
+}  # fmt: skip
+
+
+def as_of_0_1_0(folder: RunFolder, **changes: str) -> None:
+    """Give tensors and settings of a run the names that they had."""
+    for path in (folder.last, folder.best):
+        tensors, metadata = load_checkpoint(path)
+        old = {_old(name): tensor for name, tensor in tensors.items()}
+        assert old.keys() != tensors.keys()
+        metadata["optimizer_numbers"] = {_old(name): each for name, each in metadata["optimizer_numbers"].items()}
+        metadata["settings"] |= {f"model.memory.{name}": value for name, value in {**OLD_SETTINGS, **changes}.items()}
+        save_checkpoint(path, old, metadata)
+    table = folder.load_settings().to_dict()
+    table["model"]["memory"] |= {**OLD_SETTINGS, **changes}
+    with replacing(folder.settings) as temporary:
+        temporary.write_text(tomli_w.dumps(table), encoding="utf-8")
+
+
+def _old(name: str) -> str:
+    return name.replace("memory.block.", "memory.memory.").replace("memory.inactive", "memory.asleep")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"memory_optimizer": "row_adam"}, {"query": "factored", "top_k": 1, "key_dim": 16, "order": "time"}],
+    ids=["joint", "joint, row_adam", "factored"],
+)
+def test_a_run_of_the_last_release_is_evaluated_and_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    settings = tiny_settings(write_events(tmp_path / "events.parquet"), **options)
+    results = train(settings, tmp_path / "run")["results"]
+    scores = evaluate_run(tmp_path / "run")
+    as_of_0_1_0(RunFolder(tmp_path / "run"))
+    assert evaluate_run(tmp_path / "run") == scores
+
+    after = Trainer._after_step
+
+    def stopping(self: Trainer, stop: object, report: object) -> bool:
+        if self.state.progress.step == 30:
+            stop.set()  # type: ignore[attr-defined]
+        return after(self, stop, report)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "_after_step", stopping)
+    with pytest.raises(TrainingInterrupted):
+        train(settings, tmp_path / "cut")
+    monkeypatch.undo()
+    as_of_0_1_0(RunFolder(tmp_path / "cut"))
+    assert train(settings, tmp_path / "cut", resume=True)["results"] == results
+
+
+def test_a_run_of_another_model_is_refused_by_the_name_of_the_setting(tmp_path: Path) -> None:
+    settings = tiny_settings(write_events(tmp_path / "events.parquet"), epochs=1)
+    train(settings, tmp_path / "run")
+    as_of_0_1_0(RunFolder(tmp_path / "run"), target="pair")
+    with pytest.raises(SettingsError, match=r"settings.toml: model.memory.target must be 'bound', got 'pair'; only"):
+        evaluate_run(tmp_path / "run")
