@@ -100,8 +100,8 @@ def train(rank: int, one: Model, called: nn.Module) -> None:
             optimizer.step()
             optimizer.zero_grad()
     for (name, left), right in zip(one.named_parameters(), expected.parameters(), strict=True):
-        whole = left.full_tensor() if hasattr(left, "full_tensor") else left
-        torch.testing.assert_close(whole, right, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        full = left.full_tensor() if hasattr(left, "full_tensor") else left
+        torch.testing.assert_close(full, right, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
     copies = [torch.empty_like(one.memory.values) for _ in range(RANKS)]
     dist.all_gather(copies, one.memory.values.detach())
     assert torch.equal(*copies)
@@ -145,7 +145,7 @@ def sparse_gradients_in_ddp_say_what_to_do(rank: int) -> None:
 
 
 class Holder(nn.Module):
-    """Values that an ``nn.EmbeddingBag`` owns, which DDP knows."""
+    """Values that an ``nn.EmbeddingBag`` owns, whose sparse gradients DDP exchanges."""
 
     def __init__(self) -> None:
         super().__init__()
