@@ -2,6 +2,15 @@
 
 Letters, the same everywhere: B rows, H heads, C width of one query half, N sub-keys on each axis, M = N * N slots,
 K slots chosen for each row and head, D width of a value row, L slots of a bag.
+
+Public are the names below and :mod:`lmn_kernels.optim`. Modules and ops built on them may also import:
+
+- ``activation``, ``product_key_topk.metric``: the activations and metrics, for settings and checks;
+- ``backend``, ``checks``, ``dtypes``: checks of arguments, their messages, and the choice of a backend;
+- ``library``, ``exported``: keep Dynamo out of a function, register a named tuple for ``torch.export``;
+- ``testing``: inputs, oracles and error bounds for tests of ops.
+
+All other modules are internal and may change without notice.
 """
 
 from .gather_aggregate import gather_aggregate

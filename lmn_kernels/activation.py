@@ -1,4 +1,4 @@
-"""What turns scores into weights, and its gradient from the weights alone."""
+"""Activations, which map scores to weights, and their gradient, computed from the weights alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ACTIVATIONS = ("softmax", "sigmoid", "relu")
 def activate(scores: Tensor, activation: str) -> Tensor:
     """Weights ``[..., K]`` of scores ``[..., K]``, never NaN for scores without NaN.
 
-    Softmax takes equal scores to equal shares, infinite ones included: a row of -inf is uniform, and several +inf share
-    the whole.
+    Softmax maps equal scores to equal weights, infinite ones included: a row of -inf is uniform, and several +inf have
+    equal weights that sum to 1.
     """
     if activation == "sigmoid":
         return scores.sigmoid()

@@ -1,26 +1,54 @@
 """Which backend runs an op: the Triton kernels or plain torch.
 
-``"auto"`` takes the Triton kernels on a GPU and plain torch everywhere else; ``"triton"`` and ``"torch"`` ask for one
-and get it or a ``RuntimeError``. The environment variable ``LMN_BACKEND`` sets what ``"auto"`` means. The choice is
-made inside the dispatched op, so a compiled graph holds no decision and needs no guard.
+``"auto"`` takes the Triton kernels on a GPU and plain torch everywhere else; ``"triton"`` and ``"torch"`` require one,
+and raise a ``RuntimeError`` where it cannot run. The environment variable ``LMN_BACKEND`` sets what ``"auto"`` means.
+The choice is made inside the dispatched op, so a compiled graph holds no decision and needs no guard.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 
 BACKENDS = ("auto", "triton", "torch")
+
+_P = ParamSpec("_P")
+_Result = TypeVar("_Result")
 
 
 def check_backend(op: str, backend: str) -> None:
     """Raise ``ValueError`` unless ``backend`` is one of :data:`BACKENDS`."""
     if backend not in BACKENDS:
         raise ValueError(f"{op}: backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+
+
+def on_backend(
+    op: str, backend: str, device: torch.device, reference: Callable[_P, _Result], launcher: str
+) -> Callable[_P, _Result]:
+    """The function that runs ``op`` for tensors on ``device``: ``reference``, or the Triton ``launcher``.
+
+    Args:
+        op: named in errors.
+        backend: one of :data:`BACKENDS`.
+        device: where the tensors are.
+        reference: the computation in plain torch, a function of the op's ``reference.py``.
+        launcher: name of the function of the op's ``triton`` that takes the same arguments. It is imported only to run,
+            because Triton need not be installed.
+
+    Raises:
+        RuntimeError, ValueError: as :func:`use_triton`.
+    """
+    if not use_triton(op, backend, device):
+        return reference
+    folder = reference.__module__.rpartition(".")[0]
+    return cast(Callable[_P, _Result], getattr(importlib.import_module(f"{folder}.triton"), launcher))
 
 
 def use_triton(op: str, backend: str, device: torch.device) -> bool:

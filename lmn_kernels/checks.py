@@ -1,4 +1,4 @@
-"""Argument checks that the public functions share; each message says what was expected and what came."""
+"""Argument checks that the public functions share; each message names what was expected and what was passed."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def check_flag(op: str, name: str, value: object) -> bool:
 
 
 def check_int(op: str, name: str, value: object, low: int | None = None) -> int:
-    """``value`` as a plain int, so that state and compiled graphs do not depend on who counted.
+    """``value`` as a plain int, so that state and compiled graphs do not depend on the integer type of the caller.
 
-    Taken is what ``operator.index`` takes, such as NumPy's integers, but no bool; a symbolic int stays one.
+    Accepts what ``operator.index`` accepts, such as NumPy's integers, but no bool; a symbolic int stays one.
 
     Raises:
         TypeError: ``value`` is no integer.

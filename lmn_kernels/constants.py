@@ -1,4 +1,4 @@
-"""Tensors of constants that are made once and kept."""
+"""A cache for tensors of constants."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def kept_constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keep up to 64 tensors that ``make`` gave for hashable arguments, the device among them.
+    """Cache up to 64 tensors that ``make`` returned for hashable arguments, the device among them.
 
-    Only ordinary tensors are kept: also under ``torch.inference_mode`` one that autograd can save. Under a dispatch
-    mode (fake tensors, tracing) or a ``torch.func`` transform, ``make`` may give a tensor without data: there it is
-    called each time, and nothing is kept or taken.
+    Only ordinary tensors are cached: under ``torch.inference_mode`` too, one that autograd can save. Under a dispatch
+    mode (fake tensors, tracing) or a ``torch.func`` transform, ``make`` may return a tensor without data: there it is
+    called each time, and the cache is neither filled nor read.
     """
 
     @functools.lru_cache(maxsize=64)

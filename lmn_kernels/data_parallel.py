@@ -1,7 +1,7 @@
-"""Says early that ``DistributedDataParallel`` cannot exchange the sparse gradient of a table.
+"""An early error where ``DistributedDataParallel`` cannot exchange the sparse gradient of a table.
 
-It expects sparse gradients of parameters that an ``nn.Embedding`` or ``nn.EmbeddingBag`` with ``sparse=True`` owns, and
-prepares dense buffers for all others. A sparse gradient then fails in the backward pass, deep in the reducer.
+It expects sparse gradients only of parameters that an ``nn.Embedding`` or ``nn.EmbeddingBag`` with ``sparse=True``
+owns, and prepares dense buffers for all others. A sparse gradient then fails in the backward pass, deep in the reducer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-_answers: WeakKeyDictionary[nn.parallel.DistributedDataParallel, dict[int, bool]] = WeakKeyDictionary()
+_expects_dense_of: WeakKeyDictionary[nn.parallel.DistributedDataParallel, dict[int, bool]] = WeakKeyDictionary()
 """For each wrapped model whether its reducer expects a dense gradient of a table, by the table's id: the parameters of
 a wrapped model live as long as it does, and a search of all modules in each call is slow."""
 
@@ -29,7 +29,7 @@ def check_outside_ddp(op: str, values: Tensor) -> None:
     ddp = nn.parallel.DistributedDataParallel._active_ddp_module
     if ddp is None or not ddp.require_backward_grad_sync:
         return
-    known = _answers.setdefault(ddp, {})
+    known = _expects_dense_of.setdefault(ddp, {})
     if id(values) not in known:
         known[id(values)] = _expects_dense(ddp, values)
     if known[id(values)]:
@@ -41,7 +41,7 @@ def check_outside_ddp(op: str, values: Tensor) -> None:
 
 
 def _expects_dense(ddp: nn.parallel.DistributedDataParallel, values: Tensor) -> bool:
-    """Whether the reducer has ``values`` among its dense gradients; of the names that it compares."""
+    """Whether the reducer has ``values`` among its dense gradients, found by the names that it compares."""
     for prefix, module in ddp.module.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter is values and f"{prefix}.{name}" not in ddp.parameters_to_ignore:

@@ -1,4 +1,4 @@
-"""Named tuples that modules return, made known to ``torch.export.save``."""
+"""Registration of the named tuples that ops and modules return, for ``torch.export.save``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Zeros for large tables; on the CPU in huge pages where the system has them.
 
-A step reads rows at random places of a table of gigabytes. In pages of 4 KiB nearly each of them misses the processor's
-cache of page addresses, which costs more than the row itself, most of all on a virtual machine. Linux gives pages of
-2 MiB to who asks for them (``madvise``), and NumPy asks for every large array, as torch does not.
+A step reads rows at random places of a table of gigabytes. In pages of 4 KiB nearly every read misses the TLB, which
+costs more than the row itself, most of all on a virtual machine. Linux gives pages of 2 MiB on request (``madvise``).
+NumPy requests them for every large array; torch does not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HUGE = 2 << 20
 def huge_zeros(*shape: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
     """``torch.zeros``, in huge pages on the CPU where the system gives them.
 
-    The memory is mapped where it is first written, so a table of which little is touched takes little.
+    Memory is mapped where it is first written, so a table of which few rows are written takes little.
 
     Args:
         shape: sizes.
@@ -33,7 +33,7 @@ def huge_zeros(*shape: int, dtype: torch.dtype | None = None, device: torch.devi
 
     Raises:
         TypeError: a size is no integer.
-        ValueError, MemoryError: the sizes are too large to be counted or to be had on the CPU.
+        ValueError, MemoryError: the sizes are too large for an integer or for the CPU's memory.
 
     Example:
         >>> huge_zeros(2, 3)

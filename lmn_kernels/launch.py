@@ -1,8 +1,8 @@
-"""The one door through which every Triton kernel is launched.
+"""Launch of a Triton kernel: every launcher goes through :func:`launch`.
 
-It counts launches, so that a test can prove that a kernel ran and a benchmark can say how many launches an op costs,
-and it can record them instead of running them, so that the offline audit compiles each kernel with exactly the
-arguments and the configuration that the launchers choose. It imports nothing of Triton.
+It counts launches, so that a test can prove that a kernel ran and a benchmark can report how many launches an op costs.
+It can record them instead of running them, so that the offline audit compiles each kernel with exactly the arguments
+and the configuration that the launchers choose. It does not import Triton.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _recorders: list[tuple[list[Launch], bool]] = []
 
 
 def ceil_div(a: int, b: int) -> int:
-    """``a / b`` rounded up; Triton's own, made for kernels as well, takes microseconds on the host."""
+    """``a / b`` rounded up; Triton's own ``cdiv`` also works in kernels, and takes microseconds on the host."""
     return -(-a // b)
 
 

@@ -1,8 +1,8 @@
 """The ``torch.library`` namespace that the ops are registered in.
 
-Each op is functional and has one implementation for every device, which takes the Triton or the torch backend (see
-``backend.py``), a fake kernel for ``torch.compile`` and ``torch.export``, and, if it is differentiable, an autograd
-formula made of other ops of this library. Ops are never nested. Dynamo does not look into implementations and formulas,
+Each op is functional and has one implementation for every device, which runs on the Triton or the torch backend
+(``backend.py``), a fake kernel for ``torch.compile`` and ``torch.export``, and, if it is differentiable, an autograd
+formula made of other ops of this library. Ops are never nested. Dynamo does not trace implementations and formulas,
 wherever they are called from.
 """
 
@@ -63,7 +63,7 @@ def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def data_dependent_size(like: Tensor, *bounds: int) -> Any:
-    """A size that depends on data, for a fake kernel: symbolic where a compiler traces ``like``, else the least bound.
+    """A size that depends on data, for a fake kernel: symbolic where a compiler traces ``like``, else the lowest bound.
 
     ``new_dynamic_size`` of ``torch.library.get_ctx()`` raises unless ``fullgraph=True``, so Dynamo breaks the graph.
     Here only gradients have such a size, and Dynamo never sees them.
@@ -79,8 +79,8 @@ def data_dependent_size(like: Tensor, *bounds: int) -> Any:
 def register_backward(name: str, setup: Callable[..., None], backward: Callable[..., Any]) -> None:
     """Give the op ``name`` its autograd formula, which can be differentiated once.
 
-    Under ``create_graph=True`` a gradient carries an error for whoever differentiates it by what it was computed from:
-    traced by autograd, a formula of ops that have no formula themselves gives a wrong second derivative without a word.
+    Under ``create_graph=True`` a gradient raises when it is differentiated by what it was computed from. Without that,
+    autograd would trace a formula of ops that have no formula themselves, and silently give a wrong second derivative.
     """
 
     def backward_once(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,8 +1,8 @@
-"""What tests of an op need: inputs, an oracle of the selection, plain torch formulas and the rule for errors.
+"""What tests of an op need: inputs, an oracle of the selection, plain torch formulas and the error bound.
 
-The oracle shares nothing with the code it judges: NumPy, the full product of both axes, a sort by the contract's keys.
-The plain formulas are what one would write without this library; in float64 they are the truth, in the op's own type
-the error that an op may make twice.
+The oracle shares no code with the ops: NumPy, the full product of both axes, a sort by the contract's keys. The plain
+formulas are what one would write without this library. In float64 they are the truth; an op may err twice as much as
+they do in its own type.
 """
 
 from __future__ import annotations
@@ -191,9 +191,9 @@ def assert_within_reference_error(
     """Raise ``AssertionError`` unless ``actual`` errs at most twice as much as ``reference``, plus a band.
 
     Args:
-        actual: what the op gave.
-        reference: the same from plain torch in the same type.
-        truth: the same in float64, all finite.
+        actual: the op's result.
+        reference: that of plain torch in the same type.
+        truth: that of plain torch in float64, all finite.
         eps_band: width of the band, in units of the type's eps times the largest true element.
         name: what to call it in the message.
 

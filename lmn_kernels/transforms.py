@@ -1,4 +1,4 @@
-"""What the ops say to forward-mode AD and to the transforms of ``torch.func``."""
+"""Errors for the derivatives that the ops do not have: forward-mode AD and the transforms of ``torch.func``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _REFUSED = {
 
 
 def check_transforms(op: str, *tensors: Tensor) -> None:
-    """Refuse to be differentiated by anything but autograd.
+    """Raise where anything but autograd would differentiate the op.
 
-    Below autograd an op drops the tangents of forward mode, so that the derivative would be 0 without a word.
+    Below autograd an op drops the tangents of forward mode, so that the derivative would silently be 0.
 
     Raises:
-        NotImplementedError: a tensor has a tangent, or ``torch.func`` wants its gradient.
+        NotImplementedError: a tensor has a tangent, or ``torch.func`` takes its gradient.
     """
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         mode = _wanted(tensors)

@@ -1,8 +1,8 @@
 """``gather_aggregate``: the read-out of a memory, a weighted bag with gradients to values and weights.
 
 It is the only op that touches the values, so that a table may live elsewhere (sharded, on the host, quantised) without
-changing the rest. The yardstick is ``torch.nn.functional.embedding_bag``, which has no weights' gradient in bfloat16,
-no capturable backward and no sparse gradient under weights that need one.
+changing the rest. It is measured against ``torch.nn.functional.embedding_bag``, which has no weights' gradient in
+bfloat16, no backward pass that can be captured and no sparse gradient under weights that need one.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backend import check_backend, use_triton
+from ..backend import check_backend, on_backend
 from ..checks import check_flag, check_same_device, check_tensor
 from ..data_parallel import check_outside_ddp
 from ..library import data_dependent_size, register, register_backward
 from ..transforms import check_transforms
-from . import reference
+from .reference import (
+    gather_aggregate_reference,
+    touched_rows_reference,
+    values_backward_reference,
+    weights_backward_reference,
+)
 
 _OP = "gather_aggregate"
 
@@ -44,24 +49,24 @@ def gather_aggregate(
         TypeError: an argument is no tensor or has a type that is not listed above.
         ValueError: a shape or device does not fit, or ``backend`` is unknown.
         IndexError: on the torch backend, a slot lies outside [0, M). The Triton backend does not wait for the GPU to
-            look: there such a slot reads nothing and makes its row of the output NaN; the backward pass of
+            check: there such a slot reads nothing and makes its row of the output NaN; the backward pass of
             ``sparse_grad``, which does wait, raises.
         RuntimeError: ``backend="triton"`` where Triton cannot run, or ``sparse_grad`` in the forward pass of a
             ``DistributedDataParallel`` that would exchange it as dense.
 
     Notes:
-        Deterministic: each output row and each gradient row is summed in one fixed order, forward and backward, whether
-        or not ``torch.use_deterministic_algorithms`` asks for it: atomic additions would move more bytes (why is in the
-        head of ``triton/sums.py``).
+        Deterministic: each output row and each gradient row is summed in one fixed order, forward and backward, with or
+        without ``torch.use_deterministic_algorithms``. Atomic additions would move more bytes: see the head of
+        ``triton/sorted_backward.py``.
         Gradients flow to ``values`` and ``weights``, each computed only if it is needed, both in one pass on Triton if
-        that of the values is dense, and once: there is no second derivative, and
-        forward-mode AD and gradients of ``torch.func`` raise ``NotImplementedError``.
+        that of the values is dense. There is no second derivative; forward-mode AD and gradients of ``torch.func``
+        raise ``NotImplementedError``.
         CUDA graphs: on Triton every step can be captured. ``sparse_grad`` reads the number of touched slots on the
         host, which waits for the GPU; while a graph is being captured it gives instead a gradient that is not
         coalesced and has B * L rows, of which those past the touched slots repeat one of them with zeros: an equal sum.
         There a slot outside [0, M) has no gradient. The torch backend waits in every pass.
-        On the CPU a sparse gradient is made in memory of an earlier one that is no longer in use; :func:`empty_cache`
-        gives what is kept for that back.
+        On the CPU a sparse gradient takes the memory of an earlier one that is no longer in use; :func:`empty_cache`
+        frees what is kept for that.
         Bytes moved, forward: B * L * D of values, B * L slots and weights, B * D of output.
 
     Source: the value read-out of Lample et al. 2019, arXiv 1907.05242, section 3.1; the memory read of LMN, arXiv
@@ -132,11 +137,8 @@ def _is_capturing(device: torch.device) -> bool:
 
 
 def _forward_implementation(values: Tensor, slots: Tensor, weights: Tensor, sparse_grad: bool, backend: str) -> Tensor:
-    if use_triton(_OP, backend, values.device):
-        from .triton import launch_gather_aggregate
-
-        return launch_gather_aggregate(values, slots, weights)
-    return reference.gather_aggregate_reference(values, slots, weights)
+    run = on_backend(_OP, backend, values.device, gather_aggregate_reference, "launch_gather_aggregate")
+    return run(values, slots, weights)
 
 
 def _forward_fake(values: Tensor, slots: Tensor, weights: Tensor, sparse_grad: bool, backend: str) -> Tensor:
@@ -146,11 +148,8 @@ def _forward_fake(values: Tensor, slots: Tensor, weights: Tensor, sparse_grad: b
 def _weights_backward_implementation(
     grad: Tensor, values: Tensor, slots: Tensor, dtype: torch.dtype, backend: str
 ) -> Tensor:
-    if use_triton(_OP, backend, values.device):
-        from .triton import launch_weights_backward
-
-        return launch_weights_backward(grad, values, slots, dtype)
-    return reference.weights_backward_reference(grad, values, slots, dtype)
+    run = on_backend(_OP, backend, values.device, weights_backward_reference, "launch_weights_backward")
+    return run(grad, values, slots, dtype)
 
 
 def _weights_backward_fake(grad: Tensor, values: Tensor, slots: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
@@ -166,13 +165,8 @@ def _values_backward_implementation(
     dtype: torch.dtype,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    if use_triton(_OP, backend, grad.device):
-        from .triton import launch_values_backward
-
-        grad_values, grad_weights = launch_values_backward(grad, slots, weights, M, dtype, values)
-    else:
-        grad_values = reference.values_backward_reference(grad, slots, weights, M, dtype)
-        grad_weights = _weights_backward_reference(grad, slots, weights, values)
+    run = on_backend(_OP, backend, grad.device, values_backward_reference, "launch_values_backward")
+    grad_values, grad_weights = run(grad, slots, weights, M, dtype, values)
     return grad_values, weights.new_empty(0) if grad_weights is None else grad_weights
 
 
@@ -198,15 +192,8 @@ def _touched_rows_implementation(
     padded: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if use_triton(_OP, backend, grad.device):
-        from .triton import launch_touched_rows
-
-        rows, sums, grad_weights = launch_touched_rows(grad, slots, weights, M, dtype, values, padded)
-    else:
-        rows, sums = reference.touched_rows_reference(grad, slots, weights, M, dtype)
-        if padded:
-            rows, sums = reference.pad_rows_reference(rows, sums, slots.numel())
-        grad_weights = _weights_backward_reference(grad, slots, weights, values)
+    run = on_backend(_OP, backend, grad.device, touched_rows_reference, "launch_touched_rows")
+    rows, sums, grad_weights = run(grad, slots, weights, M, dtype, values, padded)
     return rows, sums, weights.new_empty(0) if grad_weights is None else grad_weights
 
 
@@ -226,10 +213,6 @@ def _touched_rows_fake(
         grad.new_empty(touched, grad.shape[1], dtype=dtype),
         _weights_gradient_fake(weights, values),
     )
-
-
-def _weights_backward_reference(grad: Tensor, slots: Tensor, weights: Tensor, values: Tensor | None) -> Tensor | None:
-    return None if values is None else reference.weights_backward_reference(grad, values, slots, weights.dtype)
 
 
 def _weights_gradient_fake(weights: Tensor, values: Tensor | None) -> Tensor:

@@ -1,11 +1,12 @@
 """Weighted sum of value rows in plain torch: the CPU path, and what the Triton kernels are checked against.
 
-Forward and value backward are one operation: ``embedding_bag``. Forward, a bag is the L slots of a row; backward, with
-the entries sorted by slot, a bag is the run of gradient rows that one slot receives. So nothing of size ``[B, L, D]``
-is made: the weights' gradient and types that must be widened take chunks of rows that stay in the cache.
+The forward pass and the gradient of the values are one operation: ``embedding_bag``. Forward, a bag is the L slots of
+a row; backward, with the entries sorted by slot, a bag is the run of gradient rows that one slot receives. So no tensor
+of size ``[B, L, D]`` exists: the weights' gradient and types that must be widened take chunks of rows that stay in the
+cache.
 
-On the CPU a large gradient costs less to compute than its fresh memory costs to map page by page, so it is made in
-chunks, whose memory is used again, and collected in memory of the last one (``recycled.py``).
+On the CPU a large gradient costs less to compute than its fresh memory costs to map page by page. It is therefore
+computed in chunks, whose memory is reused, and collected in memory of an earlier gradient (``recycled.py``).
 """
 
 from __future__ import annotations
@@ -59,15 +60,37 @@ def weights_backward_reference(grad: Tensor, values: Tensor, slots: Tensor, dtyp
     return out
 
 
-def values_backward_reference(grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype) -> Tensor:
-    """Dense gradient of the values ``[M, D]``, in ``dtype``."""
-    rows, sums = touched_rows_reference(grad, slots, weights, M, dtype)
-    return huge_zeros(M, grad.shape[1], dtype=dtype, device=grad.device).index_copy_(0, rows, sums)
+def values_backward_reference(
+    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype, values: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Dense gradient of the values ``[M, D]`` in ``dtype`` and, if ``values`` are given, of the weights ``[B, L]``."""
+    rows, sums, grad_weights = touched_rows_reference(grad, slots, weights, M, dtype, values)
+    return huge_zeros(M, grad.shape[1], dtype=dtype, device=grad.device).index_copy_(0, rows, sums), grad_weights
 
 
 def touched_rows_reference(
-    grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+    grad: Tensor,
+    slots: Tensor,
+    weights: Tensor,
+    M: int,
+    dtype: torch.dtype,
+    values: Tensor | None = None,
+    padded: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Touched slots ``[U]``, ascending, their gradient rows ``[U, D]`` and, if ``values`` are given, the weights' one.
+
+    With ``padded``, U is B * L: rows past the touched ones are zeros for the first of the slots.
+    """
+    rows, sums = _sum_runs(grad, slots, weights, M, dtype)
+    if padded:
+        more = slots.numel() - rows.shape[0]
+        rows = torch.cat((rows, rows[:1].expand(more)))
+        sums = torch.cat((sums, sums.new_zeros(more, sums.shape[1])))
+    grad_weights = None if values is None else weights_backward_reference(grad, values, slots, weights.dtype)
+    return rows, sums, grad_weights
+
+
+def _sum_runs(grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Touched slots ``[U]``, ascending, and their gradient rows ``[U, D]`` in ``dtype``."""
     B, L = slots.shape
     D = grad.shape[1]
@@ -77,7 +100,7 @@ def touched_rows_reference(
     order, starts, run_slots = group_by_slot(slots)
     U = starts.shape[0]
     on_cpu = grad.device.type == "cpu"
-    sums = recycled_empty(U, D, dtype, most_rows=min(B * L, M)) if on_cpu else grad.new_empty(U, D, dtype=dtype)
+    sums = recycled_empty(U, D, dtype, max_rows=min(B * L, M)) if on_cpu else grad.new_empty(U, D, dtype=dtype)
     if D == 0:
         return run_slots, sums
     sources = torch.div(order, L, rounding_mode="floor")
@@ -92,15 +115,9 @@ def touched_rows_reference(
     return run_slots, sums
 
 
-def pad_rows_reference(rows: Tensor, sums: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Slots ``[U]`` and rows ``[U, D]`` made ``length`` long by rows of zeros for the first of the slots."""
-    more = length - rows.shape[0]
-    return torch.cat((rows, rows[:1].expand(more))), torch.cat((sums, sums.new_zeros(more, sums.shape[1])))
-
-
 def scatter_rows_reference(ids: Tensor, weights: Tensor, source: Tensor, rows: int) -> Tensor:
     """``out[r] = sum of weights[x, k] * source[x] over ids[x, k] == r``, ``[rows, C]``, in the type of ``weights``."""
-    return values_backward_reference(source, ids, weights, rows, weights.dtype)
+    return values_backward_reference(source, ids, weights, rows, weights.dtype)[0]
 
 
 def _row_chunks(rows: int, bytes_per_row: int, device: torch.device) -> list[slice]:

@@ -1,4 +1,4 @@
-"""Bring equal slots together: the transpose of a bag, for the torch backend.
+"""Group entries by slot: the transpose of a bag, for the torch backend.
 
 Entries (row, position) of ``slots [B, L]`` are sorted by slot; a run is the entries of one slot. On the CPU slot and
 entry number share one integer, which NumPy sorts with vector instructions: several times as fast as a stable sort of

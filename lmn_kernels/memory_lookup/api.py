@@ -1,7 +1,7 @@
-"""``memory_lookup``: the whole read of a product-key memory in as few launches as there are.
+"""``memory_lookup``: a whole read of a product-key memory in three kernel launches.
 
-It is ``product_key_topk``, an activation and ``gather_aggregate``, with the activation inside the router's last
-kernel and the scores never returned: the backward pass needs the weights alone.
+It is ``product_key_topk``, an activation and ``gather_aggregate``. The activation is part of the router's last kernel,
+and no scores are returned: the backward pass needs only the weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..activation import ACTIVATIONS
-from ..backend import check_backend, use_triton
+from ..backend import check_backend, on_backend
 from ..checks import check_choice, check_flag, check_same_device, check_tensor
 from ..data_parallel import check_outside_ddp
 from ..dtypes import accumulator, describe
@@ -112,11 +112,8 @@ def memory_lookup(
 def _forward_implementation(
     queries: Tensor, keys: Tensor, values: Tensor, k: int, metric: str, activation: str, sparse_grad: bool, backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if use_triton(_OP, backend, queries.device):
-        from .triton import launch_memory_lookup
-
-        return launch_memory_lookup(queries, keys, values, k, metric, activation)
-    return memory_lookup_reference(queries, keys, values, k, metric, activation)
+    run = on_backend(_OP, backend, queries.device, memory_lookup_reference, "launch_memory_lookup")
+    return run(queries, keys, values, k, metric, activation)
 
 
 def _forward_fake(

@@ -1,6 +1,11 @@
-"""The whole memory read on Triton: three kernels, the activation inside the second.
+"""The whole memory read on Triton: three kernels.
 
-Where the search kernels select (float64, large K) the activation follows them in plain torch.
+1. ``product_key_topk/triton/survivors.py`` scores the sub-keys and finds those that can be among the K best.
+2. ``product_key_topk/triton/pair_selection.py`` selects K pairs, which are slots, and applies the activation.
+3. ``gather_aggregate/triton/forward.py`` sums the value rows of the slots by their weights.
+
+Larger K and float64 take other kernels for 1 and 2 (``product_key_topk/triton/launchers.py``); with
+``search.py`` the activation follows in plain torch.
 """
 
 from __future__ import annotations

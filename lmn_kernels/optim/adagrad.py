@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .reference import adagrad_change, update_rows
+from ..backend import on_backend
+from .reference import adagrad_reference
 from .rounding import Rounding
 from .row_optimizer import Params, RowOptimizer
 from .touched_rows import TouchedRows
@@ -83,13 +84,8 @@ class RowAdagrad(RowOptimizer):
         state: dict[str, Tensor],
         group: dict[str, Any],
         rounding: Rounding | None,
-        triton: bool,
     ) -> None:
         total, step, lr = state["total"], state["step"], group["lr"]
         eps, weight_decay = float(group["eps"]), float(group["weight_decay"])
-        if triton:
-            from .triton import launch_adagrad
-
-            launch_adagrad(table, *touched, total, step, lr, eps, weight_decay, rounding)
-            return
-        update_rows(table, *touched, adagrad_change(total, float(lr), eps, weight_decay), step, rounding)
+        update = on_backend(self._name, self.backend, table.device, adagrad_reference, "launch_adagrad")
+        update(table, *touched, total, step, lr, eps, weight_decay, rounding)

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..backend import on_backend
 from .hyperparameters import as_numbers
-from .reference import adam_change, update_rows
+from .reference import adam_reference
 from .rounding import Rounding
 from .row_optimizer import Params, RowOptimizer
 from .touched_rows import TouchedRows
@@ -73,8 +74,8 @@ class RowAdam(RowOptimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
         betas = as_numbers(group["betas"])
-        holds = len(betas) == 2 and all(beta is not None and 0 <= beta < 1 for beta in betas)
-        self._check("betas", group["betas"], holds, "two numbers in [0, 1)")
+        valid = len(betas) == 2 and all(beta is not None and 0 <= beta < 1 for beta in betas)
+        self._check("betas", group["betas"], valid, "two values in [0, 1)")
         group["betas"] = betas
         self._numbers_at_least_0(group, "eps")
         self._flags(group, "row_wise")
@@ -90,15 +91,9 @@ class RowAdam(RowOptimizer):
         state: dict[str, Tensor],
         group: dict[str, Any],
         rounding: Rounding | None,
-        triton: bool,
     ) -> None:
         mean, square, step, lr = state["mean"], state["square"], state["step"], group["lr"]
         betas = float(group["betas"][0]), float(group["betas"][1])
         eps, weight_decay = float(group["eps"]), float(group["weight_decay"])
-        if triton:
-            from .triton import launch_adam
-
-            launch_adam(table, *touched, mean, square, step, lr, betas, eps, weight_decay, rounding)
-            return
-        change = adam_change(mean, square, step, float(lr), betas, eps, weight_decay)
-        update_rows(table, *touched, change, step, rounding)
+        update = on_backend(self._name, self.backend, table.device, adam_reference, "launch_adam")
+        update(table, *touched, mean, square, step, lr, betas, eps, weight_decay, rounding)

@@ -29,7 +29,7 @@ def clip_grad_norm_(
     afterwards. It cannot be captured in a CUDA graph. ``torch.compile`` breaks the graph here and runs it eagerly.
 
     Args:
-        parameters: one or several; those without a gradient have no part.
+        parameters: one or several; those without a gradient are skipped.
         max_norm: at least 0; a number or a tensor of one element.
         norm_type: p of the norm, ``inf`` for the largest entry.
         error_if_nonfinite: raise where the norm is NaN or infinite.
@@ -41,7 +41,7 @@ def clip_grad_norm_(
     Raises:
         TypeError: ``max_norm`` is no number.
         ValueError: ``max_norm`` is below 0.
-        RuntimeError: the norm is not finite, and ``error_if_nonfinite`` asked for it; nothing has been scaled then.
+        RuntimeError: the norm is not finite and ``error_if_nonfinite`` is set; nothing has been scaled then.
 
     Example:
         >>> table = torch.nn.Embedding(4, 2, sparse=True)

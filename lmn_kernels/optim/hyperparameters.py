@@ -1,4 +1,4 @@
-"""Hyperparameters as users have them: numbers of Python and of NumPy, and tensors of one element."""
+"""Conversion of hyperparameters: numbers of Python and of NumPy, and tensors of one element."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 def as_number(value: object) -> float | None:
     """``value`` as a float: a number, or an array or tensor of one element; None for all else, booleans too.
 
-    That of a tensor on a GPU waits for it.
+    For a tensor on a GPU the host waits.
     """
     if isinstance(value, Tensor):
         if value.numel() != 1 or value.dtype == torch.bool or value.is_complex():
@@ -24,7 +24,7 @@ def as_number(value: object) -> float | None:
 
 
 def as_numbers(values: object) -> tuple[float | None, ...]:
-    """Each of several values as :func:`as_number` has it; empty if they are not several."""
+    """:func:`as_number` of each of several values; empty if ``values`` is not iterable."""
     try:
         return tuple(map(as_number, values))  # type: ignore[call-overload]
     except TypeError:

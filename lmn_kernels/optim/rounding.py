@@ -2,7 +2,7 @@
 
 A bfloat16 number has 8 significant bits: an update of less than 1/512 of a weight, added and rounded to the nearest, is
 lost, every time. Rounded up with the probability of the distance to the number below, it is kept on average. The random
-bits are a hash of (seed, step, slot, column), so they need no generator's state and do not depend on who computes them.
+bits are a hash of (seed, step, slot, column), so they need no generator's state and are equal on every backend.
 
 The hash is two multiplications and three shifts (the finaliser of 32-bit hashes of this kind; constants by Wellons,
 github.com/skeeto/hash-prospector, public domain), applied to seed, step and slot in turn and then to the columns, which

@@ -1,8 +1,8 @@
 """What the row optimisers share: which rows a step touches, state, hyperparameters, backends.
 
 A parameter is a table ``[M, D]`` whose gradient is sparse rows, as ``sparse_grad=True`` of the ops gives them. A step
-reads and writes the rows in that gradient and nothing else: no decay and no momentum moves a row that nobody touched.
-Rows that come several times in a gradient (accumulation, two losses) are added up first: an update is that of the sum.
+reads and writes the rows in that gradient and nothing else: neither decay nor momentum moves a row without a gradient.
+Rows that occur several times in a gradient (accumulation, two losses) are added up first: the sum makes one update.
 
 Tables in bfloat16 and float16 are updated in float32 and rounded stochastically (``rounding.py``); state is float32,
 float64 for a float64 table.
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backend import check_backend, use_triton
+from ..backend import check_backend
 from ..checks import check_flag
 from ..dtypes import FLOATS, accumulator, describe, names
 from ..huge_pages import huge_zeros
@@ -129,15 +129,14 @@ class RowOptimizer(torch.optim.Optimizer):
                     f"torch.nn.Embedding), got layout {table.grad.layout} for a table {describe(table)}; give "
                     "parameters with dense gradients to an optimiser of torch.optim"
                 )
-        numbers = {table: number for number, table in enumerate(self._tables())}
+        table_numbers = {table: number for number, table in enumerate(self._tables())}
         for table, group in work:
             state = self._state_of(table, group)
             touched = touched_rows(table.grad)
             if touched.slots.numel() == 0 or table.shape[1] == 0:
                 continue
             state["step"] += 1
-            triton = use_triton(self._name, self.backend, table.device)
-            self._update(table, touched, state, group, Rounding.of(group, table.dtype, numbers[table]), triton)
+            self._update(table, touched, state, group, Rounding.of(group, table.dtype, table_numbers[table]))
         return loss
 
     def _update(
@@ -147,7 +146,6 @@ class RowOptimizer(torch.optim.Optimizer):
         state: dict[str, Tensor],
         group: dict[str, Any],
         rounding: Rounding | None,
-        triton: bool,
     ) -> None:
         """Update the touched rows of one table and their state; ``state["step"]`` counts this step already."""
         raise NotImplementedError

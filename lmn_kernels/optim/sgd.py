@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .reference import sgd_change, update_rows
+from ..backend import on_backend
+from .reference import sgd_reference
 from .rounding import Rounding
 from .row_optimizer import Params, RowOptimizer
 from .touched_rows import TouchedRows
@@ -84,14 +85,8 @@ class RowSGD(RowOptimizer):
         state: dict[str, Tensor],
         group: dict[str, Any],
         rounding: Rounding | None,
-        triton: bool,
     ) -> None:
         velocity, step, lr = state.get("velocity"), state["step"], group["lr"]
         momentum, nesterov, weight_decay = float(group["momentum"]), group["nesterov"], float(group["weight_decay"])
-        if triton:
-            from .triton import launch_sgd
-
-            launch_sgd(table, *touched, velocity, step, lr, momentum, nesterov, weight_decay, rounding)
-            return
-        change = sgd_change(velocity, float(lr), momentum, nesterov, weight_decay)
-        update_rows(table, *touched, change, step, rounding)
+        update = on_backend(self._name, self.backend, table.device, sgd_reference, "launch_sgd")
+        update(table, *touched, velocity, step, lr, momentum, nesterov, weight_decay, rounding)

@@ -1,7 +1,7 @@
 """The rows of a sparse gradient, each once.
 
-The ops make rows that ascend and come once, but autograd drops the mark ``is_coalesced`` when it moves a gradient into
-``.grad``, and ``coalesce`` would sort them again. To look at the slots costs little beside that.
+The ops return rows in ascending order, each once, but autograd drops the mark ``is_coalesced`` when it moves a gradient
+into ``.grad``, and ``coalesce`` would sort them again. Checking the order of the slots costs little beside that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class TouchedRows(NamedTuple):
     """Rows of one step.
 
     Attributes:
-        slots: ``[U]`` int64, each once. While a CUDA graph is captured the first may come again, with zeros.
+        slots: ``[U]`` int64, each once. While a CUDA graph is captured the first may occur again, with zeros.
         sums: ``[U, D]``, their gradients; where rows were added up, in float32 for a bfloat16 or float16 gradient.
     """
 
@@ -48,9 +48,9 @@ def touched_rows(gradient: Tensor) -> TouchedRows:
 
 
 def _ascend(slots: Tensor) -> bool:
-    """Whether slots ``[U]`` come each once and in order, though autograd did not mark their gradient as coalesced.
+    """Whether slots ``[U]`` ascend, each once, though autograd did not mark their gradient as coalesced.
 
-    On a GPU the host waits for the answer, as it does in ``coalesce``, which that answer mostly spares.
+    On a GPU the host waits for the result, as it does in ``coalesce``, which this check mostly avoids.
     """
     return bool((slots[1:] > slots[:-1]).all())
 
@@ -61,7 +61,7 @@ def _is_captured(gradient: Tensor) -> bool:
 
 
 def sum_rows_without_waiting(slots: Tensor, rows: Tensor, M: int, dtype: torch.dtype) -> TouchedRows:
-    """As :func:`touched_rows`, by Triton kernels: as many rows as came, padded with zeros for the first slot."""
+    """As :func:`touched_rows`, by Triton kernels: as many rows as before, the last ones zeros for the first slot."""
     from ..gather_aggregate.triton import launch_touched_rows
 
     ones = torch.ones(len(slots), 1, dtype=dtype, device=rows.device)

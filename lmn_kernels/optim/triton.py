@@ -1,14 +1,14 @@
-"""The updates in one kernel each: a program holds a few rows, reads them, their gradients and their state once, and
+"""The updates in one kernel each: a program takes a few rows, reads them, their gradients and their state once, and
 writes rows and state back.
 
-Floor: gradient rows read, table rows read and written, and the same of what state a row has; 8 bytes a slot. Rows are
-at random places but whole, so a lane moves 16 bytes at a time where D allows.
+Bytes moved at least: gradient rows read, table rows read and written, the row's state read and written, and 8 bytes a
+slot. Rows are at random places but whole, so a lane moves 16 bytes at a time where D allows.
 
-Slots come each once, so no two programs write one row. While a CUDA graph is captured their number is not known and
-the first slot comes again at the end with zeros (``touched_rows``): such an entry is skipped. The step, and a
+Each slot occurs once, so no two programs write one row. While a CUDA graph is captured their number is not known and
+the first slot occurs again at the end with zeros (``touched_rows``): such an entry is skipped. The step, and a
 learning rate that is a tensor, are read from memory, so that a captured step can be replayed with new ones. Other
-hyperparameters are float64 arguments, for a schedule may change them at every step: a constant of the kernel would
-compile it anew each time. Triton does not specialise a kernel on the value of an argument that is a float.
+hyperparameters are float64 arguments, because a schedule may change them at every step and a constant of the kernel
+would compile it again each time. Triton does not specialise a kernel on the value of a float argument.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..dtypes import accumulator
 from ..launch import ceil_div, launch, power_of_two
+from ..triton import acc_type, narrow
 from .rounding import FIRST, GOLDEN, SECOND, Rounding
 
 FIRST_FACTOR, SECOND_FACTOR, GOLDEN_STEP = tl.constexpr(FIRST), tl.constexpr(SECOND), tl.constexpr(GOLDEN)
@@ -40,7 +41,7 @@ def launch_adagrad(
     weight_decay: float,
     rounding: Rounding | None,
 ) -> None:
-    """Row-wise Adagrad; see ``reference.adagrad_change``."""
+    """Row-wise Adagrad; see ``reference.adagrad_reference``."""
     meta = _meta(table, sums, rounding)
     _launch_in_place(
         _row_adagrad_kernel, (table, total), _grid(slots, meta),
@@ -62,7 +63,7 @@ def launch_adam(
     weight_decay: float,
     rounding: Rounding | None,
 ) -> None:
-    """Adam; see ``reference.adam_change``."""
+    """Adam; see ``reference.adam_reference``."""
     meta = _meta(table, sums, rounding)
     _launch_in_place(
         _row_adam_kernel, (table, mean, square), _grid(slots, meta),
@@ -84,7 +85,7 @@ def launch_sgd(
     weight_decay: float,
     rounding: Rounding | None,
 ) -> None:
-    """Gradient descent; see ``reference.sgd_change``."""
+    """Gradient descent; see ``reference.sgd_reference``."""
     meta = _meta(table, sums, rounding)
     _launch_in_place(
         _row_sgd_kernel, (table,) if velocity is None else (table, velocity), _grid(slots, meta),
@@ -109,7 +110,7 @@ def _meta(table: Tensor, sums: Tensor, rounding: Rounding | None) -> dict[str, A
     return {
         "D": D,
         "STOCHASTIC": rounding is not None,
-        "ACC": tl.float64 if accumulator(table.dtype, sums.dtype) == torch.float64 else tl.float32,
+        "ACC": acc_type(table.dtype, sums.dtype),
         "BLOCK_U": TILE // block_d,
         "BLOCK_D": block_d,
         "num_warps": 4,
@@ -139,6 +140,7 @@ def _decay(beta: float) -> tuple[float, float, float]:
 
 @triton.jit
 def _mix(x):
+    """As ``rounding._mix``, on uint32."""
     x = x ^ (x >> 16)
     x = x * FIRST_FACTOR
     x = x ^ (x >> 15)
@@ -148,6 +150,7 @@ def _mix(x):
 
 @triton.jit
 def _low(x):
+    """The low 32 bits of an int64, as uint32."""
     return (x & 0xFFFFFFFF).to(tl.uint32)
 
 
@@ -186,7 +189,7 @@ def _round_stochastically(rows, bits, DTYPE: tl.constexpr):
 
 @triton.jit
 def _touched(slots_ptr, U, BLOCK_U: tl.constexpr):
-    """Number, slot and liveness of a program's rows; repeats of the first slot are padding."""
+    """Number and slot of each of a program's rows, and whether it is valid: repeats of the first slot are padding."""
     u = tl.program_id(0).to(tl.int64) * BLOCK_U + tl.arange(0, BLOCK_U)
     slots = tl.load(slots_ptr + u, mask=u < U, other=0)
     return u, slots, (u < U) & ((u == 0) | (slots != tl.load(slots_ptr)))
@@ -200,13 +203,12 @@ def _wide(number, ACC: tl.constexpr):
 
 @triton.jit
 def _store_rows(table_ptr, at, rows, mask, seed, step_ptr, slots, d, STOCHASTIC: tl.constexpr):
+    """Store updated ``rows [BLOCK_U, BLOCK_D]`` in the table's type, rounded to the nearest or stochastically."""
     DTYPE: tl.constexpr = table_ptr.dtype.element_ty
     if STOCHASTIC:
         stored = _round_stochastically(rows, _random_bits(seed, tl.load(step_ptr), slots, d), DTYPE)
-    elif tl.bfloat16 == DTYPE:
-        stored = rows.to(tl.float32).to(DTYPE)
     else:
-        stored = rows.to(DTYPE)
+        stored = narrow(rows, DTYPE)
     tl.store(table_ptr + at, stored, mask=mask)
 
 
@@ -217,21 +219,28 @@ def _row_adagrad_kernel(
     D: tl.constexpr, STOCHASTIC: tl.constexpr, ACC: tl.constexpr,
     BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    u, slots, live = _touched(slots_ptr, U, BLOCK_U)
+    """Row-wise Adagrad on touched rows: ``total += mean(g^2)``, ``row -= lr * g / (sqrt(total) + eps)``.
+
+    A program takes ``BLOCK_U`` rows, ``BLOCK_D`` columns at a time; grid ``(ceil(U / BLOCK_U),)``.
+
+    In: slots ``[U]`` int64 and their gradients sums ``[U, D]``, contiguous; step int64 and lr, scalars in memory.
+    In and out: table ``[M, D]`` of any float type; total ``[M]``, float32 or float64.
+    """
+    u, slots, valid = _touched(slots_ptr, U, BLOCK_U)
     squares = tl.zeros([BLOCK_U], dtype=ACC)
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
-        mask = live[:, None] & (d < D)[None, :]
+        mask = valid[:, None] & (d < D)[None, :]
         gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
         squares += tl.sum(gradient * gradient, axis=1)
-    total = tl.load(total_ptr + slots, mask=live, other=0).to(ACC) + squares / D
-    tl.store(total_ptr + slots, total.to(total_ptr.dtype.element_ty), mask=live)
+    total = tl.load(total_ptr + slots, mask=valid, other=0).to(ACC) + squares / D
+    tl.store(total_ptr + slots, total.to(total_ptr.dtype.element_ty), mask=valid)
     lr = tl.load(lr_ptr)
     kept = 1 - lr * _wide(weight_decay, ACC)
     scale = lr / (tl.sqrt(total) + _wide(eps, ACC))
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
-        mask = live[:, None] & (d < D)[None, :]
+        mask = valid[:, None] & (d < D)[None, :]
         at = slots[:, None] * D + d[None, :]
         gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
         rows = tl.load(table_ptr + at, mask=mask, other=0).to(ACC) * kept
@@ -246,7 +255,15 @@ def _row_adam_kernel(
     D: tl.constexpr, ONE_A_ROW: tl.constexpr, STOCHASTIC: tl.constexpr, ACC: tl.constexpr,
     BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    u, slots, live = _touched(slots_ptr, U, BLOCK_U)
+    """Adam on touched rows, with bias correction by the steps of the table.
+
+    A program takes ``BLOCK_U`` rows, ``BLOCK_D`` columns at a time; grid ``(ceil(U / BLOCK_U),)``.
+
+    In: slots ``[U]`` int64 and their gradients sums ``[U, D]``, contiguous; step int64 and lr, scalars in memory.
+    In and out: table ``[M, D]`` of any float type; mean ``[M, D]`` and square ``[M, D]``, or ``[M]`` with ONE_A_ROW,
+    float32 or float64.
+    """
+    u, slots, valid = _touched(slots_ptr, U, BLOCK_U)
     lr = tl.load(lr_ptr)
     kept = 1 - lr * _wide(weight_decay, ACC)
     first_decay, first_rate = _wide(beta_1, ACC), _wide(rate_1, ACC)
@@ -260,16 +277,16 @@ def _row_adam_kernel(
         squares = tl.zeros([BLOCK_U], dtype=ACC)
         for start in range(0, D, BLOCK_D):
             d = start + tl.arange(0, BLOCK_D)
-            mask = live[:, None] & (d < D)[None, :]
+            mask = valid[:, None] & (d < D)[None, :]
             gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
             squares += tl.sum(gradient * gradient, axis=1)
-        second = tl.load(square_ptr + slots, mask=live, other=0).to(ACC)
+        second = tl.load(square_ptr + slots, mask=valid, other=0).to(ACC)
         second = second * second_decay + squares / D * second_rate
-        tl.store(square_ptr + slots, second.to(square_ptr.dtype.element_ty), mask=live)
+        tl.store(square_ptr + slots, second.to(square_ptr.dtype.element_ty), mask=valid)
         divisor = (tl.sqrt(second) / correction + epsilon)[:, None]
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
-        mask = live[:, None] & (d < D)[None, :]
+        mask = valid[:, None] & (d < D)[None, :]
         at = slots[:, None] * D + d[None, :]
         gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
         first = tl.load(mean_ptr + at, mask=mask, other=0).to(ACC)
@@ -293,13 +310,20 @@ def _row_sgd_kernel(
     D: tl.constexpr, HAS_MOMENTUM: tl.constexpr, NESTEROV: tl.constexpr, STOCHASTIC: tl.constexpr, ACC: tl.constexpr,
     BLOCK_U: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    u, slots, live = _touched(slots_ptr, U, BLOCK_U)
+    """Gradient descent on touched rows, with momentum if HAS_MOMENTUM.
+
+    A program takes ``BLOCK_U`` rows, ``BLOCK_D`` columns at a time; grid ``(ceil(U / BLOCK_U),)``.
+
+    In: slots ``[U]`` int64 and their gradients sums ``[U, D]``, contiguous; step int64 and lr, scalars in memory.
+    In and out: table ``[M, D]`` of any float type; velocity ``[M, D]``, float32 or float64, with HAS_MOMENTUM.
+    """
+    u, slots, valid = _touched(slots_ptr, U, BLOCK_U)
     lr = tl.load(lr_ptr)
     kept = 1 - lr * _wide(weight_decay, ACC)
     speed = _wide(momentum, ACC)
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
-        mask = live[:, None] & (d < D)[None, :]
+        mask = valid[:, None] & (d < D)[None, :]
         at = slots[:, None] * D + d[None, :]
         direction = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
         if HAS_MOMENTUM:

@@ -1,8 +1,8 @@
 """``product_key_topk``: the router of a product-key memory, exact and with a sparse gradient.
 
-Scoring, both selections and the pair step are two kernels (cosine and l2 take norms before them); peers write the two
-score matrices, two sorted top-ks and K x K pairs to memory. Ties have one defined order, on every backend
-(``torch.topk`` has none), so that equal scores mean equal slots.
+Scoring, both selections and the pair step are two kernels; for cosine and l2, torch computes norms before them. Other
+implementations write the two score matrices, two sorted top-ks and K x K pairs to memory. Ties have one defined order
+on every backend (``torch.topk`` has none), so that equal scores give equal slots.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..backend import check_backend, use_triton
+from ..backend import check_backend, on_backend
 from ..checks import check_choice, check_int, check_same_device, check_tensor
 from ..dtypes import accumulator, describe
 from ..exported import exported
 from ..library import register, register_backward
 from ..transforms import check_transforms
-from . import reference
 from .metric import METRICS
+from .reference import product_key_topk_backward_reference, product_key_topk_reference
 
 _OP = "product_key_topk"
 
@@ -71,8 +71,8 @@ def product_key_topk(
         ``"l2"`` is computed as ``2 q.k - |k|^2 - |q|^2``, at most 0: its error is some units in the last place of the
         squared norms, so vectors far from the origin should be centred first.
         ``queries`` and ``keys`` must share a type: under autocast, cast the queries to the keys'.
-        Bytes moved: B * H * 2 * C of queries, B * H * K * 12 of results and, written and read
-        between the two kernels, 2 * B * H * K * 16 of lists; the keys stay in the cache.
+        Bytes moved: B * H * 2 * C elements of queries, B * H * K * 12 bytes of results and, written and read between
+        the two kernels, about 2 * B * H * K * 16 bytes of lists; the keys stay in the cache.
 
     Source: Lample et al. 2019, arXiv 1907.05242, section 3.2; two-axis activation of LMN, arXiv 2502.05558.
 
@@ -133,11 +133,8 @@ def router_gradient(
 
 
 def _forward_implementation(queries: Tensor, keys: Tensor, k: int, metric: str, backend: str) -> tuple[Tensor, Tensor]:
-    if use_triton(_OP, backend, queries.device):
-        from .triton import launch_product_key_topk
-
-        return launch_product_key_topk(queries, keys, k, metric)
-    return reference.product_key_topk_reference(queries, keys, k, metric)
+    run = on_backend(_OP, backend, queries.device, product_key_topk_reference, "launch_product_key_topk")
+    return run(queries, keys, k, metric)
 
 
 def _forward_fake(queries: Tensor, keys: Tensor, k: int, metric: str, backend: str) -> tuple[Tensor, Tensor]:
@@ -157,13 +154,10 @@ def _backward_implementation(
     needs: list[bool],
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    arguments = (grad, queries, keys, slots, weights, metric, activation, (needs[0], needs[1]))
-    if use_triton(_OP, backend, queries.device):
-        from .triton import launch_product_key_topk_backward
-
-        gradients = launch_product_key_topk_backward(*arguments)
-    else:
-        gradients = reference.product_key_topk_backward_reference(*arguments)
+    run = on_backend(
+        _OP, backend, queries.device, product_key_topk_backward_reference, "launch_product_key_topk_backward"
+    )
+    gradients = run(grad, queries, keys, slots, weights, metric, activation, (needs[0], needs[1]))
     empty = queries.new_empty(0)
     return (
         empty if gradients[0] is None else gradients[0].contiguous(),

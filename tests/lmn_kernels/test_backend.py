@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import os
 import pkgutil
 import subprocess
@@ -17,6 +18,7 @@ import lmn_kernels
 from lmn_kernels import backend as backend_module
 from lmn_kernels.backend import use_triton
 from lmn_kernels.launch import launch_counts, record_launches
+from lmn_kernels.optim import RowSGD
 from lmn_kernels.testing import assert_within_reference_error, brute_force_topk, make_bag_inputs, make_router_inputs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -113,6 +115,25 @@ def test_the_environment_says_what_auto_means_and_nothing_more(monkeypatch: pyte
     monkeypatch.setenv("LMN_BACKEND", "cuda")
     with pytest.raises(ValueError, match="op: LMN_BACKEND must be one of 'auto', 'triton', 'torch', got 'cuda'"):
         use_triton("op", "auto", CPU)
+
+
+def test_launchers_take_the_arguments_of_their_references() -> None:
+    """``on_backend`` calls either with the same arguments; a launcher may take more, which have defaults."""
+    pytest.importorskip("triton")
+    pairs = [
+        (lmn_kernels.memory_lookup, ["memory_lookup"]),
+        (lmn_kernels.product_key_topk, ["product_key_topk", "product_key_topk_backward"]),
+        (lmn_kernels.gather_aggregate, ["gather_aggregate", "weights_backward", "values_backward", "touched_rows"]),
+        (RowSGD, ["adagrad", "adam", "sgd"]),
+    ]
+    for public, names in pairs:
+        folder = public.__module__.rpartition(".")[0]
+        reference, kernels = (importlib.import_module(f"{folder}.{module}") for module in ("reference", "triton"))
+        for name in names:
+            taken = list(inspect.signature(getattr(reference, f"{name}_reference")).parameters)
+            launched = list(inspect.signature(getattr(kernels, f"launch_{name}")).parameters.values())
+            assert [parameter.name for parameter in launched[: len(taken)]] == taken, name
+            assert all(parameter.default is not parameter.empty for parameter in launched[len(taken) :]), name
 
 
 def test_the_environment_reaches_the_kernels(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:

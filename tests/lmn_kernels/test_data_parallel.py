@@ -57,8 +57,8 @@ def batch(step: int) -> Tensor:
 
 
 def optimizers(of: Model) -> tuple[torch.optim.Optimizer, ...]:
-    dense = [parameter for parameter in of.parameters() if parameter is not of.block.values]
-    return torch.optim.SGD(dense, lr=0.1), RowAdagrad([of.block.values], lr=0.1)
+    dense = [parameter for parameter in of.parameters() if parameter is not of.memory.values]
+    return torch.optim.SGD(dense, lr=0.1), RowAdagrad([of.memory.values], lr=0.1)
 
 
 def alone() -> tuple[Model, list[Tensor]]:
@@ -67,8 +67,8 @@ def alone() -> tuple[Model, list[Tensor]]:
     both = optimizers(one)
     for step in range(STEPS):
         one(batch(step)).square().mean().backward()
-        assert one.block.values.grad is not None
-        gradients.append(one.block.values.grad.to_dense())
+        assert one.memory.values.grad is not None
+        gradients.append(one.memory.values.grad.to_dense())
         for optimizer in both:
             optimizer.step()
             optimizer.zero_grad()
@@ -93,28 +93,28 @@ def train(rank: int, one: Model, called: nn.Module) -> None:
     both = optimizers(one)
     for step in range(STEPS):
         called(batch(step)[rank * ROWS : (rank + 1) * ROWS]).square().mean().backward()
-        average_rows(one.block.values)
-        assert one.block.values.grad is not None
-        torch.testing.assert_close(one.block.values.grad.to_dense(), gradients[step], rtol=1e-4, atol=1e-6)
+        average_rows(one.memory.values)
+        assert one.memory.values.grad is not None
+        torch.testing.assert_close(one.memory.values.grad.to_dense(), gradients[step], rtol=1e-4, atol=1e-6)
         for optimizer in both:
             optimizer.step()
             optimizer.zero_grad()
     for (name, left), right in zip(one.named_parameters(), expected.parameters(), strict=True):
-        whole = left.full_tensor() if hasattr(left, "full_tensor") else left
-        torch.testing.assert_close(whole, right, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
-    copies = [torch.empty_like(one.block.values) for _ in range(RANKS)]
-    dist.all_gather(copies, one.block.values.detach())
+        full = left.full_tensor() if hasattr(left, "full_tensor") else left
+        torch.testing.assert_close(full, right, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+    copies = [torch.empty_like(one.memory.values) for _ in range(RANKS)]
+    dist.all_gather(copies, one.memory.values.detach())
     assert torch.equal(*copies)
 
 
 def ddp_equals_one_process(rank: int) -> None:
     one = model(seed=rank)  # rank 0 gives its parameters and values to all
-    train(rank, one, recipe()["wrap"](one, [one.block.values]))
+    train(rank, one, recipe()["wrap"](one, [one.memory.values]))
 
 
 def fsdp_equals_one_process(rank: int) -> None:
     one = model()
-    fully_shard(one, ignored_params={one.block.values})
+    fully_shard(one, ignored_params={one.memory.values})
     train(rank, one, one)
 
 
@@ -145,7 +145,7 @@ def sparse_gradients_in_ddp_say_what_to_do(rank: int) -> None:
 
 
 class Holder(nn.Module):
-    """Values that an ``nn.EmbeddingBag`` owns, which DDP knows."""
+    """Values that an ``nn.EmbeddingBag`` owns, whose sparse gradients DDP exchanges."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,9 @@
 """Triton kernels of the weighted bag: forward, gradient of the weights, gradient of the values with or without it.
 
-``bags.py`` goes through the bags in their own order; ``sort.py`` brings equal slots together; ``sums.py`` sums their
-runs; ``rows.py`` makes a sparse gradient of them.
+- ``forward.py`` takes the bags in their own order: the forward pass, and the gradient of the weights alone.
+- ``sort.py`` brings the entries of a slot together.
+- ``sorted_backward.py`` sums each slot's entries: the dense gradient of the values, and that of the weights with it.
+- ``sparse_grad.py`` has those sums written to one row for each touched slot.
 """
 
 from .forward import launch_gather_aggregate, launch_weights_backward

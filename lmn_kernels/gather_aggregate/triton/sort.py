@@ -1,8 +1,9 @@
 """The entries in the order of their slots: torch's stable radix sort, on keys no wider than the slots need.
 
 Entry e = b * L + l of ``slots [B, L]``, E in all, is sorted by its slot. Keys of 16 bits take two passes of 8 bits,
-keys of 32 take four. It can be captured in a CUDA graph and gives the same result on every run. A sort of our own, two
-passes of 11 bits for a million slots and fewer bytes, took 1.9 times as long at its best: see docs/performance.md.
+keys of 32 take four. The sort can be captured in a CUDA graph and gives the same result on every run. A hand-written
+radix sort, two passes of 11 bits for a million slots and fewer bytes, took 1.9 times as long at its best: see
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ def narrowest(largest: int) -> torch.dtype:
 
 @triton.jit(do_not_specialize=["E", "M", "length"])
 def _gather_aggregate_sort_keys_kernel(slots_ptr, keys_ptr, E, M, length, BLOCK: tl.constexpr):
+    """Keys to sort by: the slot of each entry, M for those outside [0, M) and past the last entry.
+
+    A program takes ``BLOCK`` keys; grid ``(ceil(length / BLOCK),)``.
+
+    In: slots ``[E]`` int32 or int64. Out: keys ``[length]``, the narrowest integers that hold M.
+    """
     e = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     slots = tl.load(slots_ptr + e, mask=e < E, other=-1).to(tl.int64)
     keys = tl.where((slots >= 0) & (slots < M), slots, M)

@@ -1,11 +1,12 @@
 """The sparse gradient of the values: one row for each touched slot, in ascending order.
 
-It is the sorted backward pass with a run going to the row of its number, so each chunk of entries must know how many
-runs begin before it: one more launch and a running sum over the chunks. How many rows there are is known on the GPU
-alone; a coalesced sparse tensor must know it on the host, which waits. Meanwhile the GPU makes the weights' gradient,
-in a pass of its own: it reads value rows once more, but the host launches the rest before the GPU has nothing to do.
-What may not wait, a CUDA graph being captured, takes a row for each entry instead, of which those past the last run
-repeat a slot with zeros; it makes the weights' gradient in the same way, so that its bits are those of an eager step.
+It is the sorted backward pass with the n-th run going to the n-th row, so each chunk of entries needs the number of
+runs that begin before it: one more launch and a running sum over the chunks. The number of rows is computed on the GPU,
+but the host needs it to build a coalesced sparse tensor, and waits for it. Meanwhile the GPU computes the weights'
+gradient, in a pass of its own: it reads value rows once more, but the host launches the rest before the GPU is idle.
+While a CUDA graph is being captured the host cannot wait, so the gradient has a row for each entry instead, of which
+those past the last run repeat a slot with zeros. The weights' gradient is computed in the same way there, so that its
+bits are those of an eager step.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from ...launch import ceil_div, launch
 from .forward import launch_weights_backward
 from .sort import SortedEntries, sort_entries
-from .sorted_backward import CHUNK, MOST_NARROW, launch_sums
+from .sorted_backward import CHUNK, MAX_INT32_ENTRIES, RunLayout, launch_run_sums
 
 BLOCK_CHUNKS = 16
 
@@ -41,8 +42,8 @@ def launch_touched_rows(
         is not: U is B * L, and rows past the touched ones are zeros for one of the touched slots.
 
     Raises:
-        IndexError: without ``padded``, a slot lies outside [0, M): whoever applies such a row would write outside the
-            table. With ``padded``, such a slot has no gradient.
+        IndexError: without ``padded``, a slot lies outside [0, M): an optimiser would write outside the table. With
+            ``padded``, such a slot has no gradient.
     """
     E, D = slots.numel(), grad.shape[1]
     if E * D == 0:
@@ -62,29 +63,29 @@ def launch_touched_rows(
             raise IndexError(f"gather_aggregate: slots must lie in [0, {M}), got {_stray(slots, M)}")
         rows = slots.new_empty(U, dtype=torch.int64)
         out = grad.new_empty(U, D, dtype=dtype)
-    launch_sums(entries, grad, None, slots, weights, M, out, (runs_before, rows))
+    launch_run_sums(entries, grad, None, slots, weights, M, out, RunLayout(runs_before, rows))
     return rows, out, grad_weights
 
 
-def _start_reading(*numbers: Tensor) -> Callable[[], list[int]]:
-    """Copy numbers to the host without waiting; what is returned waits for these copies alone, and gives them."""
-    host = [number.to("cpu", non_blocking=True) for number in numbers]  # from a GPU, into pinned memory
-    if numbers[0].device.type != "cuda":
-        return lambda: [int(number) for number in host]
+def _start_reading(*scalars: Tensor) -> Callable[[], list[int]]:
+    """Start to copy integers to the host; the function returned waits for these copies only, and gives them."""
+    host = [scalar.to("cpu", non_blocking=True) for scalar in scalars]  # from a GPU, into pinned memory
+    if scalars[0].device.type != "cuda":
+        return lambda: [int(scalar) for scalar in host]
     copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(numbers[0].device))
+    copied.record(torch.cuda.current_stream(scalars[0].device))
 
     def read() -> list[int]:
         copied.synchronize()
-        return [int(number) for number in host]
+        return [int(scalar) for scalar in host]
 
     return read
 
 
 def _count_runs(entries: SortedEntries, E: int, M: int) -> Tensor:
-    """How many runs begin before each chunk and, last, in all; those of slots outside the table left out."""
+    """``[chunks + 1]``: runs that begin before each chunk and, last, in all; slots outside the table do not count."""
     chunks = ceil_div(E, CHUNK)
-    counts = entries.slots.new_empty(chunks, dtype=torch.int64 if E > MOST_NARROW else torch.int32)
+    counts = entries.slots.new_empty(chunks, dtype=torch.int64 if E > MAX_INT32_ENTRIES else torch.int32)
     before = counts.new_zeros(chunks + 1)
     launch(
         _gather_aggregate_count_runs_kernel, (ceil_div(chunks, BLOCK_CHUNKS),),
@@ -105,8 +106,14 @@ def _stray(slots: Tensor, M: int) -> int:
 def _gather_aggregate_count_runs_kernel(
     slots_ptr, counts_ptr, E, M, chunks, CHUNK: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
+    """How many runs of slots in [0, M) begin in each chunk.
+
+    A program takes ``BLOCK_C`` chunks; grid ``(ceil(chunks / BLOCK_C),)``.
+
+    In: slots ``[>= E]`` int16, int32 or int64, sorted. Out: counts ``[chunks]`` int32 or int64.
+    """
     chunk = tl.program_id(0).to(counts_ptr.dtype.element_ty) * BLOCK_C + tl.arange(0, BLOCK_C)
-    e = (chunk * CHUNK)[:, None] + tl.arange(0, CHUNK)[None, :]
+    e = (chunk * CHUNK)[:, None] + tl.arange(0, CHUNK)[None, :]  # [BLOCK_C, CHUNK]
     slots = tl.load(slots_ptr + e, mask=e < E, other=-1)
     before = tl.load(slots_ptr + e - 1, mask=(e > 0) & (e < E), other=-1)
     counts = tl.sum(((slots != before) & (slots < M)).to(tl.int32), axis=1)

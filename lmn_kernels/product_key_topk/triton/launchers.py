@@ -1,9 +1,10 @@
 """Launchers of product-key selection: two kernels, and scores never in memory.
 
-Three ways choose the same slots:
+Three pairs of kernels choose the same slots. The first kernel of a pair selects sub-keys on each axis, the second one
+selects pairs of them.
 
-- K up to ``LARGEST_LIST``: ``survivors.py`` finds the few sub-keys that can be among the K best, ``lists.py`` sorts
-  them and selects the pairs.
+- K up to ``LARGEST_LIST``: ``survivors.py`` finds the few sub-keys that can be among the K best,
+  ``pair_selection.py`` sorts them and selects the pairs.
 - K up to ``LARGEST_NETWORK``: ``streaming.py`` keeps the K best in a register network.
 - float64, whose scores leave no room for an index beside them, and larger K: ``search.py`` scans K times.
 """
@@ -11,17 +12,17 @@ Three ways choose the same slots:
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from ...activation import activate
 from ...dtypes import accumulator
 from ...gather_aggregate.triton import launch_gather_aggregate, launch_scatter_rows
 from ...launch import ceil_div, for_amd, launch, power_of_two
+from ...triton import acc_type
 from ..metric import metric_term, sparse_score_backward
 from ..staircase import staircase, staircase_chunks
 from .axis_entries import launch_axis_entries
@@ -35,7 +36,27 @@ LARGEST_LIST = 32
 LARGEST_NETWORK = 128
 FEW_ROWS = 8192
 """Rows times heads up to which a program takes 16 rows of 2-byte queries and not 64, so that there are enough programs
-for a large GPU: measured on an H100, where 64 rows are faster from 16,384 on."""
+to fill a large GPU. Measured on an H100, where 64 rows are faster from 16,384 on."""
+
+
+class MetricTerms(NamedTuple):
+    """What the metric adds to dot products (``metric.metric_term``): both None for ``"dot"``.
+
+    Attributes:
+        queries: ``[B, H, 2]``, one number for each query half.
+        keys: ``[H, 2, N]``, one for each sub-key.
+    """
+
+    queries: Tensor | None
+    keys: Tensor | None
+
+
+class RowTile(NamedTuple):
+    """Rows that a program of the survivors kernel takes, its warps and the stages of its pipelined loops."""
+
+    block_b: int
+    warps: int
+    stages: int
 
 
 def launch_product_key_topk(
@@ -48,34 +69,33 @@ def launch_product_key_topk(
     slots = queries.new_empty(B, H, k, dtype=torch.int64)
     if B == 0:
         return scores, slots
-    terms = metric_term(queries, metric, dtype), metric_term(keys, metric, dtype)
+    terms = MetricTerms(metric_term(queries, metric, dtype), metric_term(keys, metric, dtype))
     if dtype == torch.float64 or k > LARGEST_NETWORK:
         _launch_search(queries, keys, terms, metric, scores, slots)
         return (scores if activation is None else activate(scores, activation)), slots
-    way = _launch_survivors if k <= LARGEST_LIST else _launch_streaming
-    way(queries, keys, terms, metric, activation or "none", scores, slots)
+    launch_selection = _launch_survivors if k <= LARGEST_LIST else _launch_streaming
+    launch_selection(queries, keys, terms, metric, activation or "none", scores, slots)
     return scores, slots
 
 
 def _launch_survivors(
-    queries: Tensor, keys: Tensor, terms: Any, metric: str, activation: str, scores: Tensor, slots: Tensor
+    queries: Tensor, keys: Tensor, terms: MetricTerms, metric: str, activation: str, scores: Tensor, slots: Tensor
 ) -> None:
     B, H, _, C = queries.shape
     N, k = keys.shape[2], slots.shape[2]
     block_k = max(8, power_of_two(k))
     places, capacity = 2 * block_k, 3 * block_k  # 44 of 1,024 random scores reach the bound at K = 32, 70 hardly ever
-    lists = queries.new_empty(H * 2, B, capacity, dtype=torch.int64)  # survivors, later the K best
+    lists = queries.new_empty(H * 2, B, capacity, dtype=torch.int64)  # survivors
     counts = queries.new_empty(H * 2, B, dtype=torch.int32)
-    wide = queries.dtype == torch.float32
-    block_b, warps, stages = (32, 4, 1) if wide else (16, 4, 3) if B * H <= FEW_ROWS else (64, 8, 3)
+    tile = _row_tile(B * H, queries.dtype)
     block_n = 64
     launch(
-        _product_key_topk_survivors_fwd_kernel, (ceil_div(B, block_b), H * 2),
+        _product_key_topk_survivors_fwd_kernel, (ceil_div(B, tile.block_b), H * 2),
         queries, keys, *terms, lists, counts, B, H, *queries.stride(), *keys.stride(),
-        N=N, C=C, K=k, METRIC=metric, BLOCK_B=block_b, BLOCK_N=block_n, BLOCK_C=_block_c(C, queries.dtype),
+        N=N, C=C, K=k, METRIC=metric, BLOCK_B=tile.block_b, BLOCK_N=block_n, BLOCK_C=_block_c(C, queries.dtype),
         BLOCK_K=block_k, PLACES=places, CAPACITY=capacity, DEPTH=min(6, ceil_div(N, block_n)), ROUNDS=6, LOG_N=6,
         PRECISION=_precision(queries.dtype),
-        num_warps=4 if for_amd() else warps, num_stages=stages,
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     chunks = staircase_chunks(k, block_k, queries.device)
     launch(
@@ -87,7 +107,7 @@ def _launch_survivors(
 
 
 def _launch_streaming(
-    queries: Tensor, keys: Tensor, terms: Any, metric: str, activation: str, scores: Tensor, slots: Tensor
+    queries: Tensor, keys: Tensor, terms: MetricTerms, metric: str, activation: str, scores: Tensor, slots: Tensor
 ) -> None:
     B, H, _, C = queries.shape
     N, k = keys.shape[2], slots.shape[2]
@@ -112,7 +132,9 @@ def _launch_streaming(
     )  # fmt: skip
 
 
-def _launch_search(queries: Tensor, keys: Tensor, terms: Any, metric: str, scores: Tensor, slots: Tensor) -> None:
+def _launch_search(
+    queries: Tensor, keys: Tensor, terms: MetricTerms, metric: str, scores: Tensor, slots: Tensor
+) -> None:
     B, H, _, C = queries.shape
     N, k = keys.shape[2], slots.shape[2]
     top_scores = queries.new_empty(B, H, 2, k, dtype=scores.dtype)
@@ -122,7 +144,7 @@ def _launch_search(queries: Tensor, keys: Tensor, terms: Any, metric: str, score
         _product_key_topk_axis_search_fwd_kernel, (ceil_div(B, 16), H * 2),
         queries, keys, *terms, top_scores, top_index, B, H, *queries.stride(), *keys.stride(),
         N=N, C=C, K=k, METRIC=metric, BLOCK_B=16, BLOCK_N=min(power_of_two(N), 32),
-        ACC=tl.float64 if scores.dtype == torch.float64 else tl.float32, num_warps=4,
+        ACC=acc_type(scores.dtype), num_warps=4,
     )  # fmt: skip
     launch(
         _product_key_topk_pairs_search_fwd_kernel, (ceil_div(B * H, 16),),
@@ -132,11 +154,18 @@ def _launch_search(queries: Tensor, keys: Tensor, terms: Any, metric: str, score
     )  # fmt: skip
 
 
+def _row_tile(rows: int, dtype: torch.dtype) -> RowTile:
+    """The tile for ``rows`` queries (B * H) of a type; a wavefront of an AMD GPU does the work of two warps."""
+    if dtype == torch.float32:
+        return RowTile(32, 4, 1)
+    return RowTile(16, 4, 3) if rows <= FEW_ROWS else RowTile(64, 4 if for_amd() else 8, 3)
+
+
 def _precision(dtype: torch.dtype) -> str:
-    """How scores are multiplied: on NVIDIA float32 as six products of its three bfloat16 parts, on the tensor cores.
+    """How ``tl.dot`` multiplies: on NVIDIA, float32 as six products of its three bfloat16 parts, on the tensor cores.
 
     That is as exact as float32 products for magnitudes between 2^-110 and 3.39e38. AMD's matrix cores multiply float32
-    as it is; Triton 3.5 and the interpreter do not have the six products.
+    natively; Triton 3.5 and the interpreter do not have the six products.
     """
     interpreted = os.environ.get("TRITON_INTERPRET", "0") == "1"
     if dtype != torch.float32 or for_amd() or TRITON_VERSION < (3, 6) or interpreted:
@@ -145,7 +174,7 @@ def _precision(dtype: torch.dtype) -> str:
 
 
 def _block_c(C: int, dtype: torch.dtype) -> int:
-    """Width of a tile of sub-keys; narrow where a row is no multiple of 16 bytes, for each element is then a load."""
+    """Columns of a tile of sub-keys; few where rows are no multiples of 16 bytes and each element is a load."""
     widest = 16 if dtype == torch.float32 else 32 if C % 8 else 64
     return max(16, min(power_of_two(C), widest))
 

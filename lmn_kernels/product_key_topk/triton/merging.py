@@ -31,3 +31,9 @@ def merge_bitonic(x, R: tl.constexpr, P: tl.constexpr, LOG_P: tl.constexpr, ASCE
 def merge_best(best, ascending, R: tl.constexpr, P: tl.constexpr, LOG_P: tl.constexpr):
     """The P best of ``best``, sorted with the best first, and of ``ascending``, sorted with the best last."""
     return merge_bitonic(tl.where(best > ascending, best, ascending), R, P, LOG_P, False)
+
+
+@triton.jit
+def best_of_both(best, more, R: tl.constexpr, P: tl.constexpr):
+    """The P best of ``best`` and ``more``, both ``[R, P]`` in any order; the best first."""
+    return tl.topk(tl.reshape(tl.join(best, more), [R, 2 * P]), P)

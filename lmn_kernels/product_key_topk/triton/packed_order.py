@@ -1,8 +1,8 @@
-"""Integers in the contract's order, and the arithmetic of scores that every router kernel shares.
+"""Scores as integers that compare in the contract's order, and the arithmetic of scores that the router kernels share.
 
-A float32 score and its index make one int64: the score's bits made monotone in the high half, the reversed index in the
-low half, so that one comparison means "higher score, NaN last, then lower index". A float64 score fills the word; its
-index is compared apart.
+A float32 score and its index are packed into one int64: the score's bits, made monotone, in the high half and the
+reversed index in the low half. One comparison then means "higher score, NaN last, then lower index". A float64 score
+takes all 64 bits; its index is compared separately.
 """
 
 from __future__ import annotations
@@ -41,24 +41,26 @@ def rank64(scores):
 
 @triton.jit
 def comes_after(ranked, index, last_rank, last_index):
+    """Whether (``ranked``, ``index``) comes after another such pair in the order: higher rank, then lower index."""
     return (ranked < last_rank) | ((ranked == last_rank) & (index > last_index))
 
 
 @triton.jit
-def combine_terms(dots, query_term, key_term, METRIC: tl.constexpr):
+def combine_terms(dots, q_term, k_term, METRIC: tl.constexpr):
+    """Scores from dot products and the metric's terms, which broadcast to them: ``metric.combine_terms`` in Triton."""
     if METRIC == "cosine":
-        return dots * query_term * key_term
+        return dots * q_term * k_term
     if METRIC == "l2":
-        scores = 2 * dots - key_term - query_term
+        scores = 2 * dots - k_term - q_term
         return tl.where(scores > 0, 0.0, scores)  # rounding must not make a distance negative
     return dots
 
 
 @triton.jit
-def add_scores(first, second):
-    """Sum in which -inf wins over +inf; only NaN gives NaN."""
-    sums = first + second
-    clash = (sums != sums) & (first == first) & (second == second)
+def add_scores(score_0, score_1):
+    """Sum of the scores of both axes, in which -inf wins over +inf; only NaN gives NaN."""
+    sums = score_0 + score_1
+    clash = (sums != sums) & (score_0 == score_0) & (score_1 == score_1)
     return tl.where(clash, float("-inf"), sums)
 
 

@@ -1,18 +1,22 @@
 """Axis selection in two passes over the scores: a bound on the K-th best, then the few that reach it.
 
-Scores are never stored: tensor cores make them twice. A tile holds ``BLOCK_B`` rows; blocks of ``BLOCK_N`` sub-keys run
-past it.
+Scores are never stored: the tensor cores compute them twice. A tile holds ``BLOCK_B`` rows, and blocks of ``BLOCK_N``
+sub-keys stream past it. The phases, in the order of :func:`_product_key_topk_survivors_fwd_kernel`:
 
-1. A column is the same place in every block. Its best score costs one instruction a score. K columns hold a score at
-   least as good as the K-th best of the ``BLOCK_N`` column maxima, so that one bounds the K-th best score from below;
-   a few steps of bisection find a bound just under it. Of N random scores about 44 reach it at K = 32, whatever N.
-2. The scores are made again. A column keeps those that reach the bound in a shift register of ``DEPTH`` places, and a
-   bit for each block, which tells later where they came from. Then a prefix sum over the columns gives each survivor
-   its place in the row's list. The lists stay unsorted: that is the next kernel's work.
+1. ``_find_bound``. A column is the same place in every block. Its best score costs one instruction a score. K columns
+   hold a score at least as good as the K-th best of the ``BLOCK_N`` column maxima, so that one bounds the K-th best
+   score from below; a few steps of bisection find a bound just under it. Of N random scores about 44 reach it at
+   K = 32, whatever N.
+2. ``_collect``. The scores are computed again. A column keeps those that reach the bound, its survivors, in a shift
+   register of ``DEPTH`` places, and sets a bit for each block that one came from.
+3. ``_append_collected``. A prefix sum over the columns gives each survivor its place in the row's list. The lists stay
+   unsorted: ``pair_selection.py`` sorts them.
+4. ``_append_uncollected``. Where a column has more survivors than its register holds (1 to 2 tiles in 100 for random
+   scores), two more passes count and store the others.
+5. ``_stream``. Where a row has more survivors than its list holds (none seen for random scores; ties by the hundred,
+   infinities), the tile goes through an exact streaming network instead.
 
-More survivors in a column than the register holds (1 to 2 tiles in 100 for random scores) are counted and stored in two
-more passes. More in a row than the list holds (none seen for random scores; ties by the hundred, infinities) send the
-tile through the exact streaming network instead. Both are as exact as the rest; they cost time only.
+The result is exact on every path; 4 and 5 only cost time.
 """
 
 from __future__ import annotations
@@ -20,112 +24,156 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .packed_order import LOWEST, combine_terms, rank32
+from .compaction import column_of_place, lowest_bit, popcount, prefix_sum
+from .merging import best_of_both
+from .packed_order import LOWEST, rank32
+from .scores import ScoreTile, block_scores
 
-SEGMENT = tl.constexpr(32)  # blocks that one int32 of bits can tell apart
+SEGMENT = tl.constexpr(32)  # blocks that phases 2 to 4 handle at a time: an int32 has a bit for each
 
 
 @triton.jit
-def _block_scores(
-    q, q_rows, row_mask, query_term, k_columns, k_terms, first,
-    stride_qc, stride_kn, stride_kc,
+def _any(mask):
+    """1 if any element of ``mask`` is True, else 0."""
+    return tl.max(mask.to(tl.int32))
+
+
+@triton.jit
+def _push(kept, scores, hit, DEPTH: tl.constexpr):
+    """Shift registers ``kept``, newest first, after ``scores`` were pushed into those of the columns that are ``hit``.
+
+    All are ``[BLOCK_B, BLOCK_N]``; the oldest score of a full register is lost.
+    """
+    pushed: tl.tuple = (tl.where(hit, scores, kept[0]),)
+    for d in tl.static_range(1, DEPTH):
+        pushed += (tl.where(hit, kept[d - 1], kept[d]),)
+    return pushed
+
+
+@triton.jit
+def _find_bound(
+    tile, K: tl.constexpr, ROUNDS: tl.constexpr,
     N: tl.constexpr, C: tl.constexpr, METRIC: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Scores ``[BLOCK_B, BLOCK_N]`` of the block of sub-keys that begins at ``first``; -inf past the last sub-key."""
-    n = tl.arange(0, BLOCK_N)
-    inside = first + n < N
-    k_block = k_columns + tl.cast(first, tl.int64) * stride_kn  # [1, BLOCK_N] pointers
-    scores = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.float32)
-    for c_first in range(0, C, BLOCK_C):
-        c = (c_first + tl.arange(0, BLOCK_C)).to(tl.int64)
-        k_pointers = k_block + c[:, None] * stride_kc
-        if C % BLOCK_C == 0 and N % BLOCK_N == 0:
-            k = tl.load(k_pointers)
-        else:
-            k = tl.load(k_pointers, mask=inside[None, :] & (c < C)[:, None], other=0)
-        if C > BLOCK_C:
-            q = tl.load(q_rows + c[None, :] * stride_qc, mask=row_mask[:, None] & (c < C)[None, :], other=0)
-        scores = tl.dot(q, k, scores, input_precision=PRECISION)
-    if METRIC != "dot":
-        key_term = tl.load(k_terms + first + n, mask=inside, other=0)
-        scores = combine_terms(scores, query_term, key_term[None, :], METRIC)
-    if N % BLOCK_N != 0:
-        scores = tl.where(inside[None, :], scores, float("-inf"))
-    return scores
+    """``[BLOCK_B]`` float32: a score that at least K sub-keys of the row reach; -inf or NaN if there is none."""
+    best = tl.full([BLOCK_B, BLOCK_N], float("-inf"), dtype=tl.float32)
+    for block in range((N + BLOCK_N - 1) // BLOCK_N):
+        scores = block_scores(tile, block * BLOCK_N, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION)
+        best = tl.maximum(best, scores)  # the maximum of a score and NaN is the score
+    exists = tl.arange(0, BLOCK_N) < N  # columns without a sub-key have no maximum
+    bound = tl.min(tl.where(exists[None, :], best, float("inf")), axis=1)
+    above = tl.max(best, axis=1)
+    for _ in range(ROUNDS):
+        middle = 0.5 * (bound + above)
+        enough = tl.sum((best >= middle[:, None]).to(tl.int32), axis=1) >= K
+        bound = tl.where(enough, middle, bound)
+        above = tl.where(enough, above, middle)
+    return bound
 
 
 @triton.jit
-def _popcount(x):
-    x = x - ((x >> 1) & 0x55555555)
-    x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
-    x = (x + (x >> 4)) & 0x0F0F0F0F
-    return ((x * 0x01010101) >> 24) & 0xFF
-
-
-@triton.jit
-def _keep(hit, scores, kept_0, kept_1, kept_2, kept_3, kept_4, kept_5, DEPTH: tl.constexpr):
-    """Push ``scores`` into the shift registers of the columns that are ``hit``; places past ``DEPTH`` stay unused."""
-    if DEPTH > 5:
-        kept_5 = tl.where(hit, kept_4, kept_5)
-    if DEPTH > 4:
-        kept_4 = tl.where(hit, kept_3, kept_4)
-    if DEPTH > 3:
-        kept_3 = tl.where(hit, kept_2, kept_3)
-    if DEPTH > 2:
-        kept_2 = tl.where(hit, kept_1, kept_2)
-    if DEPTH > 1:
-        kept_1 = tl.where(hit, kept_0, kept_1)
-    return tl.where(hit, scores, kept_0), kept_1, kept_2, kept_3, kept_4, kept_5
-
-
-@triton.jit
-def _prefix_sum(count, BLOCK_N: tl.constexpr):
-    """Sums ``[BLOCK_B, BLOCK_N]`` up to and with each column, on the tensor cores; exact below 2^11."""
-    n = tl.arange(0, BLOCK_N)
-    return tl.dot(count.to(tl.float16), (n[:, None] <= n[None, :]).to(tl.float16)).to(tl.int32)
-
-
-@triton.jit
-def _write_survivors(
-    lists, row_mask, found, first, total, through, segment, bits, kept_0, kept_1, kept_2, kept_3, kept_4, kept_5,
-    DEPTH: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, PLACES: tl.constexpr, CAPACITY: tl.constexpr,
-    LOG_N: tl.constexpr,
+def _collect(
+    tile, bound, segment, blocks, DEPTH: tl.constexpr,
+    N: tl.constexpr, C: tl.constexpr, METRIC: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Append kept survivors to the lists of the rows: of each row's ``total``, ``PLACES`` from the ``first`` on."""
+    """Bits ``[BLOCK_B, BLOCK_N]`` int32, set for the blocks where a column reaches ``bound``, and shift registers.
+
+    There are ``DEPTH`` registers ``[BLOCK_B, BLOCK_N]`` of float32. Blocks are taken from the last one down, so that
+    register d holds the score of the column's d-th lowest set bit.
+    """
+    bits = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.int32)
+    kept: tl.tuple = ()
+    for _ in tl.static_range(DEPTH):
+        kept += (tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.float32),)
+    for step in range(blocks):
+        block = blocks - 1 - step
+        scores = block_scores(tile, (segment + block) * BLOCK_N, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION)
+        hit = scores >= bound[:, None]
+        bits = tl.where(hit, bits | (1 << block), bits)
+        kept = _push(kept, scores, hit, DEPTH)
+    return bits, kept
+
+
+@triton.jit
+def _append_collected(
+    tile, lists, found, segment, bits, kept, count,
+    DEPTH: tl.constexpr, PLACES: tl.constexpr, CAPACITY: tl.constexpr, LOG_N: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Append the ``count`` collected survivors of each column to the rows' lists; the lists' new lengths.
+
+    ``found [BLOCK_B]`` are the lengths before. What lies past ``CAPACITY`` is counted and not stored.
+    """
     row = tl.arange(0, BLOCK_B)
-    place = first + tl.arange(0, PLACES)[None, :]
-    column = tl.zeros([BLOCK_B, PLACES], dtype=tl.int32)  # of the survivor in each place
-    before = column  # survivors in the columns before it
-    for j in tl.static_range(LOG_N):
-        reached = tl.gather(through, column + ((BLOCK_N >> (j + 1)) - 1), 1)
-        before = tl.where(reached <= place, reached, before)
-        column = tl.where(reached <= place, column + (BLOCK_N >> (j + 1)), column)
-    depth = place - before
-    score = tl.gather(kept_0, column, 1)
-    for d in tl.static_range(1, DEPTH):
-        if d == 1:
-            kept = kept_1
-        elif d == 2:
-            kept = kept_2
-        elif d == 3:
-            kept = kept_3
-        elif d == 4:
-            kept = kept_4
-        else:
-            kept = kept_5
-        score = tl.where(depth == d, tl.gather(kept, column, 1), score)
-    source = tl.gather(bits, column, 1)
-    for d in tl.static_range(1, DEPTH):
-        source = tl.where(depth >= d, source & (source - 1), source)
-    lowest = (source & -source).to(tl.float32).to(tl.int32, bitcast=True)
-    block_of = ((lowest >> 23) & 0xFF) - 127  # the exponent of a power of two
-    index = (segment + block_of) * BLOCK_N + column
-    where = found[:, None] + place
-    tl.store(
-        lists + (row[:, None] * CAPACITY + where), rank32(score, index),
-        mask=row_mask[:, None] & (place < total[:, None]) & (where < CAPACITY),
-    )  # fmt: skip
+    through = prefix_sum(count, BLOCK_N)
+    total = tl.sum(count, axis=1)
+    for first in tl.range(0, tl.minimum(tl.max(total), CAPACITY), PLACES, num_stages=1):  # one window of places, mostly
+        place = first + tl.arange(0, PLACES)[None, :]
+        column, before = column_of_place(place, through, PLACES, LOG_N, BLOCK_B, BLOCK_N)
+        depth = place - before
+        score = tl.gather(kept[0], column, 1)  # [BLOCK_B, PLACES]
+        for d in tl.static_range(1, DEPTH):
+            score = tl.where(depth == d, tl.gather(kept[d], column, 1), score)
+        source = tl.gather(bits, column, 1)
+        for d in tl.static_range(1, DEPTH):
+            source = tl.where(depth >= d, source & (source - 1), source)  # without the lowest bit
+        index = (segment + lowest_bit(source)) * BLOCK_N + column
+        where = found[:, None] + place
+        mask = tile.row_mask[:, None] & (place < total[:, None]) & (where < CAPACITY)
+        tl.store(lists + (row[:, None] * CAPACITY + where), rank32(score, index), mask=mask)
+    return found + total
+
+
+@triton.jit
+def _append_uncollected(
+    tile, lists, found, bound, segment, blocks, DEPTH: tl.constexpr, CAPACITY: tl.constexpr,
+    N: tl.constexpr, C: tl.constexpr, METRIC: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Append the survivors of each column that its ``DEPTH`` registers did not hold.
+
+    Returns the lists' new lengths, and 1 if one of them is past ``CAPACITY``, else 0.
+    """
+    row, n = tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_N)
+    count = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.int32)
+    for block in tl.range(blocks, num_stages=1):
+        scores = block_scores(tile, (segment + block) * BLOCK_N, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION)
+        count += (scores >= bound[:, None]).to(tl.int32)
+    count = tl.maximum(count - DEPTH, 0)
+    where = found[:, None] + prefix_sum(count, BLOCK_N) - count  # [BLOCK_B, BLOCK_N]: next place of each column
+    found += tl.sum(count, axis=1)
+    overflow = _any(found > CAPACITY)  # here and not after the next pass, where sm_90 spills
+    seen = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.int32)
+    for block in tl.range(blocks, num_stages=1):
+        first = (segment + block) * BLOCK_N
+        scores = block_scores(tile, first, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION)
+        hit = scores >= bound[:, None]
+        left = hit & (seen >= DEPTH)
+        mask = tile.row_mask[:, None] & left & (where < CAPACITY)
+        tl.store(lists + (row[:, None] * CAPACITY + where), rank32(scores, first + n[None, :]), mask=mask)
+        where += left.to(tl.int32)
+        seen += hit.to(tl.int32)
+    return found, overflow
+
+
+@triton.jit
+def _stream(
+    tile, lists, K: tl.constexpr, BLOCK_K: tl.constexpr, CAPACITY: tl.constexpr,
+    N: tl.constexpr, C: tl.constexpr, METRIC: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Write the K best of each row over its list, by an exact network that all scores pass through."""
+    row, n, k = tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
+    best = tl.full([BLOCK_B, BLOCK_K], LOWEST, dtype=tl.int64)
+    for block in tl.range((N + BLOCK_N - 1) // BLOCK_N, num_stages=1):
+        first = block * BLOCK_N
+        scores = block_scores(tile, first, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION)
+        ranked = tl.where((first + n < N)[None, :], rank32(scores, first + n[None, :]), LOWEST)
+        best = best_of_both(best, tl.topk(ranked, BLOCK_K), BLOCK_B, BLOCK_K)
+    mask = tile.row_mask[:, None] & (k < K)[None, :]
+    tl.store(lists + (row[:, None] * CAPACITY + k[None, :]), best, mask=mask)
 
 
 @triton.jit(do_not_specialize=["B"])
@@ -137,122 +185,58 @@ def _product_key_topk_survivors_fwd_kernel(
     PLACES: tl.constexpr, CAPACITY: tl.constexpr, DEPTH: tl.constexpr, ROUNDS: tl.constexpr, LOG_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """The survivors of each row on each axis: K to ``CAPACITY`` sub-keys, the K best among them, unsorted.
+
+    A program takes ``BLOCK_B`` rows of one head and axis; grid ``(ceil(B / BLOCK_B), H * 2)``.
+
+    In: q ``[B, H, 2, C]`` and k ``[H, 2, N, C]`` of one type, float32, bfloat16 or float16; unless METRIC is "dot",
+    q_term ``[B, H, 2]`` and k_term ``[H, 2, N]``, float32.
+    Out: lists ``[H * 2, B, CAPACITY]`` int64, ``rank32`` of score and sub-key; counts ``[H * 2, B]`` int32, how many of
+    a list are set.
+    """
     BLOCKS: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     first_row = tl.program_id(0).to(tl.int64) * BLOCK_B
     head_axis = tl.program_id(1).to(tl.int64)
     row = tl.arange(0, BLOCK_B)  # all but the base pointers in 32 bits: registers are what this kernel is short of
     row_mask = row < tl.minimum(B - first_row, BLOCK_B).to(tl.int32)
-    n = tl.arange(0, BLOCK_N)
     q_base = q_ptr + first_row * stride_qb + (head_axis // 2) * stride_qh + (head_axis % 2) * stride_qa
     q_rows = (q_base + row.to(tl.int64) * stride_qb)[:, None]
     k_base = k_ptr + (head_axis // 2) * stride_kh + (head_axis % 2) * stride_ka
-    k_columns = (k_base + n.to(tl.int64) * stride_kn)[None, :]
-    query_term = tl.zeros([BLOCK_B, 1], dtype=tl.float32)
-    k_terms = k_term_ptr
+    k_columns = (k_base + tl.arange(0, BLOCK_N).to(tl.int64) * stride_kn)[None, :]
+    q_term = tl.zeros([BLOCK_B, 1], dtype=tl.float32)
     if METRIC != "dot":
-        query_term = tl.load(q_term_ptr + first_row * (2 * H) + head_axis + row * (2 * H), mask=row_mask, other=0)[
-            :, None
-        ]
-        k_terms = k_term_ptr + head_axis * N
+        q_term_rows = q_term_ptr + first_row * (2 * H) + head_axis + row * (2 * H)
+        q_term = tl.load(q_term_rows, mask=row_mask, other=0)[:, None]
+        k_term_ptr += head_axis * N
     c = tl.arange(0, BLOCK_C)
     q = tl.load(q_rows + c[None, :].to(tl.int64) * stride_qc, mask=row_mask[:, None] & (c < C)[None, :], other=0)
-
-    best = tl.full([BLOCK_B, BLOCK_N], float("-inf"), dtype=tl.float32)
-    for block in range(BLOCKS):
-        scores = _block_scores(
-            q, q_rows, row_mask, query_term, k_columns, k_terms, block * BLOCK_N,
-            stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
-        )  # fmt: skip
-        best = tl.maximum(best, scores)  # the maximum of a score and NaN is the score
-    bound = tl.min(tl.where((n < N)[None, :], best, float("inf")), axis=1)
-    above = tl.max(best, axis=1)
-    for _ in range(ROUNDS):
-        middle = 0.5 * (bound + above)
-        enough = tl.sum((best >= middle[:, None]).to(tl.int32), axis=1) >= K
-        bound = tl.where(enough, middle, bound)
-        above = tl.where(enough, above, middle)
-
+    tile = ScoreTile(q, q_rows, row_mask, q_term, k_columns, k_term_ptr, stride_qc, stride_kn, stride_kc)
     lists = lists_ptr + (head_axis * B + first_row) * CAPACITY
-    found = tl.zeros([BLOCK_B], dtype=tl.int32)
-    # A bound of -inf would let -inf and NaN tie.
-    overflow = tl.max(tl.where(row_mask & ~(bound > float("-inf")), 1, 0))
+
+    bound = _find_bound(tile, K, ROUNDS, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION)
+    overflow = _any(row_mask & ~(bound > float("-inf")))  # a bound of -inf would let -inf and NaN tie
     bound = tl.where(row_mask, bound, float("inf"))  # rows past the last have no survivors
+    found = tl.zeros([BLOCK_B], dtype=tl.int32)
     for segment in tl.range(0, BLOCKS, SEGMENT, disable_licm=True):  # what is hoisted takes registers, and spills
         blocks = tl.minimum(SEGMENT, BLOCKS - segment)
-        bits = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.int32)  # of a column: the blocks whose score reaches the bound
-        kept_0 = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.float32)
-        kept_1 = kept_0
-        kept_2 = kept_0
-        kept_3 = kept_0
-        kept_4 = kept_0
-        kept_5 = kept_0
-        for step in range(blocks):
-            block = blocks - 1 - step
-            scores = _block_scores(
-                q, q_rows, row_mask, query_term, k_columns, k_terms, (segment + block) * BLOCK_N,
-                stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
-            )  # fmt: skip
-            hit = scores >= bound[:, None]
-            bits = tl.where(hit, bits | (1 << block), bits)
-            kept_0, kept_1, kept_2, kept_3, kept_4, kept_5 = _keep(
-                hit, scores, kept_0, kept_1, kept_2, kept_3, kept_4, kept_5, DEPTH
-            )
-        count = _popcount(bits)
+        bits, kept = _collect(tile, bound, segment, blocks, DEPTH, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION)
+        count = popcount(bits)
         crowded = tl.max(count) > DEPTH
-        count = tl.minimum(count, DEPTH)
-        through = _prefix_sum(count, BLOCK_N)
-        total = tl.sum(count, axis=1)
-        for first in tl.range(0, tl.minimum(tl.max(total), CAPACITY), PLACES, num_stages=1):  # mostly once
-            _write_survivors(
-                lists, row_mask, found, first, total, through, segment, bits,
-                kept_0, kept_1, kept_2, kept_3, kept_4, kept_5,
-                DEPTH, BLOCK_B, BLOCK_N, PLACES, CAPACITY, LOG_N,
+        found = _append_collected(
+            tile, lists, found, segment, bits, kept, tl.minimum(count, DEPTH),
+            DEPTH, PLACES, CAPACITY, LOG_N, BLOCK_B, BLOCK_N,
+        )  # fmt: skip
+        overflow = tl.maximum(overflow, _any(found > CAPACITY))
+        if crowded and overflow == 0:
+            found, overflow = _append_uncollected(
+                tile, lists, found, bound, segment, blocks, DEPTH, CAPACITY,
+                N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
             )  # fmt: skip
-        found += total
-        overflow = tl.maximum(overflow, tl.max((found > CAPACITY).to(tl.int32)))
-        if crowded and overflow == 0:  # a column has more survivors than its register holds: count again, then store
-            count = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.int32)
-            for block in tl.range(blocks, num_stages=1):
-                scores = _block_scores(
-                    q, q_rows, row_mask, query_term, k_columns, k_terms, (segment + block) * BLOCK_N,
-                    stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
-                )  # fmt: skip
-                count += (scores >= bound[:, None]).to(tl.int32)
-            count = tl.maximum(count - DEPTH, 0)
-            through = _prefix_sum(count, BLOCK_N)
-            where = found[:, None] + through - count
-            found += tl.sum(count, axis=1)
-            overflow = tl.maximum(overflow, tl.max((found > CAPACITY).to(tl.int32)))
-            seen = tl.zeros([BLOCK_B, BLOCK_N], dtype=tl.int32)
-            for block in tl.range(blocks, num_stages=1):
-                scores = _block_scores(
-                    q, q_rows, row_mask, query_term, k_columns, k_terms, (segment + block) * BLOCK_N,
-                    stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
-                )  # fmt: skip
-                hit = scores >= bound[:, None]
-                left = hit & (seen >= DEPTH)
-                tl.store(
-                    lists + (row[:, None] * CAPACITY + where), rank32(scores, (segment + block) * BLOCK_N + n[None, :]),
-                    mask=row_mask[:, None] & left & (where < CAPACITY),
-                )  # fmt: skip
-                where += left.to(tl.int32)
-                seen += hit.to(tl.int32)
 
     # A row with fewer than K means that the two passes rounded a score at the bound differently, or a NaN in the bound.
-    overflow = tl.maximum(overflow, tl.max(tl.where(row_mask & (found < K), 1, 0)))
+    overflow = tl.maximum(overflow, _any(row_mask & (found < K)))
     if overflow > 0:
-        tl.debug_barrier()  # the lists that are written over are another thread's
-        ranked_best = tl.full([BLOCK_B, BLOCK_K], LOWEST, dtype=tl.int64)
-        for block in tl.range(BLOCKS, num_stages=1):
-            first = block * BLOCK_N
-            scores = _block_scores(
-                q, q_rows, row_mask, query_term, k_columns, k_terms, first,
-                stride_qc, stride_kn, stride_kc, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION,
-            )  # fmt: skip
-            ranked = tl.where((first + n < N)[None, :], rank32(scores, first + n[None, :]), LOWEST)
-            ranked = tl.topk(ranked, BLOCK_K)
-            ranked_best = tl.topk(tl.reshape(tl.join(ranked_best, ranked), [BLOCK_B, 2 * BLOCK_K]), BLOCK_K)
-        k = tl.arange(0, BLOCK_K)
-        tl.store(lists + (row[:, None] * CAPACITY + k[None, :]), ranked_best, mask=row_mask[:, None] & (k < K)[None, :])
+        tl.debug_barrier()  # other threads of the block wrote the lists that are written over
+        _stream(tile, lists, K, BLOCK_K, CAPACITY, N, C, METRIC, BLOCK_B, BLOCK_N, BLOCK_C, PRECISION)
         found = tl.full([BLOCK_B], K, dtype=tl.int32)
     tl.store(counts_ptr + head_axis * B + first_row + row, found, mask=row_mask)

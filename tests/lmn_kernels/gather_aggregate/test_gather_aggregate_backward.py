@@ -69,12 +69,11 @@ def test_sort_puts_slots_outside_the_table_last(device: torch.device) -> None:
 
 def test_wide_numbers_give_the_same_gradients(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
+    from lmn_kernels.gather_aggregate import triton as kernels
     from lmn_kernels.gather_aggregate.triton import sort
-    from lmn_kernels.gather_aggregate.triton import sorted_backward as sums
-    from lmn_kernels.gather_aggregate.triton import sparse_grad as rows
 
-    for module in (rows, sums):
-        monkeypatch.setattr(module, "MOST_NARROW", 8)
+    for module in (kernels.sorted_backward, kernels.sparse_grad):
+        monkeypatch.setattr(module, "MAX_INT32_ENTRIES", 8)
     monkeypatch.setattr(sort, "narrowest", lambda largest: torch.int64)
     bag = bag_of(torch.randint(9, (40, 5)), 9, 5, device)
     for sparse_grad in (False, True):
@@ -110,11 +109,7 @@ def test_runs_of_any_length_are_summed_exactly(runs: str, D: int, device: torch.
 
 def test_rows_too_wide_for_one_program_take_two_passes(device: torch.device) -> None:
     pytest.importorskip("triton")
-    from lmn_kernels.gather_aggregate.triton.sorted_backward import _tile
-
-    D = 9_000
-    assert _tile(D, torch.empty(1, D, dtype=torch.float64))[1] < D
-    bag = make_bag_inputs(2, 2, 4, D, dtype=torch.float64, device=device, ties=True, requires_grad=True)
+    bag = make_bag_inputs(2, 2, 4, 9_000, dtype=torch.float64, device=device, ties=True, requires_grad=True)
     for sparse_grad in (False, True):
         launch_counts.clear()
         assert_equals_the_loops(bag, sparse_grad=sparse_grad, backend="triton")

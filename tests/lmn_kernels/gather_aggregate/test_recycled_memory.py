@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lmn_kernels import empty_cache, gather_aggregate
 from lmn_kernels.gather_aggregate import recycled
-from lmn_kernels.gather_aggregate.recycled import LEAST_BYTES, MOST_KEPT, MOST_SPARE, recycled_empty
+from lmn_kernels.gather_aggregate.recycled import MAX_KEPT, MAX_SPARE, MIN_BYTES, recycled_empty
 
 D = 64
-ROWS = LEAST_BYTES // (4 * D)
+ROWS = MIN_BYTES // (4 * D)
 
 
 @pytest.fixture(autouse=True)
@@ -85,19 +85,19 @@ def test_several_sizes_and_several_at_once_find_their_memory_again() -> None:
 
 
 def test_a_buffer_far_too_large_is_left_for_others() -> None:
-    large = make(10, ROWS * (MOST_SPARE + 1))
+    large = make(10, ROWS * (MAX_SPARE + 1))
     place = large.data_ptr()
     del large
     small = make()
     assert small.data_ptr() != place
-    again = make(10, ROWS * (MOST_SPARE + 1))
+    again = make(10, ROWS * (MAX_SPARE + 1))
     assert again.data_ptr() == place
 
 
 def test_no_more_than_a_few_buffers_are_kept_and_all_can_be_given_back() -> None:
-    held = [make() for _ in range(MOST_KEPT + 2)]
+    held = [make() for _ in range(MAX_KEPT + 2)]
     del held
-    assert len(recycled._kept) == MOST_KEPT
+    assert len(recycled._kept) == MAX_KEPT
     empty_cache()
     assert not recycled._kept
 
@@ -123,7 +123,7 @@ def test_threads_never_share_memory() -> None:
 def test_memory_serves_any_type(dtype: torch.dtype) -> None:
     place = (first := make()).data_ptr()
     del first
-    second = recycled_empty(ROWS // 2, D, dtype, LEAST_BYTES // (D * dtype.itemsize))
+    second = recycled_empty(ROWS // 2, D, dtype, MIN_BYTES // (D * dtype.itemsize))
     assert second.dtype == dtype
     assert second.shape == (ROWS // 2, D)
     assert second.data_ptr() == place

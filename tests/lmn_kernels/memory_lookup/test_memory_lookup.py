@@ -249,7 +249,7 @@ def test_errors_name_the_argument(
 
 
 class _LargestOutput(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor that any torch op makes."""
+    """Records the number of elements of the largest tensor that any torch op makes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -32,11 +32,11 @@ def test_a_dense_gradient_is_an_error_and_updates_nothing(kind: str) -> None:
     [
         ({"lr": -1.0}, "RowAdam: lr must be at least 0, got -1.0"),
         ({"lr": float("nan")}, "RowAdam: lr must be at least 0, got nan"),
-        ({"betas": (0.9, 1.0)}, r"RowAdam: betas must be two numbers in \[0, 1\), got \(0.9, 1.0\)"),
+        ({"betas": (0.9, 1.0)}, r"RowAdam: betas must be two values in \[0, 1\), got \(0.9, 1.0\)"),
         ({"eps": -1.0}, "RowAdam: eps must be a number of at least 0, got -1.0"),
         ({"weight_decay": -0.1}, "RowAdam: weight_decay must be a number of at least 0, got -0.1"),
         ({"lr": None}, "RowAdam: lr must be a number, got None"),
-        ({"betas": (0.9,)}, "RowAdam: betas must be two numbers"),
+        ({"betas": (0.9,)}, "RowAdam: betas must be two values"),
         ({"seed": -1}, "RowAdam: seed must be an int in"),
         ({"seed": 3.0}, "RowAdam: seed must be an int in"),
         ({"backend": "cuda"}, "RowAdam: backend must be one of 'auto', 'triton', 'torch', got 'cuda'"),

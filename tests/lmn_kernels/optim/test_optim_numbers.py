@@ -106,13 +106,13 @@ def test_what_is_no_number_is_refused_at_construction(optimizer: Any, name: str,
 )
 def test_each_beta_is_checked(value: object) -> None:
     for betas in ((value, 0.9), (0.9, value)):
-        with pytest.raises(ValueError, match=r"RowAdam: betas must be two numbers in \[0, 1\)"):
+        with pytest.raises(ValueError, match=r"RowAdam: betas must be two values in \[0, 1\)"):
             RowAdam([table()], betas=betas)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("betas", [0.9, None, (0.9,), (0.9, 0.99, 0.9), "0.9", np.float64(0.9), torch.tensor(0.9)])
 def test_betas_are_two(betas: object) -> None:
-    with pytest.raises(ValueError, match="RowAdam: betas must be two numbers"):
+    with pytest.raises(ValueError, match="RowAdam: betas must be two values"):
         RowAdam([table()], betas=betas)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The router's fast way against the oracle: many blocks of sub-keys, both tiles of rows, and every way to overflow."""
+"""The router's fast path against the oracle: many blocks of sub-keys, both tiles of rows, every kind of overflow."""
 
 from __future__ import annotations
 
@@ -100,24 +100,31 @@ def survivors_by_hand(scores: Tensor, k: int) -> Tensor:
     return scores >= bound
 
 
-def test_patterns_take_the_ways_they_are_meant_for(device: torch.device) -> None:
-    ways: dict[str, set[str]] = {}
+def test_patterns_take_the_paths_they_are_meant_for(device: torch.device) -> None:
+    paths: dict[str, set[str]] = {}
     for name, scores in PATTERNS.items():
         found = survivors_of(*inputs_with_scores(scores.to(device), PATTERNS["rising"].to(device)), 32)
         if scores.isfinite().all():
             reached = survivors_by_hand(scores, 32)
             count = int(reached.sum())
-            way = "one window" if count <= 64 else "two windows" if count <= 96 else "streaming"
+            path = "one window" if count <= 64 else "two windows" if count <= 96 else "streaming"
             if count <= 96 and reached.view(-1, 64).sum(0).max() > 6:
-                ways.setdefault("crowded", set()).add(name)
+                paths.setdefault("crowded", set()).add(name)
         else:
-            count, way = 97, "streaming"
-        ways.setdefault(way, set()).add(name)
+            count, path = 97, "streaming"
+        paths.setdefault(path, set()).add(name)
         assert found[0].tolist() == [32 if count > 96 else count] * 2, name  # the streaming network writes K entries
-    assert ways["one window"] >= {"ties"}
-    assert ways["two windows"] >= {"one dominant group", "outlier"}
-    assert ways["streaming"] >= {"constant", "few dominant groups", "mostly -inf", "mostly NaN", "many +inf", "all NaN"}
-    assert ways["crowded"], ways
+    assert paths["one window"] >= {"ties"}
+    assert paths["two windows"] >= {"one dominant group", "outlier"}
+    assert paths["streaming"] >= {
+        "constant",
+        "few dominant groups",
+        "mostly -inf",
+        "mostly NaN",
+        "many +inf",
+        "all NaN",
+    }
+    assert paths["crowded"], paths
 
 
 def test_rows_past_the_last_have_no_survivors(device: torch.device) -> None:
