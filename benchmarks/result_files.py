@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "triton", "numpy", "product-key-memory", "fbgemm-gpu", "fbgemm-gpu-cpu")
 FORMAT = 2
-FORMAT_1_KEYS = {"side": "provider", "limits": "ceilings", "most_warps": "max_warps"}
+FORMAT_1_KEYS = {"side": "provider", "limits": "ceilings", "most_warps": "max_warps"}  # a former name
 FORMAT_1_SHAPES = {"cpu_bar": "cpu_8k"}
 
 

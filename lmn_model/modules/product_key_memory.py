@@ -214,7 +214,7 @@ class ProductKeyMemory(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        rename_entries(state_dict, prefix, {"asleep": "inactive"})
+        rename_entries(state_dict, prefix, {"asleep": "inactive"})  # a former name
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.refresh_inactive()
 

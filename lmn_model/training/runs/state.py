@@ -30,7 +30,7 @@ from lmn_model.training.setting_upgrades import upgrade_paths
 from lmn_model.training.settings import Settings
 
 MODEL, OPTIMIZER, USAGE = "model.", "optimizer.", "usage."
-RENAMED = (("memory.memory.", "memory.block."), ("block.asleep", "block.inactive"))
+RENAMED = (("memory.memory.", "memory.block."), ("block.asleep", "block.inactive"))  # a former name
 """Parts of tensors' names in checkpoints of version 0.1.0, and what they are now."""
 
 
@@ -171,8 +171,8 @@ def _fill_model(path: Path, file: CheckpointFile, model: CTRModel) -> None:
 
 def _fill_optimizers(file: CheckpointFile, optimizers: Optimizers, device: torch.device) -> None:
     state = {name: file.read(stored, device) for name, stored in _part(file, OPTIMIZER).items()}
-    numbers = {_present(name): number for name, number in file.metadata["optimizer_numbers"].items()}
-    optimizers.load_state(state, numbers)
+    by_name = {_present(name): number for name, number in file.metadata["optimizer_numbers"].items()}
+    optimizers.load_state(state, by_name)
 
 
 def _part(file: CheckpointFile, prefix: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from grids import grid
 from hardware import GPU, TRITON
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,7 +75,7 @@ def random_bags(group: int, device: torch.device) -> list[BagInputs]:
     return bags
 
 
-@pytest.mark.parametrize("group", range(8))
+@pytest.mark.parametrize("group", [0, 1, *(pytest.param(group, marks=pytest.mark.slow) for group in range(2, 8))])
 def test_equals_the_loops_exactly_on_integers_in_200_shapes(group: int, backend: str, device: torch.device) -> None:
     for bag in random_bags(group, device):
         assert_equals_the_loops(bag, sparse_grad=group % 2 == 1, backend=backend)
@@ -86,9 +87,11 @@ def test_gradcheck_in_full(backend: str, device: torch.device) -> None:
     assert torch.autograd.gradcheck(lambda values, weights: op(values, weights=weights), (values, weights))
 
 
-@pytest.mark.parametrize("sparse_grad", [False, True])
-@pytest.mark.parametrize("weights_dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@grid(
+    dtype=[torch.float32, torch.bfloat16, torch.float16],
+    weights_dtype=[torch.float32, torch.bfloat16, torch.float16],
+    sparse_grad=[False, True],
+)
 def test_errs_no_more_than_plain_torch(
     dtype: torch.dtype, weights_dtype: torch.dtype, sparse_grad: bool, backend: str, device: torch.device
 ) -> None:
@@ -233,7 +236,7 @@ def test_a_second_derivative_is_refused(sparse_grad: bool, backend: str, device:
 
 
 @pytest.mark.parametrize("sparse_grad", [False, True])
-@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_once_for_all_batch_sizes(
     compiler: str, sparse_grad: bool, backend: str, device: torch.device
 ) -> None:

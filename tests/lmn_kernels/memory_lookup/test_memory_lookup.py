@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from grids import grid
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -72,9 +73,11 @@ def test_gradcheck(metric: str, activation: str, backend: str, device: torch.dev
     assert torch.autograd.gradcheck(op, tuple(inputs), fast_mode=backend == "triton")
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("values_dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@grid(
+    dtype=[torch.float32, torch.bfloat16, torch.float16],
+    values_dtype=[torch.float32, torch.bfloat16, torch.float16],
+    activation=ACTIVATIONS,
+)
 def test_errs_no_more_than_plain_torch(
     dtype: torch.dtype, values_dtype: torch.dtype, activation: str, backend: str, device: torch.device
 ) -> None:
@@ -190,7 +193,7 @@ def test_a_second_derivative_is_refused(backend: str, device: torch.device) -> N
 
 
 @pytest.mark.parametrize("sparse_grad", [False, True])
-@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_once_for_all_batch_sizes(
     compiler: str, sparse_grad: bool, backend: str, device: torch.device
 ) -> None:

@@ -214,6 +214,14 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("restored")
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.data())
+def test_is_exact_on_30_drawn_cases(device: torch.device, data: st.DataObject) -> None:
+    check_drawn(data, device)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("restored")
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.data())
 def test_is_exact_on_200_drawn_cases(device: torch.device, data: st.DataObject) -> None:

@@ -54,7 +54,7 @@ def shapes_of_group(group: int) -> list[tuple[int, int, int, int, int]]:
     return shapes
 
 
-@pytest.mark.parametrize("group", range(8))
+@pytest.mark.parametrize("group", [0, 1, *(pytest.param(group, marks=pytest.mark.slow) for group in range(2, 8))])
 def test_equals_the_oracle_exactly_on_integers_in_200_shapes(group: int, backend: str, device: torch.device) -> None:
     for case, (B, H, N, C, K) in enumerate(shapes_of_group(group)):
         metric, dtype = METRICS[(case + group) % 3], DTYPES[case % 4]
@@ -218,7 +218,7 @@ def test_the_staircase_holds_the_pairs_that_can_win(k: int, pairs: int) -> None:
     assert int((ranks + 1).prod(0).max()) <= k
 
 
-@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_once_for_all_batch_sizes(compiler: str, backend: str, device: torch.device) -> None:
     if compiler == "inductor" and backend == "triton" and device.type == "cpu":
         pytest.skip("inductor is tried once on the CPU, with the torch backend")

@@ -215,7 +215,9 @@ def test_growing_copies_keys_until_the_last_new_sub_key_is_active() -> None:
 
 def old_state(module: nn.Module) -> dict[str, Tensor]:
     """The state dict as version 0.1.0 named it."""
-    names = {name: name.replace("block.", "memory.").replace("inactive", "asleep") for name in module.state_dict()}
+    names = {
+        name: name.replace("block.", "memory.").replace("inactive", "asleep") for name in module.state_dict()
+    }  # a former name
     return {names[name]: tensor.clone() for name, tensor in module.state_dict().items()}
 
 

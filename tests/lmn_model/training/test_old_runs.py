@@ -38,7 +38,7 @@ def as_of_0_1_0(folder: RunFolder, **changes: str) -> None:
 
 
 def _old(name: str) -> str:
-    return name.replace("memory.block.", "memory.memory.").replace("memory.inactive", "memory.asleep")
+    return name.replace("memory.block.", "memory.memory.").replace("memory.inactive", "memory.asleep")  # a former name
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_earlier_flags_train_the_same_run_and_are_not_documented(
 @pytest.mark.parametrize(("model", "interest"), [("lmn", "lmn"), ("din", "din")])
 def test_a_run_of_an_earlier_release_is_evaluated_and_resumed(tmp_path: Path, model: str, interest: str) -> None:
     settings = tiny_settings(write_events(tmp_path / "events.parquet", 300), model, epochs=1)
-    whole = train(settings.override({"epochs": 2}), tmp_path / "whole")["results"]
+    uncut = train(settings.override({"epochs": 2}), tmp_path / "uncut")["results"]
     trained = train(settings, tmp_path / "run")["results"]
     folder = RunFolder(tmp_path / "run")
 
@@ -172,4 +172,4 @@ def test_a_run_of_an_earlier_release_is_evaluated_and_resumed(tmp_path: Path, mo
 
     found = evaluate_run(folder.root)
     assert {name: found[name] for name in trained["test"]} == trained["test"]
-    assert train(folder.load_settings(), folder.root, resume=True)["results"]["test"] == whole["test"]
+    assert train(folder.load_settings(), folder.root, resume=True)["results"]["test"] == uncut["test"]
