@@ -27,6 +27,7 @@ BACKWARD_PARTS = "_gather_aggregate_bwd_parts_kernel"
 COUNT_RUNS = "_gather_aggregate_count_runs_kernel"
 SORT = {"_gather_aggregate_sort_keys_kernel": 1}
 CHUNK = 64  # entries that a program adds before it leaves the rest of a run to another
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def loop_over_rows(bag: BagInputs) -> Tensor:

@@ -24,6 +24,7 @@ from lmn_kernels.testing import (
 
 METRICS = ("dot", "cosine", "l2")
 ACTIVATIONS = ("softmax", "sigmoid", "relu")
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 ROUTER = {"_product_key_topk_survivors_fwd_kernel": 1, "_product_key_topk_lists_fwd_kernel": 1}
 BAG = "_gather_aggregate_fwd_kernel"
 SORT = {"_gather_aggregate_sort_keys_kernel": 1}

@@ -215,9 +215,8 @@ def test_growing_copies_keys_until_the_last_new_sub_key_is_active() -> None:
 
 def old_state(module: nn.Module) -> dict[str, Tensor]:
     """The state dict as version 0.1.0 named it."""
-    names = {
-        name: name.replace("block.", "memory.").replace("inactive", "asleep") for name in module.state_dict()
-    }  # a former name
+    former = "asleep"  # a former name
+    names = {name: name.replace("block.", "memory.").replace("inactive", former) for name in module.state_dict()}
     return {names[name]: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
