@@ -42,12 +42,13 @@ def _any(mask):
 def _push(kept, scores, hit, DEPTH: tl.constexpr):
     """Shift registers ``kept``, newest first, after ``scores`` were pushed into those of the columns that are ``hit``.
 
-    All are ``[BLOCK_B, BLOCK_N]``; the oldest score of a full register is lost.
+    All are ``[BLOCK_B, BLOCK_N]``; the oldest score of a full register is lost. The oldest one is overwritten first: in
+    the other order the assembler copies every register.
     """
-    pushed: tl.tuple = (tl.where(hit, scores, kept[0]),)
-    for d in tl.static_range(1, DEPTH):
-        pushed += (tl.where(hit, kept[d - 1], kept[d]),)
-    return pushed
+    pushed: tl.tuple = ()
+    for d in tl.static_range(DEPTH - 1, 0, -1):
+        pushed = (tl.where(hit, kept[d - 1], kept[d]),) + pushed  # noqa: RUF005
+    return (tl.where(hit, scores, kept[0]),) + pushed  # noqa: RUF005
 
 
 @triton.jit
