@@ -74,7 +74,5 @@ def test_a_run_of_another_model_is_refused_by_the_name_of_the_setting(tmp_path: 
     settings = tiny_settings(write_events(tmp_path / "events.parquet"), epochs=1)
     train(settings, tmp_path / "run")
     as_of_0_1_0(RunFolder(tmp_path / "run"), target="pair")
-    with pytest.raises(
-        SettingsError, match=r"settings.toml: model.memory.target must be 'bound', got 'pair'; only"
-    ):
+    with pytest.raises(SettingsError, match=r"settings.toml: model.memory.target must be 'bound', got 'pair'; only"):
         evaluate_run(tmp_path / "run")
