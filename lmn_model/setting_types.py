@@ -11,12 +11,15 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
+from functools import cache
 from numbers import Real
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from lmn_model.wording import did_you_mean
 
 NONE = "none"
+_type_hints = cache(get_type_hints)
+"""Resolved once a class: every change of a setting needs them."""
 
 
 class SettingsError(ValueError):
@@ -70,7 +73,7 @@ class Declared(NamedTuple):
 
 def declared_settings(cls: Any, section: tuple[str, ...] = ()) -> Iterator[Declared]:
     """All settings in the order of their declaration, nested sections included."""
-    hints = get_type_hints(cls)
+    hints = _type_hints(cls)
     for each in fields(cls):
         kind = hints[each.name]
         if is_dataclass(kind):
@@ -199,7 +202,7 @@ def build(cls: Any, table: Any, source: str, section: tuple[str, ...] = ()) -> A
     where = ".".join(section)
     if not isinstance(table, Mapping):
         raise SettingsError(f"{source}: {where} must be a section, got {table!r}")
-    hints = get_type_hints(cls)
+    hints = _type_hints(cls)
     known = [each.name for each in fields(cls)]
     for name in table:
         if name not in known:
@@ -269,7 +272,7 @@ def take_plain(instance: Any) -> None:
     Raises:
         TypeError: a field that must be a number is none.
     """
-    hints = get_type_hints(type(instance))
+    hints = _type_hints(type(instance))
     for each in fields(instance):
         kind, value = hints[each.name], getattr(instance, each.name)
         if is_dataclass(kind) or get_origin(kind) is Literal:

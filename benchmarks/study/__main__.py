@@ -26,7 +26,7 @@ def _functions() -> Mapping[str, Callable[[argparse.Namespace], int | None]]:
 
 
 def _check(parsed: argparse.Namespace) -> None:
-    """Study files are checked when they are read."""
+    """Nothing: study files are checked when they are read."""
 
 
 STUDY = Program("python -m benchmarks.study", DESCRIPTION, EXAMPLE, COMMANDS, _check, _functions)

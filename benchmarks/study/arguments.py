@@ -20,14 +20,20 @@ def _add_study(parser: ArgumentParser) -> None:
     what.add_argument("--only", metavar="NAME[,NAME...]", help="variants to run (default: all)")
     what.add_argument("--seeds", type=_seeds, metavar="INT[,INT...]", help="seeds (default: those of the file)")
     what.add_argument(
-        "--quick", action="store_true", help="rehearse with the settings of [quick]; has results of its own"
+        "--quick",
+        action="store_true",
+        help="rehearse with the settings of [quick]; the results go to a separate folder",
     )
     what.add_argument("--tune", action="store_true", help="search the settings named in [tune] by validation AUC")
     what.add_argument("--again", action="store_true", help="repeat runs as a check: compare, and keep the old results")
     what.add_argument("--force", action="store_true", help="replace results that were made with other settings")
     what.add_argument("--report", action="store_true", help="run nothing; make tables and figures of the results")
     what.add_argument(
-        "--jobs", type=integer(1), default=_cores(), metavar="INT", help="runs at a time (default: cores)"
+        "--jobs",
+        type=integer(0),
+        default=_cores(),
+        metavar="INT",
+        help="runs at a time, each in a process; 0 runs them in this process, for a debugger (default: cores)",
     )
     where = parser.add_argument_group("where")
     where.add_argument(
@@ -61,8 +67,8 @@ def _add_contents(parser: ArgumentParser) -> None:
         "--threshold",
         type=_number,
         metavar="FLOAT",
-        help="strength of the stored signal from which the report takes a pair for an event (default: the strength "
-        "that 5 %% of the pairs without an event exceed)",
+        help="familiarity from which a pair counts as recalled (default: that which 5 %% of the pairs without an event "
+        "exceed)",
     )
     group.add_argument("--force", action="store_true", help="replace files of an earlier report")
     add_device(group)
@@ -97,7 +103,7 @@ def _cores() -> int:
 COMMANDS = {
     "run": Command(
         "Run a grid of trainings and tabulate the results",
-        "A study is a TOML file of models, seeds and settings; benchmarks/study has some. Runs "
+        "A study is a TOML file of models, seeds and settings; benchmarks/study has three. Runs "
         "that have a result are not repeated.",
         "FILE",
         _add_study,
@@ -105,14 +111,14 @@ COMMANDS = {
     ),
     "contents": Command(
         "Report what the memory of a run stores",
-        "The report sets what the memory says of users and categories beside the events themselves.",
+        "The report compares what the memory stores of users and categories with the events themselves.",
         "RUN --out DIR",
         _add_contents,
         "  python -m benchmarks.study contents runs/mine --out report",
     ),
     "demo": Command(
         "Train four models on a public data set and compare them",
-        "It takes about ten minutes on a CPU. A demonstration that was stopped continues with the same command.",
+        "It takes about ten minutes on a CPU. A demo that was stopped continues with the same command.",
         "",
         _add_demo,
         "  python -m benchmarks.study demo --out runs/demo",

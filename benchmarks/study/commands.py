@@ -1,4 +1,4 @@
-"""Run the commands of ``python -m benchmarks.study``."""
+"""Run the commands of ``python -m benchmarks.study``; each imports only what it needs, and the demo no SciPy."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.study.contents.command import run_contents
 from benchmarks.study.demo import DEMO, format_table, run_demo
-from benchmarks.study.jobs import Places
-from benchmarks.study.plan import next_tuning_jobs, study_jobs
-from benchmarks.study.report import write_report
-from benchmarks.study.runner import StudyFailed, open_jobs, run_again, run_jobs
-from benchmarks.study.study_file import load_study
 from lmn_model.cli.output import complain, print_result
 from lmn_model.training import TrainingInterrupted
 
@@ -27,9 +21,11 @@ def run_study(arguments: argparse.Namespace) -> int:
     """Run what the study has no results of, or with ``--report`` make its tables and figures; 1 if runs failed.
 
     Raises:
-        StudyError, SettingsError: the file of the study is wrong, or results are there of other settings.
+        StudyError, SettingsError: the file of the study is wrong, or there are results of other settings.
         StudyStopped: as in :func:`benchmarks.study.runner.run_jobs`.
     """
+    from benchmarks.study.runner import StudyFailed
+
     try:
         _run_study(arguments)
     except StudyFailed as failed:
@@ -39,33 +35,44 @@ def run_study(arguments: argparse.Namespace) -> int:
 
 
 def _run_study(arguments: argparse.Namespace) -> None:
+    from benchmarks.study.jobs import Places
+    from benchmarks.study.plan import next_tuning_jobs, study_jobs
+    from benchmarks.study.report import write_report
+    from benchmarks.study.runner import open_jobs, run_again, run_jobs
+    from benchmarks.study.study_file import load_study
+
     study = load_study(arguments.study, quick=arguments.quick)
     if arguments.report:
         for path in write_report(study, Path(arguments.results), Path(arguments.page)):
             print_result(str(path))
         return
-    variants = study.asked() if arguments.only is None else study.select(_names(arguments.only))
+    variants = study.default_variants() if arguments.only is None else study.select(_names(arguments.only))
     seeds = study.seeds if arguments.seeds is None else arguments.seeds
     places = Places(Path(arguments.out), Path(arguments.results), arguments.data)
     if arguments.tune:
-        while jobs := next_tuning_jobs(
-            study, variants, seeds[0], places, keep=arguments.keep, force=arguments.force
-        ):  # what is to be run depends on what was found
+        # Each round runs the points that depend on the results of the round before.
+        while jobs := next_tuning_jobs(study, variants, seeds[0], places, keep=arguments.keep, force=arguments.force):
             logger.info("study %s: %d runs of the tuning", study.name, len(jobs))
             run_jobs(open_jobs(jobs, arguments.force), arguments.jobs)
-        logger.info("study %s: the tuning is over", study.name)
+        logger.info("study %s: the tuning is complete", study.name)
         return
     jobs = study_jobs(study, variants, seeds, places, arguments.keep)
     if arguments.again:
         run_again(jobs, places.out / study.name / "again", arguments.jobs)
         return
     todo = open_jobs(jobs, arguments.force)
-    logger.info("study %s: %d runs, %d of them are there already", study.name, len(jobs), len(jobs) - len(todo))
+    logger.info("study %s: %d runs, %d of them have a result", study.name, len(jobs), len(jobs) - len(todo))
     run_jobs(todo, arguments.jobs)
 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _contents(arguments: argparse.Namespace) -> None:
+    from benchmarks.study.contents.command import run_contents
+
+    run_contents(arguments)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -80,6 +87,6 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 FUNCTIONS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "run": run_study,
-    "contents": run_contents,
+    "contents": _contents,
     "demo": _demo,
 }

@@ -1,8 +1,8 @@
-"""The demonstration: four ways to read a user's history, trained alike on household baskets and compared.
+"""The demo: four models of a user's history, trained alike on household baskets and compared.
 
 Mean pooling, target attention (DIN) and the Large Memory Network, with its factored query and with the joint query of
-the paper, share embeddings, tower, data and training. Each is a run of its own, so that a demonstration that was
-stopped goes on where it was.
+the paper, share embeddings, tower, data and training. Each has its own run folder, so a demo that was stopped continues
+there.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ logger = logging.getLogger("lmn")
 
 
 def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
-    """Train what is not trained yet, and write ``summary.json`` and ``learning_curves.png`` into ``out``.
+    """Train the models that are not trained yet, and write ``summary.json`` and ``learning_curves.png`` into ``out``.
 
     Args:
         out: folder of the runs.
-        settings: of all of them, but for those in ``MODELS``; ``DEMO`` is what the demo takes.
+        settings: of all models, except for those in ``MODELS``; the command takes ``DEMO``.
 
     Returns:
-        One row for each model: name, metrics on the test part, parameters, rows a second in training.
+        One row for each model: name, metrics on the test split, parameters, training samples per second.
 
     Raises:
         What :func:`lmn_model.training.train_run.train` raises.
@@ -58,7 +58,7 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
         own = settings.override(changes, source="demo")
         folder = RunFolder(root / directory)
         metrics = folder.load_metrics() if folder.holds_run() else None
-        if metrics is None or metrics["status"] != "finished" or not _is_of(folder, own):
+        if metrics is None or metrics["status"] != "finished" or not _has_settings(folder, own):
             if not folder.holds_run():
                 folder.create()
             if dataset is None:
@@ -67,7 +67,7 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
             logger.info("training %s (model %d of %d)", name, len(runs) + 1, len(MODELS))
             metrics = train(own, folder.root, resume=folder.holds_run(), dataset=dataset)
         else:
-            logger.info("%s is there already: %s", name, folder)
+            logger.info("%s is trained already: %s", name, folder)
         runs[name] = metrics
     rows = [
         {
@@ -83,8 +83,8 @@ def run_demo(out: Path | str, settings: Settings) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_of(folder: RunFolder, settings: Settings) -> bool:
-    """Whether the run in ``folder`` was opened with ``settings``."""
+def _has_settings(folder: RunFolder, settings: Settings) -> bool:
+    """Whether the run in ``folder`` was started with ``settings``."""
     run = folder.load_settings()
     return run == take_sizes(settings, run)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from benchmarks.study.result_files import same_settings
 from benchmarks.study.settings import StudySettings
-from benchmarks.study.study_file import Study, Variant, slug
+from benchmarks.study.study_file import Study
+from benchmarks.study.variants import Variant, slug
 
 THREADS = 1
 """CPU threads of a run: runs share the cores, and sums on one thread repeat to the last digit."""
@@ -27,12 +28,12 @@ class Job:
         seed: of the run.
         settings: of the run, seed and threads included; ``data.path`` as the file of the study has it.
         result: file to write.
-        run_folder: scratch folder, from which the run can go on.
+        run_folder: scratch folder, from which a stopped run continues.
         data_path: where the data are, if not at ``data.path``.
-        counting: name of a heuristic, for a variant that learns nothing.
+        counting: name of a heuristic, for a variant that is not trained.
         tuned: settings that came from tuning; None if there was none.
-        point: the point of the grid, for a run of the tuning, which leaves the test part out; None for others.
-        keep: leave the run folder when the run is over.
+        point: the point of the grid, for a run of the tuning, which is not scored on the test split; None for others.
+        keep: keep the run folder when the run has ended.
     """
 
     study: str
@@ -79,7 +80,7 @@ class Places:
 
 
 def differing(result: Mapping[str, Any], job: Job) -> list[str]:
-    """What a result file and the run that is to make it differ in: names of settings, or the heuristic."""
+    """Names of the settings, or ``counting``, that differ between a result file and the run that should make it."""
     other = (result.get("counting") or {}).get("name") != job.counting
     return [*(["counting"] if other else []), *same_settings(result, job.settings)]
 

@@ -1,8 +1,8 @@
-"""What a study has to run: a job for each variant and seed, or for each point that the tuning asks for next.
+"""What a study has to run: a job for each variant and seed, or for each point of the tuning that is missing.
 
-Tuning searches the axes of ``[tune]`` one after the other, in the order of the file: all values of the first with
-everything else as the variant has it, then all values of the second with the best of the first, and so on. It looks at
-the validation part alone. A full grid would see every pair of axes, for many times the runs.
+Tuning is a coordinate search over the axes of ``[tune]``, in the order of the file: all values of the first axis with
+everything else as the variant has it, then all values of the second with the best of the first, and so on. It reads the
+validation split alone. A full grid would see every combination, for many times the runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.study.jobs import Job, Places, make_job
 from benchmarks.study.result_files import read_result, same_settings
-from benchmarks.study.study_file import Study, StudyError, Variant
+from benchmarks.study.study_file import Study
+from benchmarks.study.variants import StudyError, Variant
 
 logger = logging.getLogger("lmn")
 
@@ -24,8 +25,8 @@ class Stage:
     """The search along one axis.
 
     Args:
-        name: setting that the axis is of.
-        scores: value and validation AUC, for the values that were run; in the order of the file.
+        name: setting that varies.
+        scores: value and validation AUC of the points that were run, in the order of the file.
         missing: points that have no result yet.
     """
 
@@ -42,32 +43,32 @@ class Stage:
 def study_jobs(
     study: Study, variants: Sequence[Variant], seeds: Sequence[int], places: Places, keep: bool = False
 ) -> list[Job]:
-    """The runs of ``variants``, all of the first seed before those of the second, so that an early look shows all.
+    """The runs of ``variants``, all of the first seed before those of the second; a heuristic has one run.
 
     Raises:
         StudyError, SettingsError: as in :func:`tuning_stages`.
     """
-    tuned = {each.name: _tuned(study, each, places) for each in variants}
-    jobs = []
-    for place, seed in enumerate(seeds):
-        for each in variants:
-            if each.counting is not None and place > 0:
-                continue
-            number = seed if each.counting is None else 0
-            jobs.append(make_job(study, each, number, places, tuned=tuned[each.name], keep=keep))
-    return jobs
+    sources = {each.tuned_as or each.name for each in variants if each.counting is None}
+    found = {name: _tuned(study, study.variant(name), places) for name in sources}
+
+    def tuned(variant: Variant) -> dict[str, Any] | None:
+        values = None if variant.counting is not None else found[variant.tuned_as or variant.name]
+        if values is None:
+            return None
+        return {name: value for name, value in values.items() if name not in variant.own}
+
+    return [
+        make_job(study, each, seed if each.counting is None else 0, places, tuned=tuned(each), keep=keep)
+        for place, seed in enumerate(seeds)
+        for each in variants
+        if each.counting is None or place == 0
+    ]
 
 
 def next_tuning_jobs(
     study: Study, variants: Sequence[Variant], seed: int, places: Places, *, keep: bool = False, force: bool = False
 ) -> list[Job]:
-    """The runs without which the tuning of ``variants`` cannot go on; none when it is over.
-
-    Args:
-        study, variants, places: what is tuned, and where.
-        seed: of the runs.
-        keep: see :class:`Job`.
-        force: take a result of other settings for missing.
+    """The runs that the tuning of ``variants`` needs next; none when it is complete.
 
     Raises:
         StudyError: the study has no axes, or as in :func:`tuning_stages`.
@@ -77,20 +78,16 @@ def next_tuning_jobs(
     return [
         make_job(study, each, seed, places, point=point, keep=keep)
         for each in variants
-        if each.counting is None and each.tuned_as is None
+        if each.is_tuned
         for stage in tuning_stages(study, each, places, force=force)
         for point in stage.missing
     ]
 
 
 def tuning_stages(study: Study, variant: Variant, places: Places, *, force: bool = False) -> list[Stage]:
-    """How far the search is: its stages up to the first with missing points, which ends the list.
+    """The stages of the search up to the first with missing points, which ends the list.
 
-    An axis that the variant sets itself is left out.
-
-    Args:
-        study, variant, places: what was tuned, and where.
-        force: take a result of other settings for missing.
+    An axis that the variant sets itself is skipped. With ``force`` a result of other settings counts as missing.
 
     Raises:
         StudyError: a result file is damaged, or of other settings and ``force`` is False.
@@ -104,7 +101,7 @@ def tuning_stages(study: Study, variant: Variant, places: Places, *, force: bool
         for value in values:
             point = {**chosen, name: value}
             if stages and variant.settings.override({name: value}) == variant.settings:
-                score: float | None = stages[-1].best[1]  # the best of the stage before
+                score: float | None = stages[-1].best[1]  # this point is the best of the stage before
             else:
                 score = _score(study, variant, point, places, force)
             if score is None:
@@ -124,7 +121,7 @@ def _score(study: Study, variant: Variant, point: Mapping[str, Any], places: Pla
     if not job.result.exists():
         return None
     result = read_result(job.result)
-    # The seed of tuning may be any; its file does not name it.
+    # Any seed may be tuned with; the name of the file does not hold it.
     if names := same_settings(result, job.settings, ignore=("training.seed",)):
         if force:
             return None
@@ -134,13 +131,9 @@ def _score(study: Study, variant: Variant, point: Mapping[str, Any], places: Pla
 
 
 def _tuned(study: Study, variant: Variant, places: Places) -> dict[str, Any] | None:
-    """What tuning gives ``variant``, without what it sets itself; None if it is not tuned."""
-    if variant.counting is not None:
-        return None
-    by_name = {each.name: each for each in study.variants}
-    source = variant if variant.tuned_as is None else by_name[variant.tuned_as]
-    stages = tuning_stages(study, source, places)
+    """The settings that tuning found for ``variant``; None if it was not tuned."""
+    stages = tuning_stages(study, variant, places)
     found = {stage.name: stage.best[0] for stage in stages if stage.scores}
     if found and stages[-1].missing:
-        logger.warning("%s: its tuning is not over; the best so far is taken", source.name)
-    return {name: value for name, value in found.items() if name not in variant.own} if found else None
+        logger.warning("%s: its tuning is not complete; the runs use the best settings so far", variant.name)
+    return found or None

@@ -1,4 +1,4 @@
-"""The result file of a run: small, self-describing JSON, the only thing that a study keeps and its report reads."""
+"""The result file of a run: self-describing JSON, all that the report of a study reads."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.settings import StudySettings
-from benchmarks.study.study_file import StudyError
+from benchmarks.study.variants import StudyError
 from lmn_model.training.settings import Settings, SettingsError
 
 FORMAT = 1
 KEYS = ("study", "variant", "seed", "settings", "test", "best")
 ALSO_COMPARED = ("epochs", "patience", "eval_every")
-"""Settings of the training that a run may change when it goes on, but that decide what its result is."""
+"""Settings of the training that a run may change when it continues, but that decide its result."""
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """What a result file holds.
+    """The content of a result file.
 
     Raises:
         StudyError: the file is missing, no JSON, or not a result file of this format.
@@ -37,12 +37,12 @@ def read_result(path: Path) -> dict[str, Any]:
 def same_settings(result: Mapping[str, Any], settings: Settings, ignore: Sequence[str] = ()) -> list[str]:
     """Names of the settings that decide the result and differ between a result file and ``settings``.
 
-    The path of the data, which is another on another machine, is not among them. A setting that the file does not know
-    yet had its default. Of a heuristic only the data matter.
+    The path of the data differs between machines and is not compared. A setting that is not in an older file had its
+    default. For a heuristic only the settings of the data are compared.
     """
     try:
         found = _compared(StudySettings.from_dict(result["settings"], "result"))
-    except SettingsError as error:  # a setting that is no more
+    except SettingsError as error:  # a setting that no longer exists
         return [str(error)]
     wanted = _compared(settings)
     if result.get("counting") is not None:

@@ -1,7 +1,7 @@
 """The process of one run, ``python -m benchmarks.study.worker``: trains, scores and writes the result file.
 
-The job comes as a line on stdin. Whoever starts it keeps its stdin open. When that closes, because the other end was
-killed, the run stops as it does on SIGTERM: it finishes its step and saves its state.
+The job comes as a line on stdin, which the process that starts it keeps open. When stdin closes, because that process
+was killed, the run stops as it does on SIGTERM: it finishes its step and saves its state.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from lmn_model.training.runs.state import load_model
 from lmn_model.training.settings import Settings
 
 HISTORY_EDGES = (0, 10, 30, 100, 300, 1000)
-"""The test part is also scored apart by the number of events before a sample: 0 to 9, 10 to 29 and so on."""
+"""Metrics on the test split are also given by the number of events before a sample: 0 to 9, 10 to 29 and so on."""
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 FloatArray = NDArray[np.floating[Any]]
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """Run a job to its end, write its result file and return what is in it.
+    """Run a job, write its result file and return its content.
 
     Raises:
         What :func:`lmn_model.training.train_run.train` raises.
@@ -80,7 +80,7 @@ def by_history(split: Split, scores: FloatArray, with_loss: bool = True) -> list
     Args:
         split: S samples.
         scores: ``[S]``, logits, or any scores if ``with_loss`` is False.
-        with_loss: whether log loss means anything.
+        with_loss: whether the scores are logits, so that log loss is defined.
 
     Returns:
         For each range of :data:`HISTORY_EDGES` that has samples ``{"from", "to", "rows", "users", "auc", "gauc",
@@ -111,11 +111,11 @@ def by_history(split: Split, scores: FloatArray, with_loss: bool = True) -> list
 def _train(job: Job, settings: Settings) -> dict[str, Any]:
     folder = RunFolder(job.run_folder)
     dataset = open_dataset(settings.data)
-    tunes = job.point is not None  # who tunes does not see the test part
+    tunes = job.point is not None  # tuning does not read the test split
     if folder.holds_run():
         run = folder.load_settings(StudySettings).override({"path": settings.data.path})
         if take_sizes(settings, run) == run:
-            run.save(folder.settings)  # the data may have moved: the checkpoint knows them by their content
+            run.save(folder.settings)  # the data may have moved: the checkpoint identifies them by their content
     metrics = train(settings, folder.root, resume=folder.holds_run(), dataset=dataset, test=not tunes)
     settings = take_sizes(settings, folder.load_settings(StudySettings))
     if differing := same_settings(metrics, settings):
@@ -137,7 +137,7 @@ def _train(job: Job, settings: Settings) -> dict[str, Any]:
 
 
 def _score_test(folder: RunFolder, settings: Settings, dataset: Dataset) -> dict[str, Any]:
-    """What the metrics of a run do not hold: the test part by history length, and rows scored a second."""
+    """Metrics on the test split by length of the history, and rows scored per second, which a run does not report."""
     device = choose_device(settings.training.device)
     with reproducible(settings.training.seed, settings.training.threads, device):
         model = build_model(dataset.features, settings.model)
@@ -155,23 +155,22 @@ def _score_test(folder: RunFolder, settings: Settings, dataset: Dataset) -> dict
 
 def _count(name: str, settings: Settings) -> dict[str, Any]:
     dataset = open_dataset(settings.data)
-    scores, seconds = {}, {}
-    for part in ("valid", "test"):
-        started = time.perf_counter()
-        scores[part] = score(name, dataset, getattr(dataset, part))
-        seconds[part] = time.perf_counter() - started
 
-    def metrics(part: str) -> dict[str, Any]:
-        split: Split = getattr(dataset, part)
-        found = {"auc": auc(split.labels, scores[part]), "gauc": grouped_auc(split.labels, scores[part], split.groups)}
-        return {**found, "log_loss": None}
+    def metrics(split: Split, scores: FloatArray) -> dict[str, Any]:
+        groups = grouped_auc(split.labels, scores, split.groups)
+        return {"auc": auc(split.labels, scores), "gauc": groups, "log_loss": None}
+
+    valid_scores = score(name, dataset, dataset.valid)
+    started = time.perf_counter()
+    test_scores = score(name, dataset, dataset.test)
+    seconds = time.perf_counter() - started
 
     device = torch.device("cpu")
     heuristic = parse_heuristic(name)
     return {
         "counting": {"name": name, "kind": heuristic.kind, "size": heuristic.size},
-        "test": metrics("test"),
-        "best": {"step": 0, "epoch": 0, **metrics("valid")},
+        "test": metrics(dataset.test, test_scores),
+        "best": {"step": 0, "epoch": 0, **metrics(dataset.valid, valid_scores)},
         "valid": [],
         "epochs": 0,
         "steps": 0,
@@ -183,8 +182,8 @@ def _count(name: str, settings: Settings) -> dict[str, Any]:
         "samples_per_second": None,
         "peak_memory_mib": peak_memory_mib(device),
         "environment": describe_environment(device),
-        "test_by_history": by_history(dataset.test, scores["test"], with_loss=False),
-        "predicted_rows_per_second": round(len(dataset.test) / seconds["test"], 1),
+        "test_by_history": by_history(dataset.test, test_scores, with_loss=False),
+        "predicted_rows_per_second": round(len(dataset.test) / seconds, 1),
     }
 
 

@@ -1,1 +1,1 @@
-"""What the memory of a run has kept, against the truth: ``python -m benchmarks.study contents``."""
+"""What the memory of a run stores, against the true events: ``python -m benchmarks.study contents``."""

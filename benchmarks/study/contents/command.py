@@ -17,13 +17,13 @@ from benchmarks.study.contents.figures import PICTURES, draw_categories, draw_pr
 from benchmarks.study.contents.measures import (
     choose_categories,
     describe_categories,
-    describe_profiles,
     describe_recall,
     describe_usage,
     threshold_of,
 )
 from benchmarks.study.contents.page import page
-from benchmarks.study.contents.reading import read_contents
+from benchmarks.study.contents.profiles import describe_profiles
+from benchmarks.study.contents.reading import Contents, read_contents
 from benchmarks.study.contents.words import Words
 from lmn_model.cli.output import print_result
 from lmn_model.files import replacing, write_json
@@ -39,12 +39,10 @@ PAGE, NUMBERS = "contents.md", "contents.json"
 
 
 def run_contents(arguments: argparse.Namespace) -> None:
-    """Look into the memory, write the page and print a few numbers as JSON.
+    """Write the report of a run and print a few of its numbers as JSON.
 
     Raises:
-        SettingsError: the folder cannot be written, or as in :func:`benchmarks.study.contents.reading.read_contents`,
-        whose
-            other errors it raises too.
+        As :func:`write_contents`.
     """
     found = write_contents(
         arguments.run_folder,
@@ -57,19 +55,15 @@ def run_contents(arguments: argparse.Namespace) -> None:
         force=arguments.force,
     )
     logger.info("wrote %s and its pictures", Path(arguments.out) / PAGE)
-    recall, profiles = found["recall"], found["profiles"]
-    print_result(
-        json.dumps(
-            {
-                "out": str(arguments.out),
-                "feature": found["feature"],
-                "in_use": found["usage"]["in_use"],
-                **recall["own"],
-                "overlap": profiles["overlap"],
-                "percentile_of_nearest": profiles["nearest"]["percentile"],
-            }
-        )
-    )
+    summary = {
+        "out": str(arguments.out),
+        "feature": found["feature"],
+        "in_use": found["usage"]["in_use"],
+        **found["recall"]["own"],
+        "overlap": found["profiles"]["overlap"],
+        "percentile_of_nearest": found["profiles"]["nearest"]["percentile"],
+    }
+    print_result(json.dumps(summary))
 
 
 def write_contents(
@@ -83,22 +77,20 @@ def write_contents(
     device: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Write ``contents.md``, ``contents.json`` and four pictures into ``out`` and return what the JSON holds.
+    """Write ``contents.md``, ``contents.json`` and four pictures into ``out`` and return the content of the JSON.
 
     Args:
         run: folder of a finished run with a factored query.
         out: folder, made if it is not there.
-        feature: item feature, see :func:`benchmarks.study.contents.reading.read_contents`.
-        categories: its values to look at, see :func:`benchmarks.study.contents.measures.choose_categories`.
-        threshold: projection above which the memory says yes; None for ``threshold_of``.
-        path: where the data are, if they were moved.
-        device: as the setting; None takes the run's own.
+        feature, path, device: see :func:`benchmarks.study.contents.reading.read_contents`.
+        categories: values of the feature, see :func:`benchmarks.study.contents.measures.choose_categories`.
+        threshold: familiarity above which a pair counts as recalled; None for ``threshold_of``.
         force: replace files of these names in ``out``.
 
     Raises:
-        SettingsError: ``out`` holds a report and ``force`` is False, or cannot be written, or as in the functions
-            above.
-        RunFolderError, DataError, CheckpointError: as in :func:`benchmarks.study.contents.reading.read_contents`.
+        SettingsError: ``out`` holds a report and ``force`` is False, or cannot be written, or as in ``read_contents``
+            and ``choose_categories``.
+        RunFolderError, DataError, CheckpointError: as in ``read_contents``.
     """
     if threshold is not None and not math.isfinite(threshold):
         raise SettingsError(f"--threshold must be a finite number, got {threshold}")
@@ -107,7 +99,7 @@ def write_contents(
     taken = [name for name in (PAGE, NUMBERS, *PICTURES) if (target / name).exists()]
     if taken and not force:
         raise SettingsError(f"{target} already holds {', '.join(taken)}; --force replaces them")
-    _prove_writable(target)
+    _check_writable(target)
     contents = read_contents(run, feature, path=path, device=device)
     chosen = choose_categories(contents, categories)
     limit = threshold_of(contents) if threshold is None else threshold
@@ -121,7 +113,7 @@ def write_contents(
         "user": contents.user,
         "users": len(contents.users),
         "users_in_all": contents.users_in_all,
-        "categories": len(contents.categories),
+        "categories": len(contents.category_names),
         "events": int(contents.counts.sum(dtype=np.int64)),
         "events_shown": contents.shown,
         "usage": describe_usage(contents),
@@ -129,19 +121,26 @@ def write_contents(
         "recall": describe_recall(contents, limit),
         "profiles": profiles,
     }
-    words = Words(contents)
-    draw_usage(contents, found["usage"], words, target / PICTURES[0])
-    draw_categories(contents, chosen, limit, words, target / PICTURES[1])
-    draw_recall(found["recall"], words, target / PICTURES[2])
-    draw_profiles(profiles, percentiles, words, target / PICTURES[3])
     write_json(target / NUMBERS, found)
-    with replacing(target / PAGE) as temporary:
-        temporary.write_text(page(found, words), encoding="utf-8")
+    write_page(found, contents, chosen, percentiles, target)
     return found
 
 
-def _prove_writable(folder: Path) -> None:
-    """Make ``folder`` and write in it, before minutes go into what is to be stored there."""
+def write_page(
+    found: dict[str, Any], contents: Contents, chosen: Sequence[int], percentiles: dict[str, Any], folder: Path
+) -> None:
+    """Draw the pictures and write the page of a report into ``folder``."""
+    words, limit = Words(contents), found["recall"]["threshold"]
+    draw_usage(contents, words, folder / PICTURES[0])
+    draw_categories(contents, chosen, limit, words, folder / PICTURES[1])
+    draw_recall(found["recall"], words, folder / PICTURES[2])
+    draw_profiles(found["profiles"], percentiles, words, folder / PICTURES[3])
+    with replacing(folder / PAGE) as temporary:
+        temporary.write_text(page(found, words), encoding="utf-8")
+
+
+def _check_writable(folder: Path) -> None:
+    """Make ``folder`` and write in it, before minutes of work whose result could not be stored."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

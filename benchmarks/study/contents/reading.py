@@ -1,18 +1,16 @@
-"""What a factored memory answers about every pair of a user and a category, and what truly happened."""
+"""Open the memory of a finished run, read it for every pair of a user and a category, and count the true events."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from lmn_kernels import gather_aggregate
+from benchmarks.study.contents.queries import IntArray, item_keys, read_familiarity, slot_norms, user_keys
 from lmn_model.data import DataError, Dataset, RowFeatures, Vocabularies
 from lmn_model.data.features import FIRST_KNOWN, PADDING
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
@@ -24,33 +22,29 @@ from lmn_model.training.runs.checkpoint import open_checkpoint
 from lmn_model.training.runs.fingerprint import data_fingerprint, same_data
 from lmn_model.training.runs.folder import RunFolder, RunFolderError
 from lmn_model.training.runs.loading import load_run
+from lmn_model.training.settings import Settings
 from lmn_model.wording import did_you_mean
 
-MOST_PAIRS = 20_000_000
-"""Of more pairs of user and category a draw of users is looked at."""
-_ROWS = 1 << 16
-FloatArray = NDArray[np.floating[Any]]
-IntArray = NDArray[np.integer[Any]]
+MAX_PAIRS = 20_000_000
+"""Of more pairs of user and category a random sample of users is read."""
 
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """The memory of a run as it is when the test part begins, and the truth.
+    """The memory of a run at the start of the test split, and the true events before it.
 
     Args:
         feature: name of the item feature; its values are called categories here.
         user: name of the user's id.
-        dataset: name of the data set of the run.
-        lengths: float32 ``[N, N]``, root mean square of each value row; a bound code has length 1.
-        categories: ``[C]`` ids of the categories with an event before the test part.
-        category_names: C of them; the id as text where the run kept no names.
-        named: whether the run kept names.
-        users: ``[U]`` ids of the users with an event before the test part.
+        norms: float32 ``[N, N]``, root mean square of each value row; that of a bound code is 1.
+        category_names: C names of the categories with an event; the id as text where the run has no names.
+        named: whether the run has names.
+        users: ``[U]`` ids of the users with an event.
         user_names: U of them.
-        users_in_all: how many there are, U or more; of more than MOST_PAIRS pairs a draw of users is looked at.
-        counts: int32 ``[U, C]``, events before the test part.
-        shown: how many of them the memory was shown.
-        projections: float32 ``[U, C]``, what the memory answers.
+        users_in_all: how many there are; more than U if a sample of them is read, see :data:`MAX_PAIRS`.
+        counts: int32 ``[U, C]``, true events.
+        shown: how many of them were written to the memory.
+        familiarity: float32 ``[U, C]``, what the memory returns.
         category_keys: ``[C]``, the best sub-key of each category on axis 0.
         user_keys: ``[U]``, the best sub-key of each user on axis 1.
         members: for each item feature ``[N]``, how many of its ids have a sub-key of axis 0 as their best.
@@ -58,9 +52,7 @@ class Contents:
 
     feature: str
     user: str
-    dataset: str
-    lengths: NDArray[np.float32]
-    categories: IntArray
+    norms: NDArray[np.float32]
     category_names: list[str]
     named: bool
     users: IntArray
@@ -68,7 +60,7 @@ class Contents:
     users_in_all: int
     counts: IntArray
     shown: int
-    projections: NDArray[np.float32]
+    familiarity: NDArray[np.float32]
     category_keys: IntArray
     user_keys: IntArray
     members: dict[str, IntArray]
@@ -77,10 +69,10 @@ class Contents:
 def read_contents(
     root: Path | str, feature: str | None = None, *, path: str | None = None, device: str | None = None
 ) -> Contents:
-    """Open a finished run, let its memory catch up, and ask it about every pair of user and category.
+    """Open a finished run, write the events up to the test split, and read its memory for every pair.
 
-    The truth is every event before the test part begins. Prepared rows have no common clock; there it is every event
-    before the user's last sample of the training and validation parts, which is what the memory was shown.
+    True events are all before the test split begins. Prepared rows have no common clock; there they are those before
+    the user's last sample of the training and validation splits, which are the ones that were written.
 
     Args:
         root: the run folder.
@@ -95,21 +87,11 @@ def read_contents(
         CheckpointError: as in :func:`lmn_model.training.runs.loading.load_run`.
     """
     folder = RunFolder(root)
-    settings = folder.load_settings()
-    if not settings.model.has_memory:
-        raise SettingsError(f"{folder}: a run with memory = 'none' has no memory to look into")
-    if not settings.model.writes_new_events:
-        raise SettingsError(
-            f"{folder}: the memory has a joint query, whose slots stand for no item and no user; "
-            "contents needs memory = 'factored'"
-        )
-    metrics = folder.load_metrics()
-    if metrics is None or metrics["status"] != "finished":
-        raise RunFolderError(f"{folder}: the run is not finished; lmn train --resume {folder} finishes it")
+    _check_run(folder, folder.load_settings())
     settings, model, vocabularies, on, _ = load_run(root, device)
-    place = _place(feature, [each.name for each in vocabularies.features.item])
+    features, network = vocabularies.features, model.memory
+    place = _place(feature, [each.name for each in features.item])
     data = settings.data if path is None else settings.override({"path": path}).data
-    network = model.memory
     if not isinstance(network, FactoredMemoryNetwork):
         raise TypeError(f"{folder}: the memory must be a FactoredMemoryNetwork, got {type(network).__name__}")
     with reproducible(settings.training.seed, settings.training.threads, on):
@@ -120,18 +102,16 @@ def read_contents(
             raise DataError(f"{path or data.path or data.dataset}: these are not the data that {folder} was trained on")
         write_new_events(folder.best, model, settings.training, dataset, on)
         model.eval()
-        users, categories, counts, shown, users_in_all = _truth(dataset, place)
-        features = vocabularies.features
+        users, categories, counts, shown, users_in_all = _true_events(dataset, place)
         user_ids, category_ids = (torch.from_numpy(ids).to(on) for ids in (users, categories))
-        values = network.block.values.detach()
-        N = network.block.keys.shape[2]
-        lengths = torch.cat([some.float().square().mean(-1).sqrt().cpu() for some in values.split(_ROWS)])
+        members = {}
+        for other, each in enumerate(features.item):
+            keys = item_keys(network, other, torch.arange(_first_id(vocabularies), each.size, device=on))
+            members[each.name] = np.bincount(keys, minlength=network.block.keys.shape[2])
         return Contents(
             feature=features.item[place].name,
             user=features.user[0].name,
-            dataset=settings.data.dataset,
-            lengths=lengths.view(N, N).numpy(),
-            categories=categories,
+            norms=slot_norms(network),
             category_names=_names(vocabularies, features.item[place].name, categories),
             named=isinstance(vocabularies, Vocabularies),
             users=users,
@@ -139,44 +119,25 @@ def read_contents(
             users_in_all=users_in_all,
             counts=counts,
             shown=shown,
-            projections=project(network, place, category_ids, user_ids),
-            category_keys=_item_keys(network, place, category_ids),
-            user_keys=_user_keys(network, user_ids),
-            members={
-                each.name: np.bincount(
-                    _item_keys(network, other, torch.arange(_first_id(vocabularies), each.size, device=on)), minlength=N
-                )
-                for other, each in enumerate(features.item)
-            },
+            familiarity=read_familiarity(network, place, category_ids, user_ids),
+            category_keys=item_keys(network, place, category_ids),
+            user_keys=user_keys(network, user_ids),
+            members=members,
         )
 
 
-@torch.no_grad()
-def project(network: FactoredMemoryNetwork, place: int, categories: Tensor, users: Tensor) -> NDArray[np.float32]:
-    """The projection of the memory's answer on the bound code, of every pair: float32 ``[U, C]``.
-
-    Args:
-        network: the memory.
-        place: which item feature.
-        categories: ``[C]`` ids of it.
-        users: ``[U]`` ids.
-    """
-    C = len(categories)
-    item_codes = network.item_codes[categories + network.offsets[place]]  # [C, D]
-    found = []
-    for some in users.split(max(1, _ROWS // C)):
-        item = categories.new_zeros(len(some) * C, len(network.offsets))  # [R, F], other features are not looked at
-        item[:, place] = categories.repeat(len(some))
-        slots, weights = network.pair_slots(item, some.repeat_interleave(C))
-        answer = gather_aggregate(
-            network.block.values,
-            slots[:, place].contiguous(),
-            weights[:, place].contiguous(),
-            backend=network.block.backend,
+def _check_run(folder: RunFolder, settings: Settings) -> None:
+    """Raise unless the run is finished and its memory has slots that stand for an item and a user."""
+    if not settings.model.has_memory:
+        raise SettingsError(f"{folder}: a run with memory = 'none' has no memory")
+    if not settings.model.writes_new_events:
+        raise SettingsError(
+            f"{folder}: the memory has a joint query, whose slots stand for no item and no user; "
+            "contents needs memory = 'factored'"
         )
-        bound = item_codes * network.user_codes[some].unsqueeze(1)  # [R / C, C, D]
-        found.append((answer.to(bound.dtype).view_as(bound) * bound).mean(-1).float().cpu())
-    return torch.cat(found).numpy()
+    metrics = folder.load_metrics()
+    if metrics is None or metrics["status"] != "finished":
+        raise RunFolderError(f"{folder}: the run is not finished; lmn train --resume {folder} finishes it")
 
 
 def _place(feature: str | None, names: Sequence[str]) -> int:
@@ -191,39 +152,39 @@ def _place(feature: str | None, names: Sequence[str]) -> int:
     return list(names).index(feature)
 
 
-def _truth(dataset: Dataset, place: int) -> tuple[IntArray, IntArray, IntArray, int, int]:
-    """What happened before the test part: ids of users and categories, counts int32 [U, C], how many events of these
-    the memory was shown, and how many users there are, drawn or not.
+def _true_events(dataset: Dataset, place: int) -> tuple[IntArray, IntArray, IntArray, int, int]:
+    """Events before the test split: ids of users and of categories, counts int32 [U, C], how many of these events were
+    written, and how many users there are, read or not.
     """
     tables = dataset.train.tables
     histories, starts = tables.histories, tables.histories.starts[:-1]
     seen = dataset.test.following(dataset.valid.following(dataset.train)).seen
     if seen is None:
-        raise ValueError("seen of the test part must tell what the parts before it have seen, got None")
+        raise ValueError("seen of the test split must hold what the earlier splits have seen, got None")
     ends = seen = seen[: len(starts)]
     if not isinstance(dataset.vocabularies, RowFeatures):
         ends = histories.ends(np.arange(len(starts)), np.full(len(starts), dataset.test.timestamps.min()))
     first = _first_id(dataset.vocabularies)
     items, of = histories.between(starts, ends)
-    was_shown = np.arange(len(of)) - np.searchsorted(of, of) + starts[of] < seen[of]  # `of` ascends
+    was_written = np.arange(len(of)) - np.searchsorted(of, of) + starts[of] < seen[of]  # `of` ascends
     users, categories = tables.users.ids[of, 0], tables.items.ids[items, place]
     known = (users >= first) & (categories >= first)
     if not known.any():
-        raise DataError("no event before the test part is of a user and a category that training has an id for")
+        raise DataError("no event before the test split is of a user and a category that training has an id for")
     user_ids, category_ids = np.unique(users[known]), np.unique(categories[known])
     users_in_all = len(user_ids)
-    if users_in_all * len(category_ids) > MOST_PAIRS:
-        most = max(2, MOST_PAIRS // len(category_ids))
-        user_ids = np.sort(np.random.default_rng(0).choice(user_ids, min(most, len(user_ids)), replace=False))
+    if users_in_all * len(category_ids) > MAX_PAIRS:
+        count = min(max(2, MAX_PAIRS // len(category_ids)), users_in_all)
+        user_ids = np.sort(np.random.default_rng(0).choice(user_ids, count, replace=False))
         known &= np.isin(users, user_ids)
-    shape = (len(user_ids), len(category_ids))
-    pairs = np.searchsorted(user_ids, users[known]) * shape[1] + np.searchsorted(category_ids, categories[known])
-    counts = np.bincount(pairs, minlength=shape[0] * shape[1]).astype(np.int32)
-    return user_ids, category_ids, counts.reshape(shape), int(was_shown[known].sum()), users_in_all
+    counts = np.zeros((len(user_ids), len(category_ids)), dtype=np.int32)
+    rows, columns = np.searchsorted(user_ids, users[known]), np.searchsorted(category_ids, categories[known])
+    np.add.at(counts, (rows, columns), 1)
+    return user_ids, category_ids, counts, int(was_written[known].sum()), users_in_all
 
 
 def _first_id(vocabularies: Vocabularies | RowFeatures) -> int:
-    """The first id that stands for one value; prepared rows have no id for what training has not seen."""
+    """The first id that stands for one value; prepared rows have no id for unseen values."""
     return PADDING + 1 if isinstance(vocabularies, RowFeatures) else FIRST_KNOWN
 
 
@@ -232,16 +193,3 @@ def _names(vocabularies: Vocabularies | RowFeatures, column: str, ids: IntArray)
         return [str(each) for each in ids]
     values = vocabularies.encoder.vocabularies[column].values.to_list()
     return ["(none)" if values[each - FIRST_KNOWN] is None else str(values[each - FIRST_KNOWN]) for each in ids]
-
-
-def _item_keys(network: FactoredMemoryNetwork, place: int, ids: Tensor) -> IntArray:
-    """The best sub-key on axis 0: that of a pair's best slot, whoever the user is."""
-    item = ids.new_zeros(len(ids), len(network.offsets))
-    item[:, place] = ids
-    slots = network.pair_slots(item, torch.zeros_like(ids)).slots[:, place, 0]
-    return np.asarray(slots.div(network.block.keys.shape[2], rounding_mode="floor").cpu().numpy())
-
-
-def _user_keys(network: FactoredMemoryNetwork, ids: Tensor) -> IntArray:
-    item = ids.new_zeros(len(ids), len(network.offsets))
-    return np.asarray((network.pair_slots(item, ids).slots[:, 0, 0] % network.block.keys.shape[2]).cpu().numpy())

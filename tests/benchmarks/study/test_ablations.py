@@ -192,7 +192,7 @@ def test_the_memory_loss_of_both_queries(loss: str, oracle: Callable[[Tensor], T
     assert network.losses(item[:0], user[:0]).answer == 0
 
     for query in ("factored", "joint"):
-        memory = StudyMemorySettings(query=query, sub_keys=8, loss=loss)  # type: ignore[arg-type]
+        memory = StudyMemorySettings(kind=query, sub_keys=8, loss=loss)  # type: ignore[arg-type]
         assert CTRModel(FEATURES, StudyModelSettings(hidden=(4,), memory=memory)).memory.loss == loss
 
 
@@ -250,8 +250,8 @@ def test_unknown_options(name: str, known: str) -> None:
     ],
 )  # fmt: skip
 def test_a_setting_without_effect_is_refused(query: str, name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"{name} has no effect on a {query} query, got {value!r}"):
-        StudyMemorySettings(query=query, **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"{name} has no effect for memory = {query!r}, got {value!r}"):
+        StudyMemorySettings(kind=query, **{name: value})  # type: ignore[arg-type]
 
 
 def test_a_flat_memory_trains_and_cannot_be_reseeded_or_grown(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_flat_memory_trains_and_cannot_be_reseeded_or_grown(tmp_path: Path) ->
     results = train(settings, tmp_path / "run")["results"]
     assert train(settings, tmp_path / "run", resume=True)["results"] == results
     assert results["evaluations"][-1]["memory"]["reads"] > 0
-    with pytest.raises(SettingsError, match="reseed_every must be omitted for keys = 'flat', got 5"):
+    with pytest.raises(SettingsError, match="reseed_every must be none for keys = 'flat', got 5"):
         settings.override({"reseed_every": 5})
     network = make(keys="flat")
     network.block.usage = MemoryUsage(12, by_sub_key=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,22 @@ import torch
 from rows_factory import write_rows
 
 from benchmarks.study.__main__ import main
-from benchmarks.study.contents import measures, reading
+from benchmarks.study.contents import measures, queries, reading
 from benchmarks.study.contents.command import write_contents
 from benchmarks.study.contents.figures import PICTURES
 from benchmarks.study.contents.measures import (
+    another,
     choose_categories,
     describe_categories,
-    describe_profiles,
     describe_recall,
     describe_usage,
     threshold_of,
 )
-from benchmarks.study.contents.reading import Contents, project, read_contents
+from benchmarks.study.contents.profiles import TOP, describe_profiles, percentile
+from benchmarks.study.contents.queries import read_familiarity
+from benchmarks.study.contents.reading import Contents, read_contents
 from benchmarks.study.contents.words import Words
+from lmn_model.cli.main import main as lmn
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.training.build import open_dataset
 from lmn_model.training.evaluation.new_events import write_new_events
@@ -33,7 +37,7 @@ from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.loading import load_run
 
 PAIRS, OWN, EVENTS, TEST_FROM = 6, 6, 150, 130
-"""Users 2 p and 2 p + 1 are twins: at each moment both buy the same of OWN categories that nobody else buys."""
+"""Users 2 p and 2 p + 1 are twins: at each moment both buy from the same of OWN categories, which only they buy."""
 SMALL = ("--embedding-dim=4", "--hidden=8", "--batch-size=32", "--threads=1", "--device=cpu", "--window=none")
 
 
@@ -52,7 +56,7 @@ def _twins() -> pl.DataFrame:
 
 def _train(folder: Path, events: Path, *more: str) -> Path:
     flags = ["--dataset=events", f"--path={events}", "--item-features=category", "--valid-from=100"]
-    assert main(["train", f"--out={folder}", *flags, f"--test-from={TEST_FROM}", *SMALL, *more]) == 0
+    assert lmn(["train", f"--out={folder}", *flags, f"--test-from={TEST_FROM}", *SMALL, *more]) == 0
     return folder
 
 
@@ -88,7 +92,7 @@ def _error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return lines[0].removeprefix("lmn: error: ")
 
 
-def test_counts_are_the_events_before_the_test_part(contents: Contents) -> None:
+def test_counts_are_the_events_before_the_test_split(contents: Contents) -> None:
     assert contents.feature == "category"
     before = _twins().filter(pl.col("timestamp") < TEST_FROM)
     for row, user in enumerate(contents.user_names):
@@ -96,24 +100,24 @@ def test_counts_are_the_events_before_the_test_part(contents: Contents) -> None:
             found = before.filter((pl.col("user_id") == user) & (pl.col("category") == category))
             assert contents.counts[row, column] == found.height
     assert len(contents.users) == contents.users_in_all == 2 * PAIRS
-    # The last sample of the validation part is at the last moment before the test part and does not see itself.
+    # The last sample of the validation split is at the last moment before the test split and is not in its own history.
     assert contents.shown == before.height - 2 * PAIRS
 
 
-def test_the_memory_is_that_of_the_moment_when_the_test_part_begins(run: Path, contents: Contents) -> None:
+def test_the_memory_is_read_as_it_is_at_the_start_of_the_test_split(run: Path, contents: Contents) -> None:
     settings, model, vocabularies, device, _ = load_run(run)
 
-    def lengths() -> torch.Tensor:
+    def norms() -> torch.Tensor:
         return model.memory_block().values.detach().square().mean(-1).sqrt().view(64, 64)
 
-    trained = lengths()
+    trained = norms()
     write_new_events(RunFolder(run).best, model, settings.training, open_dataset(settings.data, vocabularies), device)
-    torch.testing.assert_close(torch.from_numpy(contents.lengths), lengths())
-    assert not torch.allclose(trained, lengths())
+    torch.testing.assert_close(torch.from_numpy(contents.norms), norms())
+    assert not torch.allclose(trained, norms())
 
 
 @pytest.mark.parametrize(("top_k", "dtype"), [(1, None), (3, None), (1, torch.bfloat16)])
-def test_projections_are_those_that_the_tower_is_told(top_k: int, dtype: torch.dtype | None) -> None:
+def test_familiarity_is_that_of_the_memory_features(top_k: int, dtype: torch.dtype | None) -> None:
     sizes = (7, 4, 5)
     network = FactoredMemoryNetwork(sizes, 9, code_dim=16, sub_keys=6, top_k=top_k, value_dtype=dtype)
     with torch.no_grad():
@@ -121,26 +125,26 @@ def test_projections_are_those_that_the_tower_is_told(top_k: int, dtype: torch.d
     users = torch.tensor([2, 8, 3, 5])
     for place, size in enumerate(sizes):
         categories = torch.arange(1, size)
-        found = project(network, place, categories, users)
+        found = read_familiarity(network, place, categories, users)
         assert found.shape == (4, size - 1)
         for row, user in enumerate(users):
             ids = torch.zeros(size - 1, 3, dtype=torch.int64)
             ids[:, place] = categories
-            told = network(ids, user.expand(size - 1)).view(size - 1, 2, 4, 4)[:, 0, place, 0] / 2
-            torch.testing.assert_close(torch.from_numpy(found[row]), told)
+            features = network(ids, user.expand(size - 1)).view(size - 1, 2, 4, 4)
+            torch.testing.assert_close(torch.from_numpy(found[row]), features[:, 0, place, 0] / 2)
 
 
-def test_many_pairs_are_projected_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_pairs_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     network = FactoredMemoryNetwork([7], 9, sub_keys=6)
     with torch.no_grad():
         network.block.values.normal_()
     categories, users = torch.arange(7), torch.arange(9)
-    whole = project(network, 0, categories, users)
-    monkeypatch.setattr(reading, "_ROWS", 15)
-    np.testing.assert_array_equal(project(network, 0, categories, users), whole)
+    at_once = read_familiarity(network, 0, categories, users)
+    monkeypatch.setattr(queries, "ROWS", 15)
+    np.testing.assert_array_equal(read_familiarity(network, 0, categories, users), at_once)
 
 
-def test_the_memory_tells_what_was_bought_from_what_was_not(contents: Contents) -> None:
+def test_familiarity_separates_what_was_bought_from_what_was_not(contents: Contents) -> None:
     threshold = threshold_of(contents)
     recall = describe_recall(contents, threshold)
     assert recall["pairs"] == 2 * PAIRS * PAIRS * OWN
@@ -169,25 +173,25 @@ def test_the_nearest_household_is_the_twin(contents: Contents) -> None:
         assert each["nearest"][0]["name"] == twin
         assert len(each["nearest"]) == 3
         true = before.filter(pl.col("user_id") == each["name"])["category"].value_counts(sort=True)
-        assert each["true_counts"] == true["count"].to_list()[: measures.TOP]
+        assert each["true_counts"] == true["count"].to_list()[:TOP]
         assert each["agree"] == len({*each["true_top"]} & {*each["recalled_top"]})
 
 
-def test_usage_and_categories_count_cells(contents: Contents) -> None:
+def test_usage_and_categories_count_slots(contents: Contents) -> None:
     usage = describe_usage(contents)
     assert usage["cells"] == 64 * 64
-    assert usage["in_use"] == np.count_nonzero(contents.lengths) / 64**2
-    written = contents.lengths[contents.category_keys, contents.user_keys[:, None]]  # [U, C]
+    assert usage["in_use"] == np.count_nonzero(contents.norms) / 64**2
+    written = contents.norms[contents.category_keys, contents.user_keys[:, None]]  # [U, C]
     assert (written[contents.counts > 1] > 0).all()
     # Axis 1 is the users', and that of any user.
     assert usage["sub_keys_in_use"][1] - len(np.unique(contents.user_keys)) in (0, 1)
     threshold = threshold_of(contents) / 10  # so that some are recalled wrongly
-    chosen = choose_categories(contents, most=4)
+    chosen = choose_categories(contents, count=4)
     totals = contents.counts.sum(axis=0)
     assert totals[chosen].tolist() == sorted(totals, reverse=True)[:4]
     wrongly = 0
     for each, column in zip(describe_categories(contents, chosen, threshold), chosen, strict=True):
-        above = {row for row in range(2 * PAIRS) if contents.projections[row, column] > threshold}
+        above = {row for row in range(2 * PAIRS) if contents.familiarity[row, column] > threshold}
         truly = {row for row in range(2 * PAIRS) if contents.counts[row, column] > 0}
         assert (each["users"], each["recalled"], each["rightly"]) == (2, len(above), len(above & truly))
         wrongly += len(above - truly)
@@ -198,31 +202,32 @@ def test_usage_and_categories_count_cells(contents: Contents) -> None:
     assert wrongly > 0
 
 
-def test_ranks_and_percentiles_against_loops() -> None:
-    rng = np.random.default_rng(0)
-    first, second = rng.integers(0, 5, 60), rng.integers(0, 5, 60).astype(np.float32)
-
-    def ranks(values: np.ndarray) -> np.ndarray:
-        return np.array([(values < each).sum() + ((values == each).sum() + 1) / 2 for each in values])
-
-    expected = np.corrcoef(ranks(first), ranks(second))[0, 1]
-    assert measures._spearman(first, second) == pytest.approx(expected)
-    assert measures._spearman(first, np.ones(60)) is None
+def test_percentiles_against_loops() -> None:
     cosines = np.array([[-np.inf, 0.5, 0.2, 0.5, 0.9], [0.1, -np.inf, 0.3, 0.2, 0.0]], dtype=np.float32)
-    chosen = np.array([[1], [2]])
-    np.testing.assert_allclose(measures._percentile(cosines, chosen), [(1 + 1 / 2) / 3, 1.0])
-    other = measures._another(7, 0)
+    np.testing.assert_allclose(percentile(cosines, np.array([[1], [2]])), [(1 + 1 / 2) / 3, 1.0])
+    other = another(7, 0)
     assert sorted(other) == list(range(7))
     assert (other != np.arange(7)).all()
 
 
+def test_spearman_is_the_correlation_of_mean_ranks(contents: Contents) -> None:
+    def ranks(values: np.ndarray) -> np.ndarray:
+        flat = values.ravel()
+        return np.array([(flat < each).sum() + ((flat == each).sum() + 1) / 2 for each in flat])
+
+    expected = np.corrcoef(ranks(contents.counts), ranks(contents.familiarity))[0, 1]
+    assert describe_recall(contents, 0.1)["own"]["spearman"] == pytest.approx(expected)
+    flat = replace(contents, familiarity=np.ones_like(contents.familiarity))
+    assert describe_recall(flat, 0.1)["own"]["spearman"] is None
+
+
 def test_of_too_many_pairs_some_users_are_drawn(run: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MOST_PAIRS", 5 * len(contents.categories))
+    monkeypatch.setattr(reading, "MAX_PAIRS", 5 * len(contents.category_names))
     drawn = read_contents(run)
     assert (len(drawn.users), drawn.users_in_all) == (5, 2 * PAIRS)
     kept = np.isin(contents.users, drawn.users)
     np.testing.assert_array_equal(drawn.counts, contents.counts[kept])
-    np.testing.assert_allclose(drawn.projections, contents.projections[kept])
+    np.testing.assert_allclose(drawn.familiarity, contents.familiarity[kept])
     assert drawn.shown == contents.shown * 5 // (2 * PAIRS)
 
 
@@ -259,7 +264,7 @@ def test_another_feature_and_threshold(run: Path, tmp_path: Path) -> None:
 
 def test_prepared_rows_have_ids_for_names(tmp_path: Path) -> None:
     rows, run = write_rows(tmp_path / "rows"), tmp_path / "run"
-    assert main(["train", f"--rows={rows}", f"--out={run}", *SMALL, "--sub-keys=16"]) == 0
+    assert lmn(["train", f"--rows={rows}", f"--out={run}", *SMALL, "--sub-keys=16"]) == 0
     contents = read_contents(run)
     assert contents.feature == "category"
     assert contents.category_names == ["1", "2", "3", "4", "5", "6"]
@@ -287,9 +292,7 @@ class TestErrors:
 
     def test_no_memory(self, tmp_path: Path, events: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = _train(tmp_path / "run", events, "--window=pooling", "--memory=none")
-        assert _error(capsys, run, "--out", tmp_path / "out") == (
-            f"{run}: a run with memory = 'none' has no memory to look into"
-        )
+        assert _error(capsys, run, "--out", tmp_path / "out") == (f"{run}: a run with memory = 'none' has no memory")
 
     def test_joint_query(self, joint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "the memory has a joint query" in _error(capsys, joint, "--out", tmp_path / "out")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.study.counting import (
-    CountingMemory,
+    CooccurrenceCounts,
     count_in_history,
     count_item_and_feature,
     popularity,
@@ -24,7 +24,7 @@ PADDING = ITEMS
 
 
 def make_tables(events: int = 80, seed: int = 0) -> tuple[SampleTables, list[list[int]]]:
-    """Tables with two item features, the id and a category; user 2 never does anything. And each user's events."""
+    """Tables with two item features, the id and a category; user 2 has none. And each user's events."""
     random = np.random.default_rng(seed)
     users = random.integers(0, USERS - 1, events)
     users[users >= 2] += 1
@@ -96,7 +96,7 @@ def test_counts_are_the_loops(last: int | None, feature: int | None) -> None:
     assert max(expected) > 0
 
 
-def test_items_that_training_has_not_seen_are_told_apart_unless_by_their_id() -> None:
+def test_items_that_training_has_not_seen_differ_unless_compared_by_id() -> None:
     tables, lists = make_tables()
     split = make_split(tables, every_sample(lists))
     own, by_id = count_in_history(split), count_in_history(split, feature=0)
@@ -147,23 +147,23 @@ def test_popularity_counts_training_events() -> None:
 
 @pytest.mark.parametrize("feature", [None, 1])
 @pytest.mark.parametrize("groups", [1, 2, 3, 50, None])
-def test_the_memory_is_the_table_of_groups(groups: int | None, feature: int | None) -> None:
+def test_counts_and_lift_are_those_of_the_groups(groups: int | None, feature: int | None) -> None:
     tables, lists = make_tables()
     train, split = make_split(tables, TRAINING), make_split(tables, every_sample(lists))
-    memory = CountingMemory(train, groups, seed=4, feature=feature)
-    user_group, item_group = memory._user_group.tolist(), memory._item_group.tolist()
+    table = CooccurrenceCounts(train, groups, seed=4, feature=feature)
+    user_group, item_group = table.user_group.tolist(), table.item_group.tolist()
     assert max(user_group + item_group) < (groups or USERS + ITEMS)
-    cells: Counter[tuple[int, int]] = Counter()
+    counts: Counter[tuple[int, int]] = Counter()
     for user, item in zip(*training_events(train), strict=True):
-        cells[user_group[user], item_group[item]] += 1
-    events = sum(cells.values())
+        counts[user_group[user], item_group[item]] += 1
+    events = sum(counts.values())
     for place, (user, item) in enumerate(zip(split.users, split.items, strict=True)):
         group, other = user_group[user], item_group[item]
-        total = sum(count for (row, _), count in cells.items() if row == group)
-        expected = total * sum(count for (_, column), count in cells.items() if column == other) / events
-        assert memory.counts(split)[place] == cells[group, other]
-        assert memory.expected(split)[place] == pytest.approx(expected)
-        assert memory.lift(split)[place] == pytest.approx((cells[group, other] + 1) / (expected + 1))
+        total = sum(count for (row, _), count in counts.items() if row == group)
+        expected = total * sum(count for (_, column), count in counts.items() if column == other) / events
+        assert table.counts(split)[place] == counts[group, other]
+        assert table.expected(split)[place] == pytest.approx(expected)
+        assert table.lift(split)[place] == pytest.approx((counts[group, other] + 1) / (expected + 1))
 
 
 def test_own_groups_count_the_pairs() -> None:
@@ -171,23 +171,23 @@ def test_own_groups_count_the_pairs() -> None:
     samples = every_sample(lists)
     lengths = last_training_lengths(TRAINING)
     expected = [lists[user][: lengths.get(user, 0)].count(item) for user, item, _ in samples]
-    assert CountingMemory(make_split(tables, TRAINING)).counts(make_split(tables, samples)).tolist() == expected
+    assert CooccurrenceCounts(make_split(tables, TRAINING)).counts(make_split(tables, samples)).tolist() == expected
 
 
 def test_groups_by_feature_are_runs_of_its_order_of_one_size() -> None:
     tables, _ = make_tables()
-    memory = CountingMemory(make_split(tables, TRAINING), 5, feature=1)
-    sizes = np.bincount(memory._item_group)
+    table = CooccurrenceCounts(make_split(tables, TRAINING), 5, feature=1)
+    sizes = np.bincount(table.item_group)
     assert sizes.tolist() == [2] * 5  # nine items and the padding
     values = tables.items.ids[:, 1]
-    ordered = [values[memory._item_group == group] for group in range(5)]
+    ordered = [values[table.item_group == group] for group in range(5)]
     assert all(low.max() <= high.min() for low, high in pairwise(ordered))
 
 
 def test_groups_follow_the_seed() -> None:
     tables, _ = make_tables()
     train = make_split(tables, TRAINING)
-    groups = [CountingMemory(train, 100, seed=seed)._item_group.tolist() for seed in (1, 1, 2)]
+    groups = [CooccurrenceCounts(train, 100, seed=seed).item_group.tolist() for seed in (1, 1, 2)]
     assert groups[0] == groups[1]
     assert groups[0] != groups[2]
 
@@ -198,14 +198,14 @@ def test_no_samples_and_no_events() -> None:
     split = make_split(tables, [(0, 1, 0), (5, 2, 0)])
     assert count_in_history(split).tolist() == [0, 0]
     assert count_item_and_feature(split, 1).tolist() == [0, 0]
-    assert CountingMemory(split, 4).lift(split).tolist() == [1, 1]
+    assert CooccurrenceCounts(split, 4).lift(split).tolist() == [1, 1]
     full, _ = make_tables()
     train = make_split(full, TRAINING)
     none = Split(
         full, *(values[:0] for values in (train.users, train.items, train.events)), *[train.history_ends[:0]] * 3
     )
     assert count_in_history(none).shape == (0,)
-    assert CountingMemory(none, 4).lift(train).tolist() == [1] * len(train)
+    assert CooccurrenceCounts(none, 4).lift(train).tolist() == [1] * len(train)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_no_samples_and_no_events() -> None:
     [
         (lambda split: count_in_history(split, 0), "last must be at least 1 or None, got 0"),
         (lambda split: count_in_history(split, feature=2), "feature must be a column of the items' 2, got 2"),
-        (lambda split: CountingMemory(split, 0), "groups must be at least 1 or None, got 0"),
-        (lambda split: CountingMemory(split, 3, feature=-1), "feature must be a column of the items' 2, got -1"),
+        (lambda split: CooccurrenceCounts(split, 0), "groups must be at least 1 or None, got 0"),
+        (lambda split: CooccurrenceCounts(split, 3, feature=-1), "feature must be a column of the items' 2, got -1"),
     ],
 )
 def test_arguments_out_of_range(call: object, message: str) -> None:

@@ -10,6 +10,7 @@ from runs_factory import tiny_settings, write_events
 
 from benchmarks.study import commands
 from benchmarks.study.__main__ import main
+from benchmarks.study.demo import DEMO, run_demo
 
 
 @pytest.fixture
@@ -38,4 +39,17 @@ def test_demo_compares_four_models_and_the_second_run_only_prints(
         events_moved.rename(events)
     second = capsys.readouterr()
     assert second.out == first.out
-    assert second.err.count("is there already") == 4
+    assert second.err.count("is trained already") == 4
+
+
+def test_the_demo_sets_every_size() -> None:
+    assert DEMO.unset() == ()
+
+
+def test_a_demo_with_sizes_unset_continues(events: Path, tmp_path: Path) -> None:
+    sizes = {"batch_size": None, "sub_keys": None, "epochs": 1, "eval_every": None}
+    settings = tiny_settings(events, memory="factored", top_k=None, key_dim=16, order="time", **sizes)
+    rows = run_demo(tmp_path / "demo", settings)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("metrics.json")}
+    assert run_demo(tmp_path / "demo", settings) == rows
+    assert {path: path.stat().st_mtime_ns for path in times} == times

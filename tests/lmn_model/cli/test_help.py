@@ -135,7 +135,7 @@ def test_arguments_that_are_nearly_right(capsys: pytest.CaptureFixture[str], arg
     ("arguments", "message"),
     [
         ("contents x --out y --threshold high", "argument --threshold: the value must be a number, got 'high'"),
-        ("run x.toml --jobs 0", "argument --jobs: the value must be at least 1, got 0"),
+        ("run x.toml --jobs -1", "argument --jobs: the value must be at least 0, got -1"),
     ],
 )
 def test_arguments_of_the_study(capsys: pytest.CaptureFixture[str], arguments: str, message: str) -> None:

@@ -9,30 +9,17 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import tomli_w
 from events_factory import make_events
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from project_root import ROOT
 from rows_factory import write_rows
 from runs_factory import before_step, tiny_settings, write_events
 
-from benchmarks.result_files import RESULTS
-from benchmarks.study.demo import DEMO, run_demo
-from benchmarks.study.jobs import Places, differing, make_job
-from benchmarks.study.plan import study_jobs
-from benchmarks.study.result_files import read_result
-from benchmarks.study.runner import open_jobs
-from benchmarks.study.study_file import load_study
-from benchmarks.study.worker import run_job
-from benchmarks.training.default_sizes import table
-from benchmarks.training.synthetic_events import TableSize, make_table
 from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
 from lmn_model.data import Dataset
 from lmn_model.training import TrainingInterrupted, train
@@ -238,50 +225,6 @@ def test_a_run_that_patience_ended_trains_on_when_it_has_grown(events: Path, tmp
     assert train(grown, tmp_path / "grown", resume=True, test=False)["results"]["epochs"] == done + 2
 
 
-def test_studies_and_the_demonstration_set_every_size() -> None:
-    assert DEMO.unset() == ()
-    compared = 0
-    for path in sorted((ROOT / "benchmarks" / "study").glob("*.toml")):
-        study = load_study(path)
-        places = Places(Path("none"), ROOT / "docs" / "results" / "study")
-        for job in study_jobs(study, study.variants, study.seeds, places):
-            assert job.settings.unset() == (), str(job)
-            if job.result.exists():
-                assert differing(read_result(job.result), job) == [], str(job)
-                compared += 1
-    assert compared > 400
-
-
-def test_a_study_may_leave_sizes_unset(tmp_path: Path) -> None:
-    table: dict[str, Any] = {
-        "name": "tiny", "seeds": [0], "axes": {"size": "sub_keys"},
-        "base": {
-            "data": {"dataset": "rows", "path": str(write_rows(tmp_path / "rows")), "window_size": 4},
-            "model": {"embedding_dim": 4, "hidden": [8], "memory": {"code_dim": 8}},
-            "training": {"device": "cpu"},
-        },
-        "variant": [{"name": "LMN", "question": "size", "settings": {"window": "none"}}],
-    }  # fmt: skip
-    (tmp_path / "tiny.toml").write_text(tomli_w.dumps(table))
-    study = load_study(tmp_path / "tiny.toml")
-    job = make_job(study, study.variants[0], 0, Places(tmp_path / "out", tmp_path / "results"), keep=True)
-    result = run_job(job)
-    assert job.settings.unset() == ("batch_size", "epochs", "patience", "sub_keys")
-    assert open_jobs([job]) == []  # the result is that of the job
-    assert RunFolder(job.run_folder).load_settings().unset() == ()
-    job.result.unlink()
-    assert open_jobs([job]) == [job]  # its run is no stale one
-    assert run_job(job)["test"] == result["test"]
-
-
-def test_a_demonstration_with_sizes_unset_continues(events: Path, tmp_path: Path) -> None:
-    settings = _unset(events, epochs=1)
-    rows = run_demo(tmp_path / "demo", settings)
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("metrics.json")}
-    assert run_demo(tmp_path / "demo", settings) == rows
-    assert {path: path.stat().st_mtime_ns for path in times} == times
-
-
 def test_a_small_table_gets_enough_steps_to_learn(tmp_path: Path) -> None:
     """One epoch of 1,024 rows makes two steps of this table; the chosen sizes learn which categories users like."""
     make_events(rows=1500, users=20, items=40).write_parquet(tmp_path / "events.parquet")
@@ -294,29 +237,3 @@ def test_a_small_table_gets_enough_steps_to_learn(tmp_path: Path) -> None:
     assert fixed["steps"] <= 3
     assert chosen["test"]["auc"] > fixed["test"]["auc"] + 0.1
     assert np.isfinite(chosen["test"]["log_loss"])
-
-
-def test_the_table_of_the_docs_is_that_of_the_results() -> None:
-    data = json.loads((RESULTS / "default_sizes.json").read_text())
-    page = (ROOT / "docs" / "guides" / "default_sizes.md").read_text()
-    _, _, rest = page.partition("<!-- default sizes -->\n")
-    shown, mark, _ = rest.partition("<!-- /default sizes -->")
-    assert data["complete"]
-    assert mark
-    assert shown.splitlines() == list(table(data["runs"]))
-
-
-@pytest.mark.parametrize("labelled", [False, True])
-def test_tables_of_the_benchmark_repeat_and_have_structure(labelled: bool) -> None:
-    size = TableSize(4000, 50, 100)
-    events = make_table(size, labelled=labelled, seed=3)
-    assert events.equals(make_table(size, labelled=labelled, seed=3))
-    assert not events.equals(make_table(size, labelled=labelled, seed=4))
-    assert events.height == 4000
-    assert events["timestamp"].is_sorted()
-    taken = events.filter(pl.col("label") == 1) if labelled else events
-    shares = (
-        taken.group_by("user_id", "category").len().group_by("user_id").agg(pl.col("len").max() / pl.col("len").sum())
-    )
-    assert shares["len"].mean() > 3 / 20  # of the category that a user takes most, of 20
-    assert taken.group_by("user_id", "item_id").len()["len"].max() > 3
