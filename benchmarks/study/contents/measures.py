@@ -39,7 +39,7 @@ def describe_usage(contents: Contents) -> dict[str, Any]:
     used = np.sort(norms[norms > 0])
     top = norms.size // 100 or 1
     return {
-        "cells": norms.size,
+        "cells": norms.size,  # a former name
         "in_use": len(used) / norms.size,
         "sub_keys_in_use": [int((contents.norms > 0).any(axis=axis).sum()) for axis in (1, 0)],
         "length": {f"{q:g}": float(np.quantile(used, q)) for q in (*QUANTILES, 1.0)} if len(used) else {},

@@ -179,7 +179,7 @@ def test_the_nearest_household_is_the_twin(contents: Contents) -> None:
 
 def test_usage_and_categories_count_slots(contents: Contents) -> None:
     usage = describe_usage(contents)
-    assert usage["cells"] == 64 * 64
+    assert usage["cells"] == 64 * 64  # a former name
     assert usage["in_use"] == np.count_nonzero(contents.norms) / 64**2
     written = contents.norms[contents.category_keys, contents.user_keys[:, None]]  # [U, C]
     assert (written[contents.counts > 1] > 0).all()
