@@ -6,14 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hardware import GPU
-from torch import Tensor
-
-from lmn_kernels import gather_aggregate
-from lmn_kernels.gather_aggregate import api
-from lmn_kernels.launch import launch_counts, record_launches
-from lmn_kernels.testing import BagInputs, grads_of, make_bag_inputs
-from tests.lmn_kernels.gather_aggregate.test_gather_aggregate import (
+from bag_oracle import (
     BACKWARD_ENTRIES,
     BACKWARD_PARTS,
     BACKWARD_WEIGHTS,
@@ -23,6 +16,13 @@ from tests.lmn_kernels.gather_aggregate.test_gather_aggregate import (
     SORT,
     assert_equals_the_loops,
 )
+from hardware import GPU
+from torch import Tensor
+
+from lmn_kernels import gather_aggregate
+from lmn_kernels.gather_aggregate import api
+from lmn_kernels.launch import launch_counts, record_launches
+from lmn_kernels.testing import BagInputs, grads_of, make_bag_inputs
 
 SORT_BLOCK = 1024
 

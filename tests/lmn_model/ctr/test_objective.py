@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ctr_factory import FEATURES, make_full_batch, settings_of
 from torch.nn import functional as F
 
 from lmn_model.ctr import CTRModel, CTROutput, MemorySettings, training_losses, write_loss
-from tests.lmn_model.ctr.test_ctr_model import FEATURES, make_full_batch, settings_of
 
 
 def test_the_total_is_the_weighted_sum() -> None:

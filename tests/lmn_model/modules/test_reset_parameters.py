@@ -4,65 +4,20 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
 from itertools import chain
 
 import pytest
 import torch
+from modules_factory import ITEM, MODULES, pair_map
 from torch import nn
 
 import lmn_model
-from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer, ProductKeyMemory
+from lmn_model import FactoredMemoryNetwork, MemoryLayer
 from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
-from lmn_model.ctr.feature_embedding import FeatureEmbedding
-from lmn_model.ctr.memory_features import MemoryGate, MemoryLogit
-from lmn_model.ctr.window import WINDOW_MODELS, WindowMatchFeatures, window_model
+from lmn_model.ctr.window import WindowMatchFeatures
 from lmn_model.data import CategoricalFeature, FeatureSpec
 from lmn_model.modules.growth import grow
-from lmn_model.modules.resetting import EmbeddingTable, PairMap, ZeroLinear
 from lmn_model.modules.usage import MemoryUsage
-
-ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
-FEATURES = FeatureSpec((CategoricalFeature("user", 11),), ITEM, (CategoricalFeature("hour", 5),), ("price",))
-
-
-def ctr(kind: str = "factored", **memory: object) -> CTRModel:
-    settings = MemorySettings(kind=kind, sub_keys=8, **memory)  # type: ignore[arg-type]
-    return CTRModel(FEATURES, ModelSettings(hidden=(8, 4), matches=True, memory=settings))
-
-
-def table() -> EmbeddingTable:
-    made = EmbeddingTable(7, 3, padding_idx=0)
-    made.std = 0.1
-    made.reset_parameters()
-    return made
-
-
-def pair_map() -> PairMap:
-    made = PairMap(nn.Linear(9, 40), 6)
-    made.reset_parameters()
-    return made
-
-
-MODULES: dict[str, Callable[[], nn.Module]] = {
-    "layer": lambda: MemoryLayer(5, 7, sub_keys=6, top_k=3),
-    "memory": lambda: ProductKeyMemory(6, sub_keys=6, top_k=3, value_std=0.5),
-    "layer with heads": lambda: MemoryLayer(5, 6, sub_keys=6, top_k=3, heads=2, concat_heads=True, value_std=0.5),
-    "network": lambda: LargeMemoryNetwork(4, 3, sub_keys=6, top_k=2),
-    "factored": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8),
-    "without marginals": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8, marginals=False),
-    "embedding": lambda: FeatureEmbedding(ITEM, 4, 0.1),
-    "no embedding": lambda: FeatureEmbedding((), 4, 0.1),
-    "gate": lambda: MemoryGate(4, 6),
-    "logit": lambda: MemoryLogit(4),
-    "zero": lambda: ZeroLinear(4, 6),
-    "table": table,
-    "matches": WindowMatchFeatures,
-    **{f"window {name}": lambda name=name: window_model(name, 4) for name in WINDOW_MODELS},
-    "ctr": lambda: ctr(joins="logit", gate=True),
-    "ctr joint": lambda: ctr("joint"),
-    "ctr mimn": lambda: CTRModel(FEATURES, ModelSettings(window="mimn", hidden=(), memory=MemorySettings(kind="none"))),
-}
 
 
 def tensors(module: nn.Module, recurse: bool = True) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from modules_factory import MODULES
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, skip_init
 
@@ -18,7 +19,6 @@ from lmn_model.ctr.window import DIN, SIMSoft
 from lmn_model.modules.growth import grow
 from lmn_model.modules.reseeding import reseed
 from lmn_model.modules.usage import MemoryUsage
-from tests.lmn_model.modules.test_reset_parameters import MODULES
 
 SMALL = {"sub_keys": 6, "top_k": 3, "value_std": 1.0}
 HISTORY = (torch.ones(9, 5, dtype=torch.bool), torch.randn(9, 5, 4), torch.ones(9, 5, dtype=torch.bool))
@@ -32,7 +32,7 @@ INPUTS: dict[str, tuple[Tensor, ...]] = {
     "gate": (torch.randn(9, 4), torch.randn(9, 6)),
     "logit": (torch.randn(9, 4),),
     **{
-        f"interest {name}": (torch.randn(9, 4), torch.randn(9, 5, 4), *HISTORY)
+        f"window {name}": (torch.randn(9, 4), torch.randn(9, 5, 4), *HISTORY)
         for name in ("pooling", "din", "sim_hard", "sim_soft", "mimn")
     },
 }
@@ -102,7 +102,7 @@ def test_a_module_on_meta_takes_over_tensors(name: str) -> None:
     assert_same(outputs(other, INPUTS[name]), outputs(module, INPUTS[name]))
 
 
-@pytest.mark.parametrize("name", [name for name in INPUTS if name != "interest mimn"])  # torch has no bincount there
+@pytest.mark.parametrize("name", [name for name in INPUTS if name != "window mimn"])  # torch has no bincount there
 def test_a_module_moved_to_meta_tells_shapes(name: str) -> None:
     module = drawn(name)
     shapes = [each.shape for each in outputs(module, INPUTS[name])]
@@ -257,7 +257,7 @@ def test_tensors_that_are_read_without_a_call_refuse_hooks() -> None:
     factored = FactoredMemoryNetwork([30, 6], 11, sub_keys=8)
     _pruned(factored.block, "values")
     mask = torch.ones(9, 2, dtype=torch.bool)
-    window = INPUTS["interest din"]
+    window = INPUTS["window din"]
     calls: list[Callable[[], object]] = [
         lambda: embedding(*INPUTS["embedding"]),
         lambda: attention(*window),
