@@ -2,9 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-KERNEL_TESTS := tests/lmn_kernels/test_backend.py tests/lmn_kernels/gather_aggregate/test_gather_aggregate.py tests/lmn_kernels/gather_aggregate/test_gather_aggregate_backward.py \
-	tests/lmn_kernels/product_key_topk/test_product_key_topk.py tests/lmn_kernels/product_key_topk/test_product_key_survivors.py tests/lmn_kernels/memory_lookup/test_memory_lookup.py \
-	tests/lmn_kernels/optim/test_optim.py tests/lmn_kernels/optim/test_stochastic_rounding.py
+KERNEL_TESTS := tests/lmn_kernels
 
 .PHONY: help install demo test test-all check docs format test-interpret test-gpu audit bench bench-gpu bench-fuxictr bench-serving profile-training sanitize-gpu report clean
 
@@ -24,6 +22,7 @@ demo: $(VENV)/.installed  ## train pooling, DIN and LMN on Complete Journey and 
 
 test: $(VENV)/.installed  ## all that a user's machine must prove, Triton kernels in the interpreter; 8 minutes on two idle cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest --quiet --doctest-modules lmn_kernels lmn_model
 
 test-all: $(VENV)/.installed  ## every test with coverage: also whole grids, compiles for four GPU targets, rehearsals of benchmarks
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not overnight' --cov --cov-report=term-missing:skip-covered
@@ -50,7 +49,7 @@ test-interpret: $(VENV)/.installed  ## only the kernel tests, in the interpreter
 
 test-gpu:  ## the kernel tests on this machine's GPU, with the Python and torch that are there; installs nothing
 	$(PYTHON) -c 'import torch; assert torch.cuda.is_available(), "no GPU"; print(torch.cuda.get_device_name(), torch.__version__)'
-	$(PYTHON) -m pytest --durations=10 $(shell $(PYTHON) -c "import xdist" 2>/dev/null && echo --numprocesses=4 --dist=loadgroup) $(KERNEL_TESTS)
+	$(PYTHON) -m pytest --durations=10 -m "not overnight" $(shell $(PYTHON) -c "import xdist" 2>/dev/null && echo --numprocesses=4 --dist=loadgroup) $(KERNEL_TESTS)
 
 audit: $(VENV)/.installed  ## what every kernel costs on four GPUs, compiled here without one, against its budgets
 	$(BIN)/python -m benchmarks.audit

@@ -36,6 +36,7 @@ def grow(layer: ProductKeyMemory, optimizers: Iterable[torch.optim.Optimizer] = 
             alive, whose gradients would have the old shape; nothing has changed then.
 
     Example:
+        >>> from lmn_model import MemoryLayer
         >>> layer = MemoryLayer(8, 4, sub_keys=16, top_k=2)
         >>> x = torch.randn(5, 8)
         >>> before = layer(x).detach()
