@@ -131,4 +131,4 @@ def test_a_factored_memory_read_in_forward_mode_is_refused() -> None:
     ids = torch.zeros(5, 2, dtype=torch.int64), torch.zeros(5, dtype=torch.int64)
     values = network.block.values.detach()
     with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
-        jvp(lambda x: functional_call(network, {"memory.values": x}, ids), (values,), (torch.ones_like(values),))
+        jvp(lambda x: functional_call(network, {"block.values": x}, ids), (values,), (torch.ones_like(values),))
