@@ -55,7 +55,7 @@ def launch_touched_rows(
     read = None if padded else _start_reading(runs_before[-1], entries.slots[E - 1])
     grad_weights = None if values is None else launch_weights_backward(grad, values, slots, weights.dtype)
     if read is None:
-        rows = entries.slots[:1].long().clamp(max=M - 1).repeat(E)
+        rows = entries.slots[:1].long().clamp(max=M - 1).repeat(E)  # the lowest slot; it is M if all are outside
         out = grad.new_zeros(E, D, dtype=dtype)
     else:
         U, last = read()
