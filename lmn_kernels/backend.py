@@ -77,6 +77,7 @@ def use_triton(op: str, backend: str, device: torch.device) -> bool:
             f"{op}: backend='triton' needs Triton, which is not installed; "
             "install it (pip install 'lmn-kernels[triton]') or pass backend='torch'"
         )
+    # Meta tensors pass: their launches are recorded for the audit and never run.
     if device.type not in ("cuda", "meta") and os.environ.get("TRITON_INTERPRET", "0") != "1":
         raise RuntimeError(
             f"{op}: backend='triton' needs tensors on a GPU, got {device}; move them there, pass backend='torch', "

@@ -19,7 +19,7 @@ def kept_constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     @functools.lru_cache(maxsize=64)
-    def ordinary(*arguments: object) -> Tensor:
+    def cached(*arguments: object) -> Tensor:
         with torch.inference_mode(False):
             return make(*arguments)
 
@@ -27,6 +27,6 @@ def kept_constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def kept(*arguments: object) -> Tensor:
         if _get_current_dispatch_mode() is not None or torch._C._functorch.peek_interpreter_stack() is not None:
             return make(*arguments)
-        return ordinary(*arguments)
+        return cached(*arguments)
 
     return kept

@@ -24,8 +24,13 @@ class Launch(NamedTuple):
     meta: dict[str, Any]
 
 
+class _Recorder(NamedTuple):
+    launches: list[Launch]
+    amd: bool
+
+
 launch_counts: Counter[str] = Counter()
-_recorders: list[tuple[list[Launch], bool]] = []
+_recorders: list[_Recorder] = []
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -34,19 +39,22 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def power_of_two(size: int) -> int:
-    """The power of two from ``size`` on, at least 1."""
+    """The lowest power of two that is at least ``size``, and at least 1."""
     return 1 << max(size - 1, 0).bit_length()
 
 
 def for_amd() -> bool:
     """Whether launches go to an AMD GPU, or are recorded for one: its wavefronts have 64 threads, not 32."""
-    return _recorders[-1][1] if _recorders else torch.version.hip is not None
+    return _recorders[-1].amd if _recorders else torch.version.hip is not None
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
-    """Launch ``kernel`` on ``grid``, or hand the launch to the innermost active recorder."""
+    """Launch ``kernel`` on ``grid``, or hand the launch to the innermost active recorder.
+
+    ``args`` are the runtime arguments in order, a tensor first; ``meta`` the constexprs and options.
+    """
     if _recorders:
-        _recorders[-1][0].append(Launch(kernel, grid, args, meta))
+        _recorders[-1].launches.append(Launch(kernel, grid, args, meta))
         return
     launch_counts[kernel.__name__] += 1
     device = args[0].device
@@ -68,9 +76,9 @@ def record_launches(*, amd: bool = False) -> Iterator[list[Launch]]:
     >>> launches
     []
     """
-    recorded: list[Launch] = []
-    _recorders.append((recorded, amd))
+    recorder = _Recorder([], amd)
+    _recorders.append(recorder)
     try:
-        yield recorded
+        yield recorder.launches
     finally:
         _recorders.pop()

@@ -52,7 +52,7 @@ def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
     """Keep autocast out of an op: its caller chose the types, and the op chooses those of its sums."""
 
     @functools.wraps(implementation)
-    def run(first: Tensor, *arguments: Any) -> Any:
+    def run(first: Tensor, *arguments: Any) -> Any:  # every op takes a tensor first
         device = first.device.type
         if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return implementation(first, *arguments)

@@ -16,7 +16,7 @@ def acc_type(*dtypes: torch.dtype) -> tl.dtype:
 
 @triton.jit
 def narrow(sums, DTYPE: tl.constexpr):
-    """``sums`` in another type."""
-    if tl.bfloat16 == DTYPE:  # Triton has no sound way from float64 to it but through float32
+    """``sums`` in the type DTYPE that is stored."""
+    if tl.bfloat16 == DTYPE:  # Triton converts float64 to bfloat16 correctly only by way of float32
         sums = sums.to(tl.float32)
     return sums.to(DTYPE)

@@ -1,8 +1,9 @@
 """``gather_aggregate``: the read-out of a memory, a weighted bag with gradients to values and weights.
 
-It is the only op that touches the values, so that a table may live elsewhere (sharded, on the host, quantised) without
-changing the rest. It is measured against ``torch.nn.functional.embedding_bag``, which has no weights' gradient in
-bfloat16, no backward pass that can be captured and no sparse gradient under weights that need one.
+Only the functions of this folder read the values and make their gradient, in ``memory_lookup`` too, so that a table may
+live elsewhere (sharded, on the host, quantised) without changing the rest. The op is measured against
+``torch.nn.functional.embedding_bag``, which has no weights' gradient in bfloat16, no backward pass that can be captured
+and no sparse gradient under weights that need one.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ def bag_gradients(
     """Gradients of the values ``[M, D]`` and of the weights ``[B, L]``, each None where not needed.
 
     Args:
+        grad: ``[B, D]``, of the output.
         values: ``[M, D]``, needed for the gradient of the weights.
+        slots: ``[B, L]``.
         weights: ``[B, L]``, needed for the gradient of the values.
         values_like: M and the type of the values, if their gradient is needed.
         weights_dtype: type of the weights, if their gradient is needed.
@@ -118,7 +121,7 @@ def bag_gradients(
             return None, None
         return None, _weights_backward(grad, values, slots, weights_dtype, backend)
     M, dtype = values_like
-    table = None if weights_dtype is None else values
+    table = None if weights_dtype is None else values  # with a table the op gives the gradient of the weights too
     if not sparse:
         grad_values, grad_weights = _values_backward(grad, table, slots, weights, M, dtype, backend)
     else:
@@ -131,12 +134,14 @@ def bag_gradients(
 
 
 def _is_capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured, so that nothing can be read on the host."""
     if device.type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return False
     return torch.cuda.is_current_stream_capturing()
 
 
 def _forward_implementation(values: Tensor, slots: Tensor, weights: Tensor, sparse_grad: bool, backend: str) -> Tensor:
+    # sparse_grad is an input for the backward pass alone, which reads it in _setup.
     run = on_backend(_OP, backend, values.device, gather_aggregate_reference, "launch_gather_aggregate")
     return run(values, slots, weights)
 
@@ -216,6 +221,7 @@ def _touched_rows_fake(
 
 
 def _weights_gradient_fake(weights: Tensor, values: Tensor | None) -> Tensor:
+    """An op returns tensors only: an empty one stands for no gradient."""
     return weights.new_empty(0 if values is None else weights.shape)
 
 
@@ -241,7 +247,7 @@ _touched_rows = register(
     "ScalarType dtype, bool padded, str backend) -> (Tensor, Tensor, Tensor)",
     _touched_rows_implementation,
     _touched_rows_fake,
-    capturable=False,
+    capturable=False,  # it reads the number of touched slots on the host
 )
 
 

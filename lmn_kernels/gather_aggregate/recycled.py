@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 MIN_BYTES = 4 << 20  # the C library keeps smaller blocks by itself
-MAX_SPARE = 4  # a buffer of more than this many times the wanted size stays in the cache
-MAX_KEPT = 4  # buffers: as many memories of a model reuse theirs at every step
+MAX_SPARE = 4  # a buffer of more than this many times the wanted size is not taken
+MAX_KEPT = 4  # buffers, so that a model of up to four memories reuses all of theirs at every step
 
-_kept: dict[int, npt.NDArray[np.uint8]] = {}  # only single operations, which no thread or finaliser can interrupt
+_kept: dict[int, npt.NDArray[np.uint8]] = {}
+"""Free buffers by their id, oldest first. Finalisers change it, in any thread and at any time, so it is used through
+single operations of a dict alone, which nothing can interrupt."""
 
 
 def empty_cache() -> None:
@@ -50,6 +52,7 @@ def recycled_empty(rows: int, columns: int, dtype: torch.dtype, max_rows: int) -
 
 
 def _take(wanted: int) -> npt.NDArray[np.uint8]:
+    """The smallest free buffer of ``wanted`` bytes or more that is not far too large, or else a new one."""
     fitting = {key: held.nbytes for key, held in list(_kept.items()) if wanted <= held.nbytes <= MAX_SPARE * wanted}
     for key in sorted(fitting, key=fitting.__getitem__):
         buffer = _kept.pop(key, None)  # None: another thread was quicker
@@ -59,6 +62,7 @@ def _take(wanted: int) -> npt.NDArray[np.uint8]:
 
 
 def _keep(buffer: npt.NDArray[np.uint8]) -> None:
+    """Keep a buffer that became free, and no more than ``MAX_KEPT``."""
     _kept[id(buffer)] = buffer
     for oldest in list(_kept)[:-MAX_KEPT]:
         _kept.pop(oldest, None)

@@ -97,20 +97,21 @@ def _sum_runs(grad: Tensor, slots: Tensor, weights: Tensor, M: int, dtype: torch
     if B * L == 0:
         return slots.new_zeros(0, dtype=torch.int64), grad.new_zeros(0, D, dtype=dtype)
     wide = accumulator(dtype, grad.dtype, weights.dtype)
-    order, starts, run_slots = group_by_slot(slots)
+    order, starts, run_slots = group_by_slot(slots)  # [E], [U], [U]
     U = starts.shape[0]
     on_cpu = grad.device.type == "cpu"
     sums = recycled_empty(U, D, dtype, max_rows=min(B * L, M)) if on_cpu else grad.new_empty(U, D, dtype=dtype)
     if D == 0:
         return run_slots, sums
-    sources = torch.div(order, L, rounding_mode="floor")
-    shares = weights.reshape(-1).index_select(0, order).to(wide)
+    bags = torch.div(order, L, rounding_mode="floor")  # [E]: the row of grad that each sorted entry receives
+    entry_weights = weights.reshape(-1).index_select(0, order).to(wide)  # [E]
     wide_grad = grad.to(wide)
     chunks = _row_chunks(U, D * wide.itemsize, grad.device)
+    # Chunk by chunk, the entries [begin, end) of its runs; each run is a bag of embedding_bag.
     bounds = [*starts[[runs.start for runs in chunks]].tolist(), B * L]
-    for runs, (first, last) in zip(chunks, pairwise(bounds), strict=True):
+    for runs, (begin, end) in zip(chunks, pairwise(bounds), strict=True):
         sums[runs] = F.embedding_bag(
-            sources[first:last], wide_grad, starts[runs] - first, mode="sum", per_sample_weights=shares[first:last]
+            bags[begin:end], wide_grad, starts[runs] - begin, mode="sum", per_sample_weights=entry_weights[begin:end]
         )
     return run_slots, sums
 

@@ -42,6 +42,7 @@ def group_by_slot(slots: Tensor) -> Runs:
 def _sort(entries: Tensor) -> tuple[Tensor, Tensor]:
     """Slots in ascending order and the int64 number of each's entry, equal slots in order of their entries."""
     E = entries.shape[0]
+    # packed = slot << shift | entry number, which orders by slot and then by entry
     low, high = (int(bound) for bound in entries.aminmax())
     shift = (E - 1).bit_length()
     bits = high.bit_length() + shift

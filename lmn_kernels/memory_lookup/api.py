@@ -112,6 +112,7 @@ def memory_lookup(
 def _forward_implementation(
     queries: Tensor, keys: Tensor, values: Tensor, k: int, metric: str, activation: str, sparse_grad: bool, backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
+    # sparse_grad is an input for the backward pass alone, which reads it in _setup.
     run = on_backend(_OP, backend, queries.device, memory_lookup_reference, "launch_memory_lookup")
     return run(queries, keys, values, k, metric, activation)
 
@@ -132,7 +133,7 @@ _forward = register(
     "str backend) -> (Tensor, Tensor, Tensor)",
     _forward_implementation,
     _forward_fake,
-    capturable=False,
+    capturable=False,  # the first call for a K copies the staircase from the host
 )
 
 
@@ -143,20 +144,21 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     ctx.set_materialize_grads(False)  # zeros for weights that are not used would be filled, and added
     ctx.like_output = (values.shape[1], values.dtype)
     ctx.values_like = (values.shape[0], values.dtype) if ctx.needs_input_grad[2] else None
-    router = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-    ctx.save_for_backward(queries, keys, values if router else None, slots, weights)
+    router_needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+    ctx.save_for_backward(queries, keys, values if router_needs_grad else None, slots, weights)
 
 
 def _backward(ctx: Any, grad: Tensor | None, _: None, grad_weights: Tensor | None) -> tuple[Tensor | None, ...]:
+    """``grad`` and ``grad_weights`` are those of the output and of the weights that the caller received."""
     queries, keys, values, slots, weights = ctx.saved_tensors
     if grad is None:  # the output was not used
         width, dtype = ctx.like_output
         grad = queries.new_zeros(queries.shape[0], width, dtype=dtype)
     needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
-    grad_values, from_output = bag_gradients(
+    grad_values, grad_weights_of_output = bag_gradients(
         grad,
         values,
-        slots.flatten(1),
+        slots.flatten(1),  # [B, L], L = H * K
         weights.flatten(1),
         ctx.values_like,
         weights.dtype if any(needs) else None,
@@ -164,8 +166,8 @@ def _backward(ctx: Any, grad: Tensor | None, _: None, grad_weights: Tensor | Non
         ctx.backend,
     )
     grad_queries = grad_keys = None
-    if from_output is not None:
-        total = from_output.view_as(weights)
+    if grad_weights_of_output is not None:
+        total = grad_weights_of_output.view_as(weights)
         if grad_weights is not None:
             total = total + grad_weights
         grad_queries, grad_keys = router_gradient(

@@ -29,7 +29,7 @@ class RowAdam(RowOptimizer):
         weight_decay: decoupled: a touched row is multiplied by ``1 - lr * weight_decay`` first; no other row is.
         row_wise: keep one second moment for a row.
         stochastic_rounding: round tables in bfloat16 and float16 stochastically.
-        seed: of the rounding, 0 to 2**63 - 1; the tables of one optimiser are rounded apart.
+        seed: of the rounding, 0 to 2**63 - 1; the tables of one optimiser draw different bits.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
 
     Raises:

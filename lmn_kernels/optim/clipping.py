@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..library import opaque
 from .hyperparameters import as_number
-from .rounding import NARROW
+from .rounding import NARROW_FLOATS
 from .touched_rows import touched_rows
 
 
@@ -71,5 +71,5 @@ def clip_grad_norm_(
 
 
 def _wide(rows: Tensor) -> Tensor:
-    """Rows in a type whose norm has the digits to scale them by."""
-    return rows.float() if rows.dtype in NARROW else rows
+    """``rows``, in float32 if their type has too few digits for a norm."""
+    return rows.float() if rows.dtype in NARROW_FLOATS else rows

@@ -14,8 +14,8 @@ from torch import Tensor
 from ..dtypes import accumulator
 from .rounding import Rounding, round_rows
 
-CHUNK_BYTES = 2 << 20
-Change = Callable[[Tensor, Tensor, Tensor], Tensor]
+CHUNK_BYTES = 2 << 20  # of rows
+Change = Callable[[Tensor, Tensor, Tensor], Tensor]  # rows [u, D], their gradients and slots [u] to new rows
 
 
 def adagrad_reference(
@@ -29,14 +29,14 @@ def adagrad_reference(
     weight_decay: float,
     rounding: Rounding | None,
 ) -> None:
-    """Row-wise Adagrad; ``total [M]`` is updated."""
+    """Row-wise Adagrad: ``total += mean(g^2)``, ``row -= lr * g / (sqrt(total) + eps)``; ``total [M]`` is updated."""
     rate = float(lr)
 
     def change(rows: Tensor, gradient: Tensor, slots: Tensor) -> Tensor:
-        squares = total.index_select(0, slots) + gradient.square().mean(1).to(total.dtype)
+        squares = total.index_select(0, slots) + gradient.square().mean(1).to(total.dtype)  # [u]
         total.index_copy_(0, slots, squares)
         scale = -rate / (squares.to(rows.dtype).sqrt() + eps)
-        return _decay(rows, rate, weight_decay).addcmul_(gradient, scale.unsqueeze(1))
+        return _decay_weights(rows, rate, weight_decay).addcmul_(gradient, scale.unsqueeze(1))
 
     _update_rows(table, slots, sums, change, step, rounding)
 
@@ -67,7 +67,8 @@ def adam_reference(
         square.index_copy_(0, slots, second)
         divisor = second.sqrt().div_(correction).add_(eps)
         divisor = divisor if square.dim() == 2 else divisor.unsqueeze(1)
-        return _decay(rows, rate, weight_decay).addcdiv_(first.to(rows.dtype), divisor.to(rows.dtype), value=-step_size)
+        rows = _decay_weights(rows, rate, weight_decay)
+        return rows.addcdiv_(first.to(rows.dtype), divisor.to(rows.dtype), value=-step_size)
 
     _update_rows(table, slots, sums, change, step, rounding)
 
@@ -95,7 +96,7 @@ def sgd_reference(
             direction = direction.to(rows.dtype)
             if nesterov:
                 direction = gradient.add(direction, alpha=momentum)
-        return _decay(rows, rate, weight_decay).add_(direction, alpha=-rate)
+        return _decay_weights(rows, rate, weight_decay).add_(direction, alpha=-rate)
 
     _update_rows(table, slots, sums, change, step, rounding)
 
@@ -121,5 +122,5 @@ def _update_rows(
         table.index_copy_(0, chunk_slots, round_rows(rows, table.dtype, chunk_slots, count, rounding))
 
 
-def _decay(rows: Tensor, lr: float, weight_decay: float) -> Tensor:
+def _decay_weights(rows: Tensor, lr: float, weight_decay: float) -> Tensor:
     return rows.mul_(1 - lr * weight_decay) if weight_decay else rows

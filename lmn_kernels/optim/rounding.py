@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-FIRST, SECOND, GOLDEN = 0x7FEB352D, 0x846CA68B, 0x9E3779B9
-NARROW = (torch.bfloat16, torch.float16)
-APART = 0x1E3779B97F4A7C15
+FIRST, SECOND, GOLDEN = 0x7FEB352D, 0x846CA68B, 0x9E3779B9  # factors of the hash
+NARROW_FLOATS = (torch.bfloat16, torch.float16)
+TABLE_STEP = 0x1E3779B97F4A7C15  # between the seeds of one optimiser's tables: odd, so they all differ modulo 2**63
 LARGEST = {torch.bfloat16: (3.3895313892515355e38, 3.3961775292304601e38), torch.float16: (65504.0, 65520.0)}
 """The largest finite number of a type, and the bound below which the nearest number is finite."""
 
@@ -35,9 +35,9 @@ class Rounding(NamedTuple):
     @classmethod
     def of(cls, group: dict[str, Any], dtype: torch.dtype, number: int = 0) -> Rounding | None:
         """The rounding of the optimiser's table ``number``; None where results are rounded to the nearest."""
-        if not group["stochastic_rounding"] or dtype not in NARROW:
+        if not group["stochastic_rounding"] or dtype not in NARROW_FLOATS:
             return None
-        return cls((group["seed"] + number * APART) % 2**63)  # tables of one optimiser do not share their bits
+        return cls((group["seed"] + number * TABLE_STEP) % 2**63)  # tables of one optimiser do not share their bits
 
 
 def round_rows(rows: Tensor, dtype: torch.dtype, slots: Tensor, step: int, rounding: Rounding | None) -> Tensor:
@@ -50,7 +50,7 @@ def round_rows(rows: Tensor, dtype: torch.dtype, slots: Tensor, step: int, round
 
 def random_bits(seed: int, step: int, slots: Tensor, columns: int) -> Tensor:
     """32 random bits ``[U, columns]`` (int32) for each slot ``[U]`` and column."""
-    key = 0
+    key = 0  # hash of seed and step, on the host: 32 bits as a Python int
     for word in (seed, seed >> 32, step, step >> 32):
         key = int(_mix(torch.tensor(_signed(key ^ word), dtype=torch.int32))) & 0xFFFFFFFF
     low = (slots & 0xFFFFFFFF).to(torch.int32)  # keeps the low bits
@@ -60,7 +60,13 @@ def random_bits(seed: int, step: int, slots: Tensor, columns: int) -> Tensor:
 
 
 def round_stochastically(rows: Tensor, dtype: torch.dtype, bits: Tensor) -> Tensor:
-    """float32 ``rows`` in bfloat16 or float16: the number above or below, by chance; NaN and infinities as they are."""
+    """float32 ``rows`` in bfloat16 or float16: the number above or below, by chance; NaN and infinities as they are.
+
+    A type drops the low 16 (bfloat16) or 13 (float16) bits of a float32. Random bits of that number are added before
+    they are cut off, so they carry into the bits that stay with the probability of the distance to the number below.
+    Below 2^-14 float16 is subnormal, a multiple of 2^-24, and its units are rounded instead. Between the largest number
+    and ``bound`` a carry would give infinity, where rounding to the nearest would not: there the result is clamped.
+    """
     words = rows.view(torch.int32)
     if dtype == torch.bfloat16:
         rounded = ((words + _shifted(bits, 16)) & -0x10000).view(torch.float32)
@@ -76,6 +82,7 @@ def round_stochastically(rows: Tensor, dtype: torch.dtype, bits: Tensor) -> Tens
 
 
 def _mix(x: Tensor) -> Tensor:
+    """The hash of 32 bits, on int32."""
     x = x ^ _shifted(x, 16)
     x = x * FIRST
     x = x ^ _shifted(x, 15)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,11 +91,10 @@ class RowOptimizer(torch.optim.Optimizer):
 
     def _flags(self, group: dict[str, Any], *hyperparameters: str) -> None:
         for name in hyperparameters:
-            value = group[name]
-            group[name] = bool(value) if isinstance(value, np.bool_) else value
-            check_flag(self._name, name, group[name])
+            group[name] = check_flag(self._name, name, group[name])
 
     def _check(self, name: str, value: object, holds: object, wanted: str) -> None:
+        """Raise ``ValueError`` unless ``holds`` is true."""
         if not holds:
             raise ValueError(f"{self._name}: {name} must be {wanted}, got {value!r}")
 
@@ -108,11 +106,11 @@ class RowOptimizer(torch.optim.Optimizer):
         ``torch.compile`` breaks the graph here and runs the step eagerly, as that of ``torch.optim.SparseAdam``: it
         does not trace sparse gradients.
 
+        A dense gradient of zeros touches no row: the step makes the table's state, if there is none, and that is all.
+        ``torch.distributed.checkpoint`` makes states this way before it loads them.
+
         Args:
             closure: evaluates the model again and returns the loss, as in ``torch.optim``.
-
-        A dense gradient of zeros touches no row: the step makes the table's state, if there is none, and that is all.
-        ``torch.distributed.checkpoint`` has states made this way.
 
         Raises:
             TypeError: a gradient is dense and not zero; nothing has been updated then.
@@ -165,6 +163,7 @@ class RowOptimizer(torch.optim.Optimizer):
         return list(chain.from_iterable(group["params"] for group in self.param_groups))
 
     def _state_of(self, table: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        """The table's state; what is missing of it is made."""
         state: dict[str, Tensor] = self.state[table]
         if "step" not in state:
             state["step"] = torch.zeros((), dtype=torch.int64, device=table.device)
@@ -186,6 +185,8 @@ class RowOptimizer(torch.optim.Optimizer):
             ValueError: the groups differ, or the state is that of another kind of optimiser or of another table;
                 nothing has been loaded then.
         """
+        # torch's loader casts state to the type of its table. _keep_types wraps each tensor, which then passes
+        # unchanged; __setstate__, which the loader calls last, unwraps it.
         handle = self.register_load_state_dict_pre_hook(_keep_types)  # the last: it sees what other hooks gave
         try:
             super().load_state_dict(dict(state_dict))

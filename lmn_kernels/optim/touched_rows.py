@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .rounding import NARROW
+from .rounding import NARROW_FLOATS
 
 
 class TouchedRows(NamedTuple):
@@ -40,7 +40,7 @@ def touched_rows(gradient: Tensor) -> TouchedRows:
     slots, rows = gradient._indices()[0].contiguous(), gradient._values()
     if gradient.is_coalesced() or (not _is_captured(gradient) and _ascend(slots)):
         return TouchedRows(slots, rows)
-    dtype = torch.float32 if rows.dtype in NARROW else rows.dtype  # hundreds of rows would not add up in their own type
+    dtype = torch.float32 if rows.dtype in NARROW_FLOATS else rows.dtype  # their own type loses hundreds of addends
     if _is_captured(gradient):
         return sum_rows_without_waiting(slots, rows, gradient.shape[0], dtype)
     wide = torch.sparse_coo_tensor(slots[None], rows.to(dtype), gradient.shape, check_invariants=False).coalesce()
@@ -61,7 +61,10 @@ def _is_captured(gradient: Tensor) -> bool:
 
 
 def sum_rows_without_waiting(slots: Tensor, rows: Tensor, M: int, dtype: torch.dtype) -> TouchedRows:
-    """As :func:`touched_rows`, by Triton kernels: as many rows as before, the last ones zeros for the first slot."""
+    """As :func:`touched_rows`, by Triton kernels: as many rows as before, the last ones zeros for the first slot.
+
+    Each row is a bag of one entry with weight 1, so its gradient by the values is the sum of the rows of each slot.
+    """
     from ..gather_aggregate.triton import launch_touched_rows
 
     ones = torch.ones(len(slots), 1, dtype=dtype, device=rows.device)

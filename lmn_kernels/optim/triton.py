@@ -68,7 +68,7 @@ def launch_adam(
     _launch_in_place(
         _row_adam_kernel, (table, mean, square), _grid(slots, meta),
         table, slots, sums.contiguous(), mean, square, step, _scalar(lr, table, sums), len(slots),
-        _seed(rounding), *_decay(betas[0]), *_decay(betas[1]), eps, weight_decay,
+        _seed(rounding), *_beta_arguments(betas[0]), *_beta_arguments(betas[1]), eps, weight_decay,
         ONE_A_ROW=square.dim() == 1, **meta,
     )  # fmt: skip
 
@@ -105,6 +105,7 @@ def _launch_in_place(kernel: Any, written: tuple[Tensor, ...], grid: tuple[int, 
 
 
 def _meta(table: Tensor, sums: Tensor, rounding: Rounding | None) -> dict[str, Any]:
+    """Constants and options that all three kernels take; a tile is rows times columns, ``TILE`` elements."""
     D = table.shape[1]
     block_d = min(power_of_two(D), TILE)
     return {
@@ -133,8 +134,8 @@ def _scalar(value: float | Tensor, table: Tensor, sums: Tensor) -> Tensor:
     return torch.full((), float(value), dtype=dtype, device=table.device)
 
 
-def _decay(beta: float) -> tuple[float, float, float]:
-    """beta, 1 - beta and log2 beta: what a register would have to hold is an argument instead."""
+def _beta_arguments(beta: float) -> tuple[float, float, float]:
+    """beta, 1 - beta and log2 beta, computed here in float64: as arguments they take no registers of the kernel."""
     return beta, 1 - beta, math.log2(beta) if beta > 0 else -math.inf
 
 
@@ -168,7 +169,7 @@ def _random_bits(seed, step, slots, columns):
 
 @triton.jit
 def _round_stochastically(rows, bits, DTYPE: tl.constexpr):
-    """As ``rounding.round_stochastically``."""
+    """As ``rounding.round_stochastically``, with ``rounding.LARGEST`` written out."""
     rows = rows.to(tl.float32)
     words = rows.to(tl.uint32, bitcast=True)
     if tl.bfloat16 == DTYPE:
@@ -202,14 +203,14 @@ def _wide(number, ACC: tl.constexpr):
 
 
 @triton.jit
-def _store_rows(table_ptr, at, rows, mask, seed, step_ptr, slots, d, STOCHASTIC: tl.constexpr):
-    """Store updated ``rows [BLOCK_U, BLOCK_D]`` in the table's type, rounded to the nearest or stochastically."""
+def _store_rows(table_ptr, places, rows, mask, seed, step_ptr, slots, d, STOCHASTIC: tl.constexpr):
+    """Store updated ``rows [BLOCK_U, BLOCK_D]`` at ``places`` in the table's type, to the nearest or stochastically."""
     DTYPE: tl.constexpr = table_ptr.dtype.element_ty
     if STOCHASTIC:
         stored = _round_stochastically(rows, _random_bits(seed, tl.load(step_ptr), slots, d), DTYPE)
     else:
         stored = narrow(rows, DTYPE)
-    tl.store(table_ptr + at, stored, mask=mask)
+    tl.store(table_ptr + places, stored, mask=mask)
 
 
 @triton.jit(do_not_specialize=["U", "seed"])
@@ -236,15 +237,15 @@ def _row_adagrad_kernel(
     total = tl.load(total_ptr + slots, mask=valid, other=0).to(ACC) + squares / D
     tl.store(total_ptr + slots, total.to(total_ptr.dtype.element_ty), mask=valid)
     lr = tl.load(lr_ptr)
-    kept = 1 - lr * _wide(weight_decay, ACC)
+    decay = 1 - lr * _wide(weight_decay, ACC)
     scale = lr / (tl.sqrt(total) + _wide(eps, ACC))
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         mask = valid[:, None] & (d < D)[None, :]
-        at = slots[:, None] * D + d[None, :]
+        places = slots[:, None] * D + d[None, :]
         gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
-        rows = tl.load(table_ptr + at, mask=mask, other=0).to(ACC) * kept
-        _store_rows(table_ptr, at, rows - scale[:, None] * gradient, mask, seed, step_ptr, slots, d, STOCHASTIC)
+        rows = tl.load(table_ptr + places, mask=mask, other=0).to(ACC) * decay
+        _store_rows(table_ptr, places, rows - scale[:, None] * gradient, mask, seed, step_ptr, slots, d, STOCHASTIC)
 
 
 @triton.jit(do_not_specialize=["U", "seed"])
@@ -259,13 +260,14 @@ def _row_adam_kernel(
 
     A program takes ``BLOCK_U`` rows, ``BLOCK_D`` columns at a time; grid ``(ceil(U / BLOCK_U),)``.
 
-    In: slots ``[U]`` int64 and their gradients sums ``[U, D]``, contiguous; step int64 and lr, scalars in memory.
+    In: slots ``[U]`` int64 and their gradients sums ``[U, D]``, contiguous; step int64 and lr, scalars in memory; beta,
+    1 - beta (rate) and log2 beta (log) of both moments.
     In and out: table ``[M, D]`` of any float type; mean ``[M, D]`` and square ``[M, D]``, or ``[M]`` with ONE_A_ROW,
     float32 or float64.
     """
     u, slots, valid = _touched(slots_ptr, U, BLOCK_U)
     lr = tl.load(lr_ptr)
-    kept = 1 - lr * _wide(weight_decay, ACC)
+    decay = 1 - lr * _wide(weight_decay, ACC)
     first_decay, first_rate = _wide(beta_1, ACC), _wide(rate_1, ACC)
     second_decay, second_rate = _wide(beta_2, ACC), _wide(rate_2, ACC)
     epsilon = _wide(eps, ACC)
@@ -287,20 +289,20 @@ def _row_adam_kernel(
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         mask = valid[:, None] & (d < D)[None, :]
-        at = slots[:, None] * D + d[None, :]
+        places = slots[:, None] * D + d[None, :]
         gradient = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
-        first = tl.load(mean_ptr + at, mask=mask, other=0).to(ACC)
+        first = tl.load(mean_ptr + places, mask=mask, other=0).to(ACC)
         first = first * first_decay + gradient * first_rate
-        tl.store(mean_ptr + at, first.to(mean_ptr.dtype.element_ty), mask=mask)
+        tl.store(mean_ptr + places, first.to(mean_ptr.dtype.element_ty), mask=mask)
         if ONE_A_ROW:
             change = step_size * first / divisor
         else:
-            squared = tl.load(square_ptr + at, mask=mask, other=0).to(ACC)
+            squared = tl.load(square_ptr + places, mask=mask, other=0).to(ACC)
             squared = squared * second_decay + gradient * gradient * second_rate
-            tl.store(square_ptr + at, squared.to(square_ptr.dtype.element_ty), mask=mask)
+            tl.store(square_ptr + places, squared.to(square_ptr.dtype.element_ty), mask=mask)
             change = step_size * first / (tl.sqrt(squared) / correction + epsilon)
-        rows = tl.load(table_ptr + at, mask=mask, other=0).to(ACC) * kept
-        _store_rows(table_ptr, at, rows - change, mask, seed, step_ptr, slots, d, STOCHASTIC)
+        rows = tl.load(table_ptr + places, mask=mask, other=0).to(ACC) * decay
+        _store_rows(table_ptr, places, rows - change, mask, seed, step_ptr, slots, d, STOCHASTIC)
 
 
 @triton.jit(do_not_specialize=["U", "seed"])
@@ -319,16 +321,16 @@ def _row_sgd_kernel(
     """
     u, slots, valid = _touched(slots_ptr, U, BLOCK_U)
     lr = tl.load(lr_ptr)
-    kept = 1 - lr * _wide(weight_decay, ACC)
-    speed = _wide(momentum, ACC)
+    decay = 1 - lr * _wide(weight_decay, ACC)
+    wide_momentum = _wide(momentum, ACC)
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         mask = valid[:, None] & (d < D)[None, :]
-        at = slots[:, None] * D + d[None, :]
+        places = slots[:, None] * D + d[None, :]
         direction = tl.load(sums_ptr + u[:, None] * D + d[None, :], mask=mask, other=0).to(ACC)
         if HAS_MOMENTUM:
-            velocity = tl.load(velocity_ptr + at, mask=mask, other=0).to(ACC) * speed + direction
-            tl.store(velocity_ptr + at, velocity.to(velocity_ptr.dtype.element_ty), mask=mask)
-            direction = direction + speed * velocity if NESTEROV else velocity
-        rows = tl.load(table_ptr + at, mask=mask, other=0).to(ACC) * kept
-        _store_rows(table_ptr, at, rows - lr * direction, mask, seed, step_ptr, slots, d, STOCHASTIC)
+            velocity = tl.load(velocity_ptr + places, mask=mask, other=0).to(ACC) * wide_momentum + direction
+            tl.store(velocity_ptr + places, velocity.to(velocity_ptr.dtype.element_ty), mask=mask)
+            direction = direction + wide_momentum * velocity if NESTEROV else velocity
+        rows = tl.load(table_ptr + places, mask=mask, other=0).to(ACC) * decay
+        _store_rows(table_ptr, places, rows - lr * direction, mask, seed, step_ptr, slots, d, STOCHASTIC)

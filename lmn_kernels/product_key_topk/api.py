@@ -157,11 +157,11 @@ def _backward_implementation(
     run = on_backend(
         _OP, backend, queries.device, product_key_topk_backward_reference, "launch_product_key_topk_backward"
     )
-    gradients = run(grad, queries, keys, slots, weights, metric, activation, (needs[0], needs[1]))
-    empty = queries.new_empty(0)
+    grad_queries, grad_keys = run(grad, queries, keys, slots, weights, metric, activation, (needs[0], needs[1]))
+    # An op returns tensors only, contiguous ones as its fake kernel does, and no two that share memory.
     return (
-        empty if gradients[0] is None else gradients[0].contiguous(),
-        empty.clone() if gradients[1] is None else gradients[1].contiguous(),
+        queries.new_empty(0) if grad_queries is None else grad_queries.contiguous(),
+        queries.new_empty(0) if grad_keys is None else grad_keys.contiguous(),
     )
 
 
@@ -186,7 +186,7 @@ _forward = register(
     "product_key_topk(Tensor queries, Tensor keys, SymInt k, str metric, str backend) -> (Tensor, Tensor)",
     _forward_implementation,
     _forward_fake,
-    capturable=False,
+    capturable=False,  # the first call for a K copies the staircase from the host
 )
 _backward_op = register(
     "product_key_topk_backward(Tensor grad, Tensor queries, Tensor keys, Tensor slots, Tensor? weights, str metric, "
@@ -198,13 +198,14 @@ _backward_op = register(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     queries, keys, _, ctx.metric, ctx.backend = inputs
-    ctx.mark_non_differentiable(output[1])
+    _, slots = output
+    ctx.mark_non_differentiable(slots)
     ctx.set_materialize_grads(False)  # zeros for the slots would be filled
-    ctx.save_for_backward(queries, keys, output[1])
+    ctx.save_for_backward(queries, keys, slots)
 
 
 def _backward(ctx: Any, grad_scores: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-    if grad_scores is None:
+    if grad_scores is None:  # the scores were not used
         return None, None, None, None, None
     queries, keys, slots = ctx.saved_tensors
     needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])

@@ -106,6 +106,7 @@ def combine_axes(first: AxisTopK, second: AxisTopK, sub_keys: int) -> ProductKey
 
 
 def _axis_topk_implementation(queries: Tensor, keys: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
+    """The first half of ``product_key_topk_reference``, for one head and axis."""
     (B, _), N = queries.shape, keys.shape[0]
     dtype = accumulator(queries.dtype)
     scores = queries.new_empty(B, k, dtype=dtype)
@@ -116,8 +117,8 @@ def _axis_topk_implementation(queries: Tensor, keys: Tensor, k: int, metric: str
     dots = queries.new_empty(chunk * N, dtype=dtype)
     for start in range(0, B, chunk):
         rows = slice(start, start + chunk)
-        found = score_sub_keys(queries[rows].to(dtype).unsqueeze(0), wide_keys, key_term, metric, dots)
-        best, chosen = best_first(found, k)  # [1, b, K]
+        axis_scores = score_sub_keys(queries[rows].to(dtype).unsqueeze(0), wide_keys, key_term, metric, dots)
+        best, chosen = best_first(axis_scores, k)  # [1, b, K]
         scores[rows], sub_keys[rows] = best[0], chosen[0]
     return scores, sub_keys
 
@@ -128,19 +129,21 @@ def _axis_topk_fake(queries: Tensor, keys: Tensor, k: int, metric: str) -> tuple
 
 
 def _combine_axes_implementation(
-    first_scores: Tensor, first: Tensor, second_scores: Tensor, second: Tensor, sub_keys: int
+    first_scores: Tensor, first_sub_keys: Tensor, second_scores: Tensor, second_sub_keys: Tensor, N: int
 ) -> tuple[Tensor, Tensor]:
-    K = first.shape[-1]
-    scores = torch.stack((first_scores, second_scores)).view(1, 2, -1, K)  # [H = 1, 2, b, K]
-    sums, slots = best_pairs(scores, torch.stack((first, second)).view(1, 2, -1, K), sub_keys)
-    return sums.view(first.shape), slots.view(first.shape)
+    shape = first_scores.shape
+    scores = torch.stack((first_scores, second_scores)).view(1, 2, -1, shape[-1])  # [H = 1, 2, b, K]
+    sub_keys = torch.stack((first_sub_keys, second_sub_keys)).view(1, 2, -1, shape[-1])
+    sums, slots = best_pairs(scores, sub_keys, N)
+    return sums.view(shape), slots.view(shape)
 
 
 def _combine_axes_fake(
-    first_scores: Tensor, first: Tensor, second_scores: Tensor, second: Tensor, sub_keys: int
+    first_scores: Tensor, first_sub_keys: Tensor, second_scores: Tensor, second_sub_keys: Tensor, N: int
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(first_scores, memory_format=torch.contiguous_format), torch.empty_like(
-        first, memory_format=torch.contiguous_format
+    return (
+        torch.empty_like(first_scores, memory_format=torch.contiguous_format),
+        torch.empty_like(first_sub_keys, memory_format=torch.contiguous_format),
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 METRICS = ("dot", "cosine", "l2")
 EPS = 1e-12
 
+# The arguments of both are those of sparse_score_backward.
 Bag = Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor]
 Scatter = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -58,7 +59,8 @@ def axis_entries(grad_scores: Tensor, slots: Tensor, N: int) -> tuple[Tensor, Te
     sub_keys = torch.stack((torch.div(slots, N, rounding_mode="floor"), slots.remainder(N)), dim=2)  # [B, H, 2, K]
     first_row = torch.arange(H * 2, device=slots.device, dtype=slots.dtype).view(1, H, 2, 1) * N
     gradients = grad_scores.unsqueeze(2).expand(B, H, 2, K).reshape(B * H * 2, K)
-    return (sub_keys + first_row).view(B * H * 2, K), gradients.contiguous()  # a lone row is a view of stride 0
+    # Where B * H is 1, reshape returned the expanded tensor itself, whose two rows share memory.
+    return (sub_keys + first_row).view(B * H * 2, K), gradients.contiguous()
 
 
 def sparse_score_backward(
@@ -77,21 +79,24 @@ def sparse_score_backward(
     weighted sum of the query halves that chose it (the transpose of that bag); the other metrics add a correction of
     the size of their inputs. No ``[B, N]`` matrix of score gradients exists.
 
+    The gradient of ``"l2"`` passes through the clamp at 0 of :func:`combine_terms`: where rounding makes the clamp act,
+    query and sub-key are nearly equal and the gradient is nearly 0.
+
     Args:
-        ids, gradients: of :func:`axis_entries`.
+        ids, gradients: of :func:`axis_entries`, ``[X, K]`` for X = B * H * 2 query halves.
         queries: ``[B, H, 2, C]``.
         keys: ``[H, 2, N, C]``.
         metric: one of :data:`METRICS`.
         needs: whether the gradient of the queries and of the keys is wanted.
-        bag: ``bag(table [R, C], ids [X, K], weights [X, K], dtype) -> [X, C]`` in that type, summed in the
+        bag: ``bag(table [T, C], ids [X, K], weights [X, K], dtype) -> [X, C]`` in that type, summed in the
             accumulator's.
-        scatter: ``scatter(ids [X, K], weights [X, K], source [X, C], R) -> [R, C]``, in the accumulator's type.
+        scatter: ``scatter(ids [X, K], weights [X, K], source [X, C], T) -> [T, C]``, in the accumulator's type.
 
     Returns:
         Gradients in the types of ``queries`` and ``keys``; None where not wanted.
     """
-    q = queries.reshape(-1, queries.shape[-1])
-    k = keys.reshape(-1, keys.shape[-1])
+    q = queries.reshape(-1, queries.shape[-1])  # [X, C]
+    k = keys.reshape(-1, keys.shape[-1])  # [T, C], T = H * 2 * N: the key table
     wide = gradients.dtype
     grad_queries = grad_keys = None
     if metric == "cosine":
@@ -107,7 +112,7 @@ def sparse_score_backward(
         if needs[1]:
             q_one = torch.cat((q, q.new_ones(q.shape[0], 1)), dim=-1)  # [X, C + 1]: the last column sums the gradients
             sums = scatter(ids, gradients, q_one, k.shape[0])
-            grad_keys = 2 * (sums[:, :-1] - k * sums[:, -1:])
+            grad_keys = 2 * (sums[:, :-1] - k * sums[:, -1:])  # [T, C]
     else:
         if needs[0]:
             grad_queries = bag(k, ids, gradients, queries.dtype)
@@ -120,12 +125,13 @@ def sparse_score_backward(
 
 
 def _unit_scale(vectors: Tensor, dtype: torch.dtype) -> Tensor:
+    """``[X, 1]``: what makes each of ``vectors [X, C]`` a unit vector, ``1 / max(norm, EPS)``."""
     norm: Tensor = torch.linalg.vector_norm(vectors.to(dtype), dim=-1, keepdim=True)
     return norm.clamp_min(EPS).reciprocal()
 
 
 def _through_norm(grad_unit: Tensor, unit: Tensor, scale: Tensor) -> Tensor:
-    """Gradient of x given that of x / max(|x|, EPS)."""
+    """Gradient of x given that of ``unit``, which is x / max(|x|, EPS), and ``scale``, which is 1 / max(|x|, EPS)."""
     along = (grad_unit * unit).sum(-1, keepdim=True)
     along = torch.where(scale < 1 / EPS, along, torch.zeros_like(along))  # below EPS the divisor is a constant
     return scale * (grad_unit - unit * along)

@@ -16,7 +16,7 @@ from .metric import axis_entries, combine_terms, metric_term, sparse_score_backw
 from .selection import best_first
 from .staircase import staircase
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 8 << 20  # of scores
 
 
 def product_key_topk_reference(queries: Tensor, keys: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
@@ -35,13 +35,16 @@ def product_key_topk_reference(queries: Tensor, keys: Tensor, k: int, metric: st
         wide_queries = queries[rows].to(dtype).permute(1, 2, 0, 3).flatten(0, 1)  # [H * 2, b, C]
         axis_scores = score_sub_keys(wide_queries, wide_keys, key_term, metric, dots)
         best, sub_keys = best_first(axis_scores, k)  # [H * 2, b, K]
-        sums, chosen = best_pairs(best.view(H, 2, -1, k), sub_keys.view(H, 2, -1, k), N)  # [H, b, K]
-        scores[rows], slots[rows] = sums.transpose(0, 1), chosen.transpose(0, 1)
+        sums, pairs = best_pairs(best.view(H, 2, -1, k), sub_keys.view(H, 2, -1, k), N)  # [H, b, K]
+        scores[rows], slots[rows] = sums.transpose(0, 1), pairs.transpose(0, 1)
     return scores, slots
 
 
 def score_sub_keys(queries: Tensor, keys: Tensor, key_term: Tensor | None, metric: str, buffer: Tensor) -> Tensor:
-    """Scores ``[A, b, N]`` of query halves ``[A, b, C]`` against every sub-key ``[A, N, C]`` of A heads and axes."""
+    """Scores ``[A, b, N]`` of query halves ``[A, b, C]`` against every sub-key ``[A, N, C]`` of A heads and axes.
+
+    The dot products lie in ``buffer``, and so does the result for ``"dot"``: it is valid until the next call.
+    """
     A, b, _ = queries.shape
     N = keys.shape[1]
     dots = torch.bmm(queries, keys.mT, out=buffer[: A * b * N].view(A, b, N))
@@ -55,7 +58,7 @@ def best_pairs(scores: Tensor, sub_keys: Tensor, N: int) -> tuple[Tensor, Tensor
     """The K best sums ``[H, b, K]`` of two axes ``[H, 2, b, K]``, best first on each, and their slots i * N + j."""
     ranks = staircase(scores.shape[-1], scores.device).long()  # [2, P]
     first, second = scores[:, 0].index_select(-1, ranks[0]), scores[:, 1].index_select(-1, ranks[1])  # [H, b, P]
-    sums, chosen = best_first(add_scores(first, second), scores.shape[-1])
+    sums, chosen = best_first(add_scores(first, second), scores.shape[-1])  # [H, b, K]: which of the P pairs
     i = sub_keys[:, 0].gather(-1, ranks[0].take(chosen))
     j = sub_keys[:, 1].gather(-1, ranks[1].take(chosen))
     return sums.masked_fill(sums.isnan(), -torch.inf), i * N + j
@@ -87,4 +90,5 @@ def product_key_topk_backward_reference(
 
 
 def _bag(table: Tensor, ids: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """``bag`` of ``metric.sparse_score_backward``; a table as wide as the weights goes to ``embedding_bag``."""
     return gather_aggregate_reference(table.to(weights.dtype), ids, weights).to(dtype)

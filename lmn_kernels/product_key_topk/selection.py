@@ -1,4 +1,4 @@
-"""The K best of each row, in an order that ties do not blur, for the torch backend.
+"""The K best of each row, ties in the contract's order too, for the torch backend.
 
 ``torch.topk`` breaks ties as it likes, so scores are turned into integers whose order is the contract's order: the
 float's bits made monotone in the high half, the position in the low half. No two are equal, hence a selection of them
@@ -6,9 +6,9 @@ is exact and deterministic. For float64, whose bits fill the word, a stable sort
 
 On the CPU only survivors are ranked so. Any bound that at least K scores of a row reach leaves a superset of its K
 best, ties and all; the K-th best of the maxima of groups of ``GROUP`` is such a bound, and about 43 of 1,024 random
-scores reach it. They are listed, packed and sorted. NumPy compares, finds the bound and sorts: its ways for rows are
-vectorised where torch's are not. Rows where fewer than K or more than 4 * K scores reach the bound (NaN, heavy ties)
-are ranked in full.
+scores reach it. They are listed, packed and sorted. NumPy compares, finds the bound and sorts: its functions along rows
+are vectorised where torch's are not. Rows where fewer than K or more than 4 * K scores reach the bound (NaN, heavy
+ties) are ranked in full.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 GROUP = 8
-_LOW = (1 << 31) - 1
+_LOW_31 = (1 << 31) - 1  # mask of the low 31 bits; positions are below it
 
 
 def best_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -33,24 +33,25 @@ def best_first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _positions_of_survivors(rows: Tensor, k: int) -> Tensor:
+    """Positions ``[R, k]`` of the best of float32 ``rows [R, N]`` on the CPU: sort the scores that reach a bound."""
     R, N = rows.shape
     scores = rows.numpy()
-    entries = np.flatnonzero(scores >= _bound(rows, k))
+    entries = np.flatnonzero(scores >= _bound(rows, k))  # of the survivors: row * N + column, ascending
     first_of_row = np.arange(R) * N
-    counts = np.diff(entries.searchsorted(first_of_row), append=entries.shape[0])  # [R]
+    counts = np.diff(entries.searchsorted(first_of_row), append=entries.shape[0])  # [R] survivors
     fits = (counts >= k) & (counts <= 4 * k)
     if not fits.all():
         entries = entries[fits.repeat(counts)]
         counts[~fits] = 0
     width = max(k, counts.max())
-    first_of_list = np.arange(R) * width - (counts.cumsum() - counts)
-    lists = np.full(R * width, np.iinfo(np.int64).max)
-    lists[np.arange(entries.shape[0]) + first_of_list.repeat(counts)] = _worst_first_bits(
-        scores.reshape(-1)[entries]
-    ) << 32 | entries - first_of_row.repeat(counts)
+    lists = np.full(R * width, np.iinfo(np.int64).max)  # [R, width], padded with what sorts last
+    shift = np.arange(R) * width - (counts.cumsum() - counts)  # from a survivor's number to its place in ``lists``
+    places = np.arange(entries.shape[0]) + shift.repeat(counts)
+    columns = entries - first_of_row.repeat(counts)
+    lists[places] = _descending_bits(scores.reshape(-1)[entries]) << 32 | columns
     lists = lists.reshape(R, width)
-    lists.sort(axis=1)
-    position = torch.from_numpy(lists[:, :k] & _LOW)
+    lists.sort(axis=1)  # ascending: the best score first, then the lowest column
+    position = torch.from_numpy(lists[:, :k] & _LOW_31)
     if not fits.all():
         others = torch.from_numpy(np.flatnonzero(~fits))
         position[others] = _positions(rows[others], k)
@@ -58,7 +59,10 @@ def _positions_of_survivors(rows: Tensor, k: int) -> Tensor:
 
 
 def _bound(rows: Tensor, k: int) -> npt.NDArray[np.float32]:
-    """``[R, 1]``: a score that at least ``k`` of a row without NaN reach."""
+    """``[R, 1]``: a score that at least ``k`` of a row without NaN reach.
+
+    Group g of a row is its columns g, g + groups, g + 2 * groups and so on.
+    """
     R, N = rows.shape
     groups = N // GROUP
     fold = N % GROUP == 0 and groups >= 2 * k
@@ -67,20 +71,21 @@ def _bound(rows: Tensor, k: int) -> npt.NDArray[np.float32]:
     return np.partition(maxima, kth, axis=1)[:, kth, None]
 
 
-def _worst_first_bits(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """float32 without NaN as integers in the opposite order."""
+def _descending_bits(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """float32 without NaN as integers in the opposite order: the highest score gives the lowest."""
     bits = (scores + np.float32(0)).view(np.int32)  # -0.0 equals 0.0
-    return (~bits ^ ((bits >> 31) & _LOW)).astype(np.int64)
+    return (~bits ^ ((bits >> 31) & _LOW_31)).astype(np.int64)
 
 
 def _positions(scores: Tensor, k: int) -> Tensor:
+    """Positions ``[..., k]`` of the best of ``scores [..., N]``, by ranking them all."""
     if scores.dtype == torch.float64:
         bits = torch.where(scores == 0, 0.0, scores).view(torch.int64)  # -0.0 equals 0.0
         ordered = bits ^ ((bits >> 63) & torch.iinfo(torch.int64).max)
         ordered = ordered.masked_fill(scores.isnan(), torch.iinfo(torch.int64).min)
         return ordered.sort(dim=-1, descending=True, stable=True).indices[..., :k]
-    everywhere = torch.arange(scores.shape[-1], device=scores.device)
-    return _LOW - ((_ordered(scores) | (_LOW - everywhere)).topk(k, dim=-1).values & _LOW)
+    columns = torch.arange(scores.shape[-1], device=scores.device)
+    return _LOW_31 - ((_ordered(scores) | (_LOW_31 - columns)).topk(k, dim=-1).values & _LOW_31)
 
 
 def _ordered(scores: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Triton kernels of the weighted bag: forward, gradient of the weights, gradient of the values with or without it.
+"""Triton kernels of the weighted bag: forward, gradient of the weights, gradient of the values, and both in one.
 
 - ``forward.py`` takes the bags in their own order: the forward pass, and the gradient of the weights alone.
 - ``sort.py`` brings the entries of a slot together.

@@ -25,7 +25,7 @@ from ...triton import acc_type, narrow
 from .tile import LANES, columns_per_lane
 
 LOADS_IN_FLIGHT = 4
-FEW_BAGS = 2048  # up to here rows share a bag; not measured on a GPU
+FEW_BAGS = 2048  # up to here rows of a tile share a bag; not measured on a GPU
 
 
 class BagTile(NamedTuple):
@@ -87,7 +87,7 @@ def launch_weights_backward(grad: Tensor, values: Tensor, slots: Tensor, dtype: 
 
 def _bag_tile(B: int, L: int, D: int, *rows: Tensor) -> BagTile:
     """The tile for ``rows`` that are read; there are two, whatever B is: a new batch size compiles nothing."""
-    width = LANES * columns_per_lane(*rows)
+    width = LANES * columns_per_lane(*rows)  # columns of a warp, 16 bytes a lane
     block_d = min(power_of_two(D), width * LOADS_IN_FLIGHT)
     tile_rows = max(1, width // block_d)
     split = min(tile_rows, power_of_two(L)) if B <= FEW_BAGS else 1
@@ -164,7 +164,7 @@ def _gather_aggregate_bwd_weights_kernel(
     row = tl.arange(0, BLOCK_B * SPLIT)
     b = (tl.program_id(0) * BLOCK_B + row // SPLIT).to(tl.int64)
     for first in range(0, L, UNROLL * SPLIT):
-        dots: tl.tuple = ()
+        dots: tl.tuple = ()  # UNROLL sums [BLOCK_B * SPLIT]; a tuple cannot be assigned to, so each step makes another
         for _ in tl.static_range(UNROLL):
             dots += (tl.zeros([BLOCK_B * SPLIT], dtype=ACC),)
         for start in range(0, D, BLOCK_D):

@@ -3,7 +3,7 @@
 Entry e = b * L + l of ``slots [B, L]``, E in all, is sorted by its slot. Keys of 16 bits take two passes of 8 bits,
 keys of 32 take four. The sort can be captured in a CUDA graph and gives the same result on every run. A hand-written
 radix sort, two passes of 11 bits for a million slots and fewer bytes, took 1.9 times as long at its best: see
-docs/performance.md.
+docs/performance/bounds.md.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ work is even under any skew and the order of additions is fixed: the same bits e
 walked entry by entry, a lane holding the same columns of every row, so a sum stays in its registers. An entry brings
 its gradient row and, for the weights' gradient, which is their dot product, its value row: the first of a run reads
 it, the others find it in the cache. Where a run ends within its chunk its sum is stored. A run that a border cuts
-leaves a part in each chunk it touches, at the head or the tail. The parts, two a chunk, are rows sorted by where they
-go, so they are summed the same way, level by level, until one chunk holds them all.
+leaves a part in each chunk it touches, at the head or the tail. The parts, two a chunk, are rows in the order of where
+they go, with -1 for no part between those of different runs. So they are summed the same way, level by level, until one
+chunk holds them all, which no border cuts.
 
 Bytes moved at least: the value row of each touched slot read once and its gradient row written once; 12 bytes of sorted
 entry, the weight and its gradient for each entry; the entries' gradient rows, L times B * D, come from the cache. The
@@ -39,9 +40,9 @@ from .sort import BLOCK, SortedEntries, sort_entries
 from .tile import LANES, columns_per_lane
 
 CHUNK = 64
-MAX_CHUNKS = BLOCK // CHUNK  # that a program walks side by side where rows are narrow; it ends in the sort's padding
+MAX_CHUNKS = BLOCK // CHUNK  # that a program walks at once where rows are narrow: it reads no further than the padding
 MAX_WARPS = 8
-MAX_INT32_ENTRIES = 2**31 - 2 * MAX_CHUNKS * CHUNK  # entries, and slots, that int32 counts past the end of a program
+MAX_INT32_ENTRIES = 2**31 - 2 * MAX_CHUNKS * CHUNK  # beyond, int32 would wrap around where the last program ends
 
 
 class ChunkTile(NamedTuple):
@@ -103,7 +104,7 @@ def launch_run_sums(
     D = grad.shape[1]
     rows = (grad,) if values is None else (grad, values)
     tile = _chunk_tile(D, *rows)
-    if values is not None and tile.block_d < D:  # no program sees whole rows
+    if values is not None and tile.block_d < D:  # no program sees whole rows, which a weight's gradient needs
         launch_run_sums(entries, grad, None, slots, weights, M, out, run_layout)
         return launch_weights_backward(grad, values, slots, weights.dtype)
     E = slots.numel()
@@ -113,7 +114,7 @@ def launch_run_sums(
     wide = max(E, M) > MAX_INT32_ENTRIES
     part_rows = slots.new_empty(2 * chunks, dtype=torch.int64 if wide else torch.int32)
     grad_weights = None if values is None else weights.new_empty(weights.shape)
-    table = grad if values is None else values
+    table = grad if values is None else values  # here and below: a pointer that is not read needs some tensor
     runs_before, run_slots = (out, out) if run_layout is None else run_layout
     launch(
         _gather_aggregate_bwd_entries_kernel,
@@ -126,7 +127,7 @@ def launch_run_sums(
         ACC=acc_type(acc), num_warps=tile.warps,
     )  # fmt: skip
     tile = _chunk_tile(D, parts)
-    while chunks > 1:
+    while chunks > 1:  # E parts of the level before, in place of entries
         E, source, source_rows = 2 * chunks, parts, part_rows
         chunks = ceil_div(E, CHUNK)
         parts = source.new_empty(2 * chunks, D)
@@ -143,10 +144,10 @@ def launch_run_sums(
 def _chunk_tile(D: int, *rows: Tensor) -> ChunkTile:
     """The tile for ``rows`` that are read.
 
-    A lane holds up to 64 bytes of a row (32 columns of 2 bytes), and where it holds 16 it loads 4 rows at once.
+    A lane holds up to 64 bytes of a row (32 columns of 2 bytes), and where it holds 16 it loads 4 rows at once. Narrow
+    rows leave lanes for several chunks, up to ``MAX_CHUNKS``; wide ones take more warps, and then more programs.
     """
-    vector = columns_per_lane(*rows)
-    width = LANES * vector  # columns of a warp, 16 bytes a lane
+    width = LANES * columns_per_lane(*rows)  # columns of a warp, 16 bytes a lane
     block_d = min(power_of_two(D), 4 * width * MAX_WARPS)
     warps = max(1, block_d // (4 * width))
     loads = max(1, block_d // (width * warps))  # of 16 bytes that a lane makes for a row
@@ -171,6 +172,10 @@ def _gather_aggregate_bwd_entries_kernel(
     Out: out ``[*, D]``, of which rows of whole runs are written; parts ``[2 * chunks, D]`` ACC and part_rows
     ``[2 * chunks]`` int32 or int64, the heads and tails of chunks and their rows, -1 for none; with DOTS grad_weights
     ``[B, L]``; with NUMBERED run_slots of ``RunLayout``.
+
+    ``e`` is a place in the sorted order and ``entry`` the number b * L + l there. Slots and order are padded past the
+    end of the last program (``sort_entries``), so their loads need no mask. Each step loads UNROLL entries, and only
+    then adds them, so that many loads are in flight.
     """
     POSITION: tl.constexpr = part_rows_ptr.dtype.element_ty  # int64 where an int32 cannot count the entries
     UNSIGNED: tl.constexpr = tl.uint32 if tl.int32 == POSITION else tl.uint64  # divides in fewer instructions
@@ -181,7 +186,7 @@ def _gather_aggregate_bwd_entries_kernel(
     previous, slot = borders.previous_row, borders.first_row
     if NUMBERED:
         run = tl.load(runs_before_ptr + chunk, mask=chunk < chunks, other=0).to(POSITION) - 1
-    started_here = chunk < 0
+    started_here = chunk < 0  # [BLOCK_C], False
     acc = tl.zeros([BLOCK_C, BLOCK_D], dtype=ACC)
     head = acc
     steps = tl.minimum(E - tl.program_id(0).to(POSITION) * (BLOCK_C * CHUNK), CHUNK)
@@ -196,7 +201,7 @@ def _gather_aggregate_bwd_entries_kernel(
             mask = inside[:, None] & columns
             b = (entry.to(UNSIGNED) // L).to(tl.int64)
             row = tl.load(grad_ptr + b[:, None] * D + d[None, :], mask=mask, other=0)  # [BLOCK_C, BLOCK_D]
-            value = row
+            value = row  # without DOTS it is not used
             if DOTS:
                 m = slot.to(UNSIGNED).to(tl.int64)
                 value = tl.load(values_ptr + (m * ROW_V)[:, None] + (d * stride_vd)[None, :], mask=mask, other=0)
@@ -207,7 +212,7 @@ def _gather_aggregate_bwd_entries_kernel(
             row = row.to(ACC)
             starts = own != previous
             dest_row = own
-            if NUMBERED:
+            if NUMBERED:  # slots outside the table come last, so what they add to ``run`` moves no other run
                 run += starts.to(POSITION)
                 dest_row = tl.where(own >= 0, run, -1)
                 tl.store(run_slots_ptr + run, own.to(tl.int64), mask=starts & (own >= 0))
@@ -241,7 +246,7 @@ def _gather_aggregate_bwd_parts_kernel(
     columns = (d < D)[None, :]
     borders = chunk_borders(rows_ptr, rows_ptr, chunk, chunks, E, None, CHUNK, False, POSITION)
     previous, dest_row = borders.previous_row, borders.first_row
-    started_here = chunk < 0
+    started_here = chunk < 0  # [BLOCK_C], False
     acc = tl.zeros([BLOCK_C, BLOCK_D], dtype=source_ptr.dtype.element_ty)
     head = acc
     steps = tl.minimum(E - tl.program_id(0).to(POSITION) * (BLOCK_C * CHUNK), CHUNK)

@@ -52,14 +52,14 @@ def launch_touched_rows(
         return rows, grad.new_zeros(rows.shape[0], D, dtype=dtype), grad_weights
     entries = sort_entries(slots, M)
     runs_before = _count_runs(entries, E, M)
-    read = None if padded else _start_reading(runs_before[-1], entries.slots[E - 1])
+    read = None if padded else _start_reading(runs_before[-1], entries.slots[E - 1])  # runs, and the last slot
     grad_weights = None if values is None else launch_weights_backward(grad, values, slots, weights.dtype)
     if read is None:
-        rows = entries.slots[:1].long().clamp(max=M - 1).repeat(E)
+        rows = entries.slots[:1].long().clamp(max=M - 1).repeat(E)  # the lowest slot; it is M if all are outside
         out = grad.new_zeros(E, D, dtype=dtype)
     else:
         U, last = read()
-        if last >= M:
+        if last >= M:  # M stands for slots outside the table, and they are sorted last
             raise IndexError(f"gather_aggregate: slots must lie in [0, {M}), got {_stray(slots, M)}")
         rows = slots.new_empty(U, dtype=torch.int64)
         out = grad.new_empty(U, D, dtype=dtype)

@@ -12,5 +12,5 @@ LANES = 32  # of a warp; AMD's 64 lanes move 8 bytes each in the same tile
 
 
 def columns_per_lane(*tensors: Tensor) -> int:
-    """Elements of the widest type that 16 bytes hold."""
+    """Elements that 16 bytes hold, of the widest type among ``tensors``."""
     return 16 // max(tensor.element_size() for tensor in tensors)

@@ -51,7 +51,7 @@ def _product_key_topk_bwd_axes_kernel(
     N: tl.constexpr, K: tl.constexpr, ACTIVATION: tl.constexpr, ACC: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of each chosen score, twice, and the rows of the key table ``[H * 2 * N, C]`` that it belongs to.
+    """Gradient of each chosen score, for both axes, and the rows of the key table ``[H * 2 * N, C]`` it belongs to.
 
     A program takes ``BLOCK_R`` of the R = B * H rows; grid ``(ceil(R / BLOCK_R),)``.
 
@@ -74,8 +74,9 @@ def _product_key_topk_bwd_axes_kernel(
     slots = tl.load(slots_ptr + r * K + k, mask=mask, other=0)
     i = slots // N
     first_row = (r % H) * 2 * N  # of the head's sub-keys
-    place = r * 2 * K + k
+    place = r * 2 * K + k  # of axis 0; that of axis 1 is K further
     tl.store(rows_ptr + place, (first_row + i).to(rows_ptr.dtype.element_ty), mask=mask)
+    # slots - i * N is j, the sub-key on axis 1.
     tl.store(rows_ptr + place + K, (first_row + N + slots - i * N).to(rows_ptr.dtype.element_ty), mask=mask)
     tl.store(gradients_ptr + place, grad, mask=mask)
     tl.store(gradients_ptr + place + K, grad, mask=mask)

@@ -1,11 +1,11 @@
-"""Launchers of product-key selection: two kernels, and scores never in memory.
+"""Launchers of product-key selection: two kernels, and no matrix of scores in memory.
 
 Three pairs of kernels choose the same slots. The first kernel of a pair selects sub-keys on each axis, the second one
 selects pairs of them.
 
-- K up to ``LARGEST_LIST``: ``survivors.py`` finds the few sub-keys that can be among the K best,
+- K up to ``MAX_SURVIVORS_K``: ``survivors.py`` finds the few sub-keys that can be among the K best,
   ``pair_selection.py`` sorts them and selects the pairs.
-- K up to ``LARGEST_NETWORK``: ``streaming.py`` keeps the K best in a register network.
+- K up to ``MAX_STREAMING_K``: ``streaming.py`` keeps the K best in a register network.
 - float64, whose scores leave no room for an index beside them, and larger K: ``search.py`` scans K times.
 """
 
@@ -32,8 +32,8 @@ from .streaming import _product_key_topk_axis_fwd_kernel, _product_key_topk_pair
 from .survivors import _product_key_topk_survivors_fwd_kernel
 
 TRITON_VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
-LARGEST_LIST = 32
-LARGEST_NETWORK = 128
+MAX_SURVIVORS_K = 32  # must not exceed the columns of a tile, BLOCK_N
+MAX_STREAMING_K = 128  # a larger network spills
 FEW_ROWS = 8192
 """Rows times heads up to which a program takes 16 rows of 2-byte queries and not 64, so that there are enough programs
 to fill a large GPU. Measured on an H100, where 64 rows are faster from 16,384 on."""
@@ -62,7 +62,10 @@ class RowTile(NamedTuple):
 def launch_product_key_topk(
     queries: Tensor, keys: Tensor, k: int, metric: str, activation: str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Scores, or weights where an ``activation`` is named, and slots: both ``[B, H, K]``, best first."""
+    """Scores, or weights where an ``activation`` is named, and slots: both ``[B, H, K]``, best first.
+
+    The launchers below write both into the tensors that they are given.
+    """
     B, H, _, _ = queries.shape
     dtype = accumulator(queries.dtype)
     scores = queries.new_empty(B, H, k, dtype=dtype)
@@ -70,10 +73,10 @@ def launch_product_key_topk(
     if B == 0:
         return scores, slots
     terms = MetricTerms(metric_term(queries, metric, dtype), metric_term(keys, metric, dtype))
-    if dtype == torch.float64 or k > LARGEST_NETWORK:
+    if dtype == torch.float64 or k > MAX_STREAMING_K:
         _launch_search(queries, keys, terms, metric, scores, slots)
         return (scores if activation is None else activate(scores, activation)), slots
-    launch_selection = _launch_survivors if k <= LARGEST_LIST else _launch_streaming
+    launch_selection = _launch_survivors if k <= MAX_SURVIVORS_K else _launch_streaming
     launch_selection(queries, keys, terms, metric, activation or "none", scores, slots)
     return scores, slots
 
@@ -84,8 +87,10 @@ def _launch_survivors(
     B, H, _, C = queries.shape
     N, k = keys.shape[2], slots.shape[2]
     block_k = max(8, power_of_two(k))
-    places, capacity = 2 * block_k, 3 * block_k  # 44 of 1,024 random scores reach the bound at K = 32, 70 hardly ever
-    lists = queries.new_empty(H * 2, B, capacity, dtype=torch.int64)  # survivors
+    # Random scores have 44 survivors at K = 32, whatever N, and hardly ever 70: one move of ``places`` serves nearly
+    # every row, and a list of ``capacity`` overflows for ties and infinities alone.
+    places, capacity = 2 * block_k, 3 * block_k
+    lists = queries.new_empty(H * 2, B, capacity, dtype=torch.int64)
     counts = queries.new_empty(H * 2, B, dtype=torch.int32)
     tile = _row_tile(B * H, queries.dtype)
     block_n = 64
@@ -93,8 +98,8 @@ def _launch_survivors(
         _product_key_topk_survivors_fwd_kernel, (ceil_div(B, tile.block_b), H * 2),
         queries, keys, *terms, lists, counts, B, H, *queries.stride(), *keys.stride(),
         N=N, C=C, K=k, METRIC=metric, BLOCK_B=tile.block_b, BLOCK_N=block_n, BLOCK_C=_block_c(C, queries.dtype),
-        BLOCK_K=block_k, PLACES=places, CAPACITY=capacity, DEPTH=min(6, ceil_div(N, block_n)), ROUNDS=6, LOG_N=6,
-        PRECISION=_precision(queries.dtype),
+        BLOCK_K=block_k, PLACES=places, CAPACITY=capacity, DEPTH=min(6, ceil_div(N, block_n)), ROUNDS=6,
+        LOG_N=block_n.bit_length() - 1, PRECISION=_precision(queries.dtype),
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     chunks = staircase_chunks(k, block_k, queries.device)
@@ -195,4 +200,5 @@ def launch_product_key_topk_backward(
 
 
 def _bag(table: Tensor, ids: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """``bag`` of ``metric.sparse_score_backward``."""
     return launch_gather_aggregate(table, ids, weights, out_dtype=dtype)

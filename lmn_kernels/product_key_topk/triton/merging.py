@@ -1,7 +1,8 @@
 """Bitonic merges of the rows of a ``[R, P]`` tensor of int64, whose order along a row is partly known.
 
-A row lies across the lanes of a warp; an element meets the one ``STRIDE`` away by a sum of exclusive ors over the two,
-which Triton turns into one exchange between lanes, as it does in ``tl.sort``.
+P is a power of two and LOG_P its log2. A row lies across the lanes of a warp; an element meets the one ``STRIDE`` away
+by a sum of exclusive ors over the two, as ``a ^ (a ^ b)`` is ``b``. Triton turns that sum into one exchange between
+lanes, as it does in ``tl.sort``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import triton.language as tl
 
 @triton.jit
 def _compare(x, R: tl.constexpr, P: tl.constexpr, STRIDE: tl.constexpr, ASCENDING: tl.constexpr):
-    """Order each pair of elements ``STRIDE`` apart."""
+    """Order each pair of elements ``STRIDE`` apart: the larger one right if ASCENDING, else left."""
     pairs = tl.reshape(x, [R * (P // (2 * STRIDE)), 2, STRIDE])
-    other = pairs ^ tl.expand_dims(tl.xor_sum(pairs, axis=1), 1)
+    other = pairs ^ tl.expand_dims(tl.xor_sum(pairs, axis=1), 1)  # the partner of each element
     right = (tl.arange(0, 2) == 1)[None, :, None]
     return tl.reshape(tl.where((pairs > other) == (right == ASCENDING), pairs, other), [R, P])
 
@@ -29,7 +30,10 @@ def merge_bitonic(x, R: tl.constexpr, P: tl.constexpr, LOG_P: tl.constexpr, ASCE
 
 @triton.jit
 def merge_best(best, ascending, R: tl.constexpr, P: tl.constexpr, LOG_P: tl.constexpr):
-    """The P best of ``best``, sorted with the best first, and of ``ascending``, sorted with the best last."""
+    """The P best, best first, of ``best``, sorted with the best first, and of ``ascending``, with the best last.
+
+    The larger ones of ``best[p]`` and ``ascending[p]`` are the P best of both, and they fall and then rise.
+    """
     return merge_bitonic(tl.where(best > ascending, best, ascending), R, P, LOG_P, False)
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOWEST = tl.constexpr(-(2**63))
+LOWEST = tl.constexpr(-(2**63))  # marks an empty place: below every rank of a score, that of NaN included
 
 
 @triton.jit
 def rank32(scores, index):
-    """int64 whose order is: higher score, NaN last, lower index."""
+    """int64 whose order is: higher score, NaN last, lower index. It is above LOWEST for an index below 2^31 - 1."""
     bits = tl.where(scores == 0, 0.0, scores).to(tl.int32, bitcast=True)  # -0.0 equals 0.0
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     ordered = tl.where(scores != scores, -0x7FFFFFFF - 1, ordered)
@@ -24,7 +24,7 @@ def rank32(scores, index):
 
 @triton.jit
 def unrank32(ranked):
-    """Score and index that :func:`rank32` packed; a NaN comes back as some NaN."""
+    """Score and index that :func:`rank32` packed; a NaN comes back as some NaN, and so does LOWEST."""
     ordered = (ranked >> 32).to(tl.int32)
     bits = ordered ^ ((ordered >> 31) & 0x7FFFFFFF)
     return bits.to(tl.float32, bitcast=True), 0x7FFFFFFF - (ranked & 0x7FFFFFFF).to(tl.int32)
@@ -32,7 +32,7 @@ def unrank32(ranked):
 
 @triton.jit
 def rank64(scores):
-    """int64 in the order of the scores, NaN lowest, and above the lowest int64."""
+    """int64 in the order of the scores, NaN lowest, and above LOWEST."""
     wide = scores.to(tl.float64)
     bits = tl.where(wide == 0, 0.0, wide).to(tl.int64, bitcast=True)
     ordered = bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF)
@@ -66,7 +66,7 @@ def add_scores(score_0, score_1):
 
 @triton.jit
 def activate_rows(scores, chosen, ACTIVATION: tl.constexpr, AXIS: tl.constexpr):
-    """The activation over the ``chosen`` scores along ``AXIS``; a NaN counts as -inf."""
+    """The activation of the ``chosen`` scores along ``AXIS``, or with "none" these scores; a NaN counts as -inf."""
     scores = tl.where(scores == scores, scores, float("-inf"))
     if ACTIVATION == "softmax":
         scores = tl.where(chosen, scores, float("-inf"))

@@ -52,7 +52,7 @@ def block_scores(
             k = tl.load(k_pointers)
         else:
             k = tl.load(k_pointers, mask=valid[None, :] & (c < C)[:, None], other=0)
-        if C > BLOCK_C:
+        if C > BLOCK_C:  # else tile.q holds all columns
             mask = tile.row_mask[:, None] & (c < C)[None, :]
             q = tl.load(tile.q_rows + c[None, :] * tile.stride_qc, mask=mask, other=0)
         scores = tl.dot(q, k, scores, input_precision=PRECISION)

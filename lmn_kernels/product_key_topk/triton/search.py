@@ -1,4 +1,8 @@
-"""Selection by K scans, each for the best score after the last one found: for float64 and large K, with no buffer."""
+"""Selection by K scans, each for the best score after the last one found: for float64 and large K, with no buffer.
+
+The order is that of ``rank64``, then of the index. Every scan finds something, because there are at least K sub-keys
+and at least K pairs. The activation is not applied here: the launcher leaves it to torch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,10 @@ HIGHEST = tl.constexpr(2**63 - 1)
 
 @triton.jit
 def _best_in_block(ranked, index, END: tl.constexpr):
-    """Of each row of ``ranked [R, P]`` the highest, and the lowest ``index [P]`` that has it: both ``[R]``."""
+    """Of each row of ``ranked [R, P]`` the highest, and the lowest ``index [P]`` that has it: both ``[R]``.
+
+    ``END`` is above every index that counts. A row of LOWEST alone has no best one: its index means nothing.
+    """
     best = tl.max(ranked, axis=1)
     return best, tl.min(tl.where(ranked == best[:, None], index[None, :], END), axis=1)
 

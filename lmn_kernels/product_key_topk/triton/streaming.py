@@ -1,4 +1,7 @@
-"""Selection for K up to 128: stream the sub-keys past a tile of rows and keep the K best in a register network."""
+"""Selection for K up to 128: stream the sub-keys past a tile of rows and keep the K best in a register network.
+
+It computes scores as ``block_scores`` does, but with ``ieee`` products alone and a mask on every load.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def _product_key_topk_axis_fwd_kernel(
             k_term = tl.load(k_term_ptr + head_axis.to(tl.int64) * N + n, mask=n < N, other=0)[None, :]
             scores = combine_terms(scores, q_term, k_term, METRIC)
         ranked = tl.where((n < N)[None, :], rank32(scores, n[None, :]), LOWEST)
-        if BLOCK_N > BLOCK_K:
+        if BLOCK_N > BLOCK_K:  # else they are equal, and the whole block takes part
             ranked = tl.topk(ranked, BLOCK_K)
         best = best_of_both(best, ranked, BLOCK_B, BLOCK_K)
     top_scores, top_index = unrank32(best)
@@ -79,17 +82,17 @@ def _product_key_topk_pairs_fwd_kernel(
     p = tl.arange(0, BLOCK_P)
     rank_0 = tl.load(ranks_ptr + p, mask=p < P, other=0)
     rank_1 = tl.load(ranks_ptr + P + p, mask=p < P, other=0)
-    rows = r[:, None] * (2 * K)
+    list_start = r[:, None] * (2 * K)  # [BLOCK_R, 1]: of axis 0; that of axis 1 is K further
     pair_mask = (r < R)[:, None] & (p < P)[None, :]
-    score_0 = tl.load(top_scores_ptr + rows + rank_0[None, :], mask=pair_mask, other=0)
-    score_1 = tl.load(top_scores_ptr + rows + K + rank_1[None, :], mask=pair_mask, other=0)
+    score_0 = tl.load(top_scores_ptr + list_start + rank_0[None, :], mask=pair_mask, other=0)
+    score_1 = tl.load(top_scores_ptr + list_start + K + rank_1[None, :], mask=pair_mask, other=0)
     ranked = tl.where((p < P)[None, :], rank32(add_scores(score_0, score_1), p[None, :]), LOWEST)  # [BLOCK_R, BLOCK_P]
     ranked = tl.topk(ranked, BLOCK_K) if BLOCK_P > BLOCK_K else tl.sort(ranked, descending=True)
     scores, pair = unrank32(ranked)  # [BLOCK_R, BLOCK_K]
     k = tl.arange(0, BLOCK_K)
     mask = (r < R)[:, None] & (k < K)[None, :]
-    i = tl.load(top_index_ptr + rows + tl.load(ranks_ptr + pair, mask=mask, other=0), mask=mask, other=0)
-    j = tl.load(top_index_ptr + rows + K + tl.load(ranks_ptr + P + pair, mask=mask, other=0), mask=mask, other=0)
+    i = tl.load(top_index_ptr + list_start + tl.load(ranks_ptr + pair, mask=mask, other=0), mask=mask, other=0)
+    j = tl.load(top_index_ptr + list_start + K + tl.load(ranks_ptr + P + pair, mask=mask, other=0), mask=mask, other=0)
     scores = activate_rows(scores, (k < K)[None, :], ACTIVATION, 1)
     out = r[:, None] * K + k[None, :]
     tl.store(scores_ptr + out, scores, mask=mask)
