@@ -43,7 +43,7 @@ def _old(name: str) -> str:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"memory_optimizer": "row_adam"}, {"query": "factored", "top_k": 1, "key_dim": 16, "order": "time"}],
+    [{}, {"memory_optimizer": "row_adam"}, {"memory": "factored", "top_k": 1, "key_dim": 16, "order": "time"}],
     ids=["joint", "joint, row_adam", "factored"],
 )
 def test_a_run_of_the_last_release_is_evaluated_and_resumed(
