@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +157,7 @@ def test_a_run_says_what_it_chose_and_keeps_it(
 
 
 def _interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 def test_a_run_that_was_opened_with_other_sizes_is_another(events: Path) -> None:

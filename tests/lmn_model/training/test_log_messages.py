@@ -89,13 +89,13 @@ def test_ctrl_c_in_the_last_step_or_the_test_stops_and_resumes(
     settings = tiny_settings(events, epochs=1)
     uncut = train(settings, tmp_path / "whole")["results"]
     with monkeypatch.context() as patch:
-        before_step(patch, 23, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+        before_step(patch, 23, lambda trainer: signal.raise_signal(signal.SIGINT))
         with pytest.raises(TrainingInterrupted, match="stopped after step 23; continue with: lmn train --resume"):
             train(settings, tmp_path / "run")
     test = Trainer._test
 
     def interrupted(self: Trainer) -> object:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return test(self)
 
     with monkeypatch.context() as patch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -147,7 +146,7 @@ def test_a_signal_saves_and_the_run_continues_to_the_same_result(
     tmp_path: Path, events: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     settings = tiny_settings(events)
-    before_step(monkeypatch, 12, lambda trainer: os.kill(os.getpid(), number))
+    before_step(monkeypatch, 12, lambda trainer: signal.raise_signal(number))
     with pytest.raises(TrainingInterrupted, match=r"stopped after step 12; continue with: lmn train --resume .*cut"):
         train(settings, tmp_path / "cut")
     assert json.loads((tmp_path / "cut" / "metrics.json").read_text())["status"] == "interrupted"
@@ -161,7 +160,7 @@ def test_a_signal_during_an_evaluation_waits_for_the_next_step(
     evaluate = Trainer._evaluate
 
     def interrupted(self: Trainer) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         evaluate(self)
 
     monkeypatch.setattr(Trainer, "_evaluate", interrupted)

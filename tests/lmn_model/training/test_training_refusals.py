@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ def test_a_setting_that_is_younger_than_a_checkpoint_had_its_default(
 ) -> None:
     settings = tiny_settings(events)
     with monkeypatch.context() as patch:
-        before_step(patch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+        before_step(patch, 3, lambda trainer: signal.raise_signal(signal.SIGINT))
         with pytest.raises(TrainingInterrupted):
             train(settings, tmp_path / "run")
     saved = load_checkpoint(tmp_path / "run" / "last.safetensors")
@@ -71,7 +70,7 @@ def test_a_setting_that_is_younger_than_a_checkpoint_had_its_default(
 
 def test_resume_refuses_other_data_and_another_model(tmp_path: Path, events: Path, monkeypatch: Any) -> None:
     settings = tiny_settings(events)
-    before_step(monkeypatch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+    before_step(monkeypatch, 3, lambda trainer: signal.raise_signal(signal.SIGINT))
     with pytest.raises(TrainingInterrupted):
         train(settings, tmp_path / "run")
     with pytest.raises(
@@ -89,7 +88,7 @@ def test_resume_refuses_other_data_and_another_model(tmp_path: Path, events: Pat
 def test_resume_refuses_edited_settings_and_takes_those_that_decide_nothing(
     tmp_path: Path, events: Path, monkeypatch: Any
 ) -> None:
-    before_step(monkeypatch, 3, lambda trainer: os.kill(os.getpid(), signal.SIGINT))
+    before_step(monkeypatch, 3, lambda trainer: signal.raise_signal(signal.SIGINT))
     with pytest.raises(TrainingInterrupted):
         train(tiny_settings(events, "pooling"), tmp_path / "run")
     for change in ({"batch_size": 32}, {"memory_optimizer": "sparse_adam"}, {"seed": 1}, {"window_size": 4}):
