@@ -157,7 +157,7 @@ class CTRModel(nn.Module):
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each component, and in total."""
-        components = {
+        components: dict[str, list[nn.Module]] = {
             "embeddings": [self.user_embedding, self.item_embedding, self.context_embedding],
             "interest": [self.interest],
             "memory": [] if self.memory is None else [self.memory],
