@@ -55,7 +55,7 @@ audit: $(VENV)/.installed  ## what every kernel costs on four GPUs, compiled her
 	$(BIN)/python -m benchmarks.audit
 
 bench: $(VENV)/.installed  ## the timing suite and the CPU targets, alone on the machine; result files in OUT (runs/bench)
-	$(BIN)/python -m pytest benchmarks --results $(or $(OUT),runs/bench)/suite.json
+	$(BIN)/python -m pytest benchmarks/kernels --results $(or $(OUT),runs/bench)/suite.json
 	$(BIN)/python -m benchmarks.kernels.cpu --out $(or $(OUT),runs/bench)/cpu.json
 
 bench-gpu:  ## checks and times everything on this machine's GPU in 8 minutes; result files in OUT (runs/bench); installs nothing

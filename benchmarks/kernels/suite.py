@@ -1,8 +1,8 @@
 """The cases of the pytest-benchmark suite, and how one provider of a case is checked and timed.
 
-``python -m pytest benchmarks`` times the default cases, on the GPU if there is one and on the CPU, with fewer queries,
-if not; ``-k`` reaches the rest (``-k lmn_16m``, ``-k "bag and zipf"``). pytest-benchmark times one test after another,
-so the providers of a case follow one another; targets are judged by ``benchmarks.kernels.cpu`` and
+``python -m pytest benchmarks/kernels`` times the default cases, on the GPU if there is one and on the CPU, with fewer
+queries, if not; ``-k`` reaches the rest (``-k lmn_16m``, ``-k "bag and zipf"``). pytest-benchmark times one test after
+another, so the providers of a case follow one another; targets are judged by ``benchmarks.kernels.cpu`` and
 ``benchmarks.gpu``, where they take turns.
 """
 

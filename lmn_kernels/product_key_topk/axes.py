@@ -91,6 +91,10 @@ def combine_axes(first: AxisTopK, second: AxisTopK, sub_keys: int) -> ProductKey
         ProductKeyTopK(scores=tensor([[4., 3.]]), slots=tensor([[15, 12]]))
     """
     tensors = (*first, *second)
+    names = ("first.scores", "first.sub_keys", "second.scores", "second.sub_keys")
+    for name, tensor in zip(names, tensors, strict=True):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"combine_axes: {name} must be a tensor, got {type(tensor).__name__}")
     for scores, indices in (first, second):
         if scores.dtype not in (torch.float32, torch.float64) or indices.dtype != torch.int64:
             raise TypeError(f"combine_axes: lists must hold float32 or float64 scores and int64 sub-keys, "
@@ -100,7 +104,7 @@ def combine_axes(first: AxisTopK, second: AxisTopK, sub_keys: int) -> ProductKey
         got = ", ".join(map(describe, tensors))
         raise ValueError(f"combine_axes: lists must have one shape [..., K] and one type of scores, got {got}")
     sub_keys = check_int("combine_axes", "sub_keys", sub_keys, low=1)
-    check_same_device("combine_axes", first=first.scores, second=second.scores)
+    check_same_device("combine_axes", **dict(zip(names, tensors, strict=True)))
     check_transforms("combine_axes", *tensors)
     return ProductKeyTopK(*_combine_axes(*(each.detach() for each in tensors), sub_keys))
 

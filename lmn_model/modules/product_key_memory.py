@@ -68,7 +68,8 @@ class ProductKeyMemory(nn.Module):
     Notes:
         Write ``inactive`` as you like: every look-up that follows applies it. While the mask is known to be empty, a
         look-up passes the keys on as they are; after a write from outside it copies them with the mask applied, as a
-        compiled or exported graph always does, until :meth:`refresh_inactive` has read the mask again.
+        compiled, exported or CUDA graph always does, until :meth:`refresh_inactive` has read the mask again. Wrapping
+        in ``DistributedDataParallel`` is such a write.
 
     Source: Lample et al. 2019, arXiv 1907.05242; memory block of LMN, arXiv 2502.05558.
 
@@ -202,9 +203,11 @@ class ProductKeyMemory(nn.Module):
     def searched_keys(self) -> Tensor:
         """The keys ``[H, 2, N, C]`` as a look-up searches them: NaN, which ranks below every score, where inactive.
 
-        A graph of ``torch.compile`` or ``torch.export`` keeps the mask: the buffer may be written before it runs again.
+        A graph of ``torch.compile``, ``torch.export`` or CUDA keeps the mask: the buffer may be written before it runs
+        again.
         """
-        if not torch.compiler.is_compiling() and self._no_inactive.still_empty(self.inactive):
+        recorded = torch.compiler.is_compiling() or (self.keys.is_cuda and torch.cuda.is_current_stream_capturing())
+        if not recorded and self._no_inactive.still_empty(self.inactive):
             return self.keys
         return self.keys.masked_fill(self.inactive.unsqueeze(-1), torch.nan)
 

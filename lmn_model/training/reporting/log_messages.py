@@ -19,7 +19,7 @@ NAMES = {
     "train_loss": "training loss",
     "memory_loss": "memory loss",
 }
-PARTS = {"interest": "history model"}
+PARTS = {"interest": "window model"}
 
 logger = logging.getLogger("lmn")
 

@@ -268,10 +268,27 @@ def test_the_sanitized_shapes_are_right() -> None:
     assert sanitize("cpu", [Shape("small", B=9, H=2, C=6, N=12, K=5, D=7)]) == 30
 
 
+def test_the_command_of_make_bench_is_accepted(tmp_path: Path) -> None:
+    line = next(each for each in (ROOT / "Makefile").read_text().splitlines() if "--results" in each)
+    words = line.replace("$(or $(OUT),runs/bench)", str(tmp_path)).split()[1:]  # without the Python
+    run = subprocess.run([sys.executable, *words, "--collect-only", "-q"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "bench_ops.py::test_op[router-" in run.stdout
+
+
 @pytest.mark.slow
 def test_a_plain_run_of_the_suite_takes_the_default_cases_alone() -> None:
     def collected(*options: str) -> set[str]:
-        command = [sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", "-p", "no:cacheprovider"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "benchmarks/kernels",
+            "--collect-only",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+        ]
         run = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=True)
         return {line for line in run.stdout.splitlines() if "::" in line}
 

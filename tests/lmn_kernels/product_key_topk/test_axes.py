@@ -198,3 +198,9 @@ def test_errors(call: Callable[[], object], error: type[Exception], message: str
 
 def test_the_examples_run() -> None:
     assert doctest.testmod(sys.modules["lmn_kernels.product_key_topk.axes"]).failed == 0
+
+
+def test_lists_that_are_no_tensors_are_named() -> None:
+    scores, sub_keys = torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"combine_axes: second\.sub_keys must be a tensor, got list"):
+        combine_axes(AxisTopK(scores, sub_keys), AxisTopK(scores, [[0, 1]]), 4)  # type: ignore[arg-type]
