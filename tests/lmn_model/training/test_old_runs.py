@@ -23,16 +23,29 @@ OLD_SETTINGS = {
 
 
 def as_of_0_1_0(folder: RunFolder, **changes: str) -> None:
-    """Give tensors and settings of a run the names that they had."""
+    """Give tensors and settings of a run the names that they had, all of them."""
     for path in (folder.last, folder.best):
         tensors, metadata = load_checkpoint(path)
         old = {_old(name): tensor for name, tensor in tensors.items()}
         assert old.keys() != tensors.keys()
         metadata["optimizer_numbers"] = {_old(name): each for name, each in metadata["optimizer_numbers"].items()}
-        metadata["settings"] |= {f"model.memory.{name}": value for name, value in {**OLD_SETTINGS, **changes}.items()}
+        flat = metadata["settings"] | {
+            f"model.memory.{name}": each for name, each in {**OLD_SETTINGS, **changes}.items()
+        }
+        assert flat.pop("model.window") == "din"
+        flat |= {
+            "model.interest": "lmn",
+            "model.memory.query": flat.pop("model.memory.kind"),
+            "data.window": flat.pop("data.window_size"),
+        }
+        metadata["settings"] = flat
         save_checkpoint(path, old, metadata)
     table = folder.load_settings().to_dict()
-    table["model"]["memory"] |= {**OLD_SETTINGS, **changes}
+    memory = table["model"]["memory"] | {**OLD_SETTINGS, **changes}
+    memory["query"] = memory.pop("kind")
+    assert table["model"].pop("window") == "din"
+    table["model"] |= {"interest": "lmn", "memory": memory}
+    table["data"]["window"] = table["data"].pop("window_size")
     with replacing(folder.settings) as temporary:
         temporary.write_text(tomli_w.dumps(table), encoding="utf-8")
 
