@@ -60,12 +60,17 @@ def parse_arguments(arguments: Sequence[str], program: Program) -> argparse.Name
         top.parse_known_args(arguments)
         top.error(f"the following arguments are required: COMMAND, one of {', '.join(program.commands)}")
     name, rest = arguments[0], arguments[1:]
+    if name in program.moved:
+        raise SettingsError(f"{name!r} is not a command of {program.name} any more; {program.moved[name]}")
     if name not in program.commands:
         raise SettingsError(
             f"invalid choice: {name!r} is no command{did_you_mean(name, program.commands)} "
             f"(the commands are {', '.join(program.commands)}; see {program.name} --help)"
         )
     parser = command_parser(program, name)
+    for flag in (each.split("=")[0] for each in rest):
+        if flag in program.moved:
+            parser.error(f"{flag!r} is not a setting any more; {program.moved[flag]}")
     _refuse_unknown_flags(parser, rest)
     parsed, extra = parser.parse_known_args(rest)
     if extra:

@@ -29,4 +29,11 @@ def _functions() -> Mapping[str, Callable[[argparse.Namespace], int | None]]:
     return FUNCTIONS
 
 
-LMN = Program("lmn", DESCRIPTION, EXAMPLE, COMMANDS, check_table, _functions)
+ABLATIONS = "only the study has it, see benchmarks/study/ablations.py in a checkout"
+MOVED = {
+    "demo": "in a checkout: make demo",
+    "study": "in a checkout: python -m benchmarks.study run FILE",
+    "contents": "in a checkout: python -m benchmarks.study contents RUN --out DIR",
+    **dict.fromkeys(("--address", "--target", "--read-out", "--keys", "--code-metric", "--loss"), ABLATIONS),
+}
+LMN = Program("lmn", DESCRIPTION, EXAMPLE, COMMANDS, check_table, _functions, MOVED)

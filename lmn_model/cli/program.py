@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -36,6 +37,7 @@ class Program(NamedTuple):
         commands: by name.
         check: checks parsed arguments before torch is loaded.
         functions: imports the functions that run the commands, by name; they return an exit code, or None for 0.
+        moved: former commands and flags, and what has their place.
     """
 
     name: str
@@ -44,3 +46,4 @@ class Program(NamedTuple):
     commands: Mapping[str, Command]
     check: Callable[[argparse.Namespace], None]
     functions: Callable[[], Mapping[str, Callable[[argparse.Namespace], int | None]]]
+    moved: Mapping[str, str] = MappingProxyType({})

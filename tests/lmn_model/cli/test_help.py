@@ -165,3 +165,9 @@ def test_a_flag_that_is_true_needs_no_value(tmp_path: Path) -> None:
     table = write_events(tmp_path / "events.csv", rows=300)
     assert main(["train", f"--path={table}", f"--out={tmp_path / 'a'}", "--matches", *SMALL]) == 0
     assert RunFolder(tmp_path / "a").load_settings().model.matches
+
+
+def test_former_commands_and_flags_name_what_has_their_place(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _error(capsys, "demo") == "lmn: error: 'demo' is not a command of lmn any more; in a checkout: make demo"
+    assert "python -m benchmarks.study run FILE" in _error(capsys, "study", "x.toml")
+    assert "'--target' is not a setting any more; only the study has it" in _error(capsys, "train", "--target=pair")
