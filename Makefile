@@ -26,8 +26,8 @@ test: $(VENV)/.installed  ## all that a user's machine must prove, Triton kernel
 
 test-all: $(VENV)/.installed  ## every test with coverage: also whole grids, compiles for four GPU targets, rehearsals of benchmarks
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not overnight' --cov --cov-report=term-missing:skip-covered
-	$(BIN)/coverage report --include='lmn_kernels/*' --fail-under=99
-	$(BIN)/coverage report --include='lmn_model/*' --fail-under=98
+	$(BIN)/coverage report --include='lmn_kernels/*' --fail-under=98
+	$(BIN)/coverage report --include='lmn_model/*' --fail-under=96
 
 check: $(VENV)/.installed  ## style, types, layers of imports, words and the documentation
 	$(BIN)/ruff check
