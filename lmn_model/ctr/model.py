@@ -136,7 +136,7 @@ class CTRModel(nn.Module):
             raise ValueError("write_losses: batch must have new_items and new_rows (BatchLoader(new_events=True))")
         return self.memory.losses(batch.new_items, batch.user[batch.new_rows, 0])
 
-    def begin_epoch(self, epoch: int) -> list[nn.Parameter]:
+    def begin_epoch(self) -> list[nn.Parameter]:
         """Empty the memory before an epoch; returns the parameters that were reset, whose optimiser state is void.
 
         An epoch replays time from its start. A memory that still held the last epoch would contain the future of the

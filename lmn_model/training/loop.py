@@ -113,7 +113,7 @@ class Trainer:
     def _run_epoch(self, stop: threading.Event) -> None:
         progress, training = self.state.progress, self.settings.training
         if progress.epoch_step == 0:
-            self.state.optimizers.reset(self.state.model.begin_epoch(progress.epoch))
+            self.state.optimizers.reset(self.state.model.begin_epoch())
             self._memory.begin_epoch()
         loader = BatchLoader(
             self.dataset.train,

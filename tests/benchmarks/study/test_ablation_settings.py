@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pairs_factory import FEATURES
 from project_root import ROOT
 from rows_factory import write_rows
 
@@ -16,17 +17,11 @@ from benchmarks.study.settings import StudySettings
 from benchmarks.study.study_file import load_study
 from lmn_model.ctr.model import CTRModel
 from lmn_model.ctr.settings import MemorySettings
-from lmn_model.data import CategoricalFeature, FeatureSpec
 from lmn_model.training.default_sizes import DataCounts, choose_sizes
 from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.runs.checkpoint import CheckpointError
 from lmn_model.training.settings import Settings, SettingsError
 from lmn_model.training.train_run import train
-
-ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
-USER = CategoricalFeature("user", 11)
-FEATURES = FeatureSpec(user=(USER,), item=ITEM, context=(), numeric=())
-D = 16
 
 
 def test_flat_keys_take_no_size_that_is_too_large_for_them() -> None:

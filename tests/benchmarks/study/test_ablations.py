@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pairs_factory import FEATURES, ITEM, USER, D, codes_of, draw
 from rows_factory import write_rows
 from torch import Tensor, nn
 
@@ -21,7 +22,6 @@ from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_kernels.product_key_topk.metric import METRICS
 from lmn_model import FactoredMemoryNetwork
 from lmn_model.ctr.model import CTRModel
-from lmn_model.data import CategoricalFeature, FeatureSpec
 from lmn_model.modules import MemoryUsage, grow
 from lmn_model.modules.pair_ids import with_marginals
 from lmn_model.training.reporting.plots import usage_axes
@@ -29,27 +29,11 @@ from lmn_model.training.runs.state import load_model, save_model
 from lmn_model.training.settings import SettingsError
 from lmn_model.training.train_run import train
 
-ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
-USER = CategoricalFeature("user", 11)
-FEATURES = FeatureSpec(user=(USER,), item=ITEM, context=(), numeric=())
-D = 16
-
 
 def make(**options: Any) -> AblatedMemoryNetwork:
     return AblatedMemoryNetwork(
         [each.size for each in ITEM], USER.size, **{"code_dim": D, "sub_keys": 12, "marginals": False, **options}
     )
-
-
-def draw(rows: int) -> tuple[Tensor, Tensor]:
-    item = torch.stack([torch.randint(1, feature.size, (rows,)) for feature in ITEM], dim=-1)
-    return item, torch.randint(1, USER.size, (rows,))
-
-
-def codes_of(network: FactoredMemoryNetwork, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes of items and users, each ``[R, 2, D]``."""
-    items = torch.stack((network.item_codes[item[:, 0]], network.item_codes[ITEM[0].size + item[:, 1]]), dim=1)
-    return items, network.user_codes[user][:, None].expand(-1, 2, -1)
 
 
 def score(query: Tensor, keys: Tensor, metric: str) -> Tensor:

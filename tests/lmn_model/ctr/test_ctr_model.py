@@ -128,10 +128,10 @@ def test_a_written_pair_becomes_familiar() -> None:
 def test_each_epoch_begins_with_an_empty_memory() -> None:
     model = CTRModel(FEATURES, SETTINGS)
     torch.nn.init.normal_(model.memory.block.values)
-    reset = model.begin_epoch(1)
+    reset = model.begin_epoch()
     assert [parameter is model.memory.block.values for parameter in reset] == [True]
     assert reset[0].count_nonzero() == 0
-    assert CTRModel(FEATURES, settings_of("din", "none")).begin_epoch(1) == []
+    assert CTRModel(FEATURES, settings_of("din", "none")).begin_epoch() == []
 
 
 def test_memory_losses_are_computed_in_training_mode_only() -> None:

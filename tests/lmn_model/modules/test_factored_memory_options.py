@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pairs_factory import FEATURES, ITEM, USER, D, codes_of, draw
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,29 +16,13 @@ from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork
 from lmn_model.ctr.model import CTRModel, ModelSettings
 from lmn_model.ctr.settings import MemorySettings
-from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
-
-ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
-USER = CategoricalFeature("user", 11)
-FEATURES = FeatureSpec(user=(USER,), item=ITEM, context=(), numeric=())
-D = 16
+from lmn_model.data import Batch
 
 
 def make(**options: Any) -> FactoredMemoryNetwork:
     return FactoredMemoryNetwork(
         [each.size for each in ITEM], USER.size, **{"code_dim": D, "sub_keys": 12, "marginals": False, **options}
     )
-
-
-def draw(rows: int) -> tuple[Tensor, Tensor]:
-    item = torch.stack([torch.randint(1, feature.size, (rows,)) for feature in ITEM], dim=-1)
-    return item, torch.randint(1, USER.size, (rows,))
-
-
-def codes_of(network: FactoredMemoryNetwork, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes of items and users, each ``[R, 2, D]``."""
-    items = torch.stack((network.item_codes[item[:, 0]], network.item_codes[ITEM[0].size + item[:, 1]]), dim=1)
-    return items, network.user_codes[user][:, None].expand(-1, 2, -1)
 
 
 def asserted_slots(network: FactoredMemoryNetwork, top_k: int, activation: str) -> Tensor:
