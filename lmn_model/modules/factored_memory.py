@@ -105,7 +105,7 @@ class FactoredMemoryNetwork(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        item_sizes, user_size, unseen = checked_sizes(item_sizes, user_size, unseen)
+        item_sizes, user_size, unseen = checked_sizes(item_sizes, user_size, unseen, name=_NAME)
         code_dim = check_int(_NAME, "code_dim", code_dim, low=1)
         sub_keys = check_int(_NAME, "sub_keys", sub_keys, low=1)
         marginals = check_flag(_NAME, "marginals", marginals)
@@ -225,7 +225,7 @@ class FactoredMemoryNetwork(nn.Module):
 
     def _pairs(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """The pairs that are read or written of ids: themselves, and those with any item or any user."""
-        item, user = checked_ids(item, user, self.item_sizes, self.user_size)
+        item, user = checked_ids(item, user, self.item_sizes, self.user_size, name=_NAME)
         return with_marginals(item, user, self.user_size) if self.marginals else (item, user)
 
     def _read(self, item: Tensor, user: Tensor, counted: bool = False) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ids of items and users as a factored memory takes them: checked, with any item and any user, known or not."""
+"""Ids of items and users as memories take them: checked, with any item and any user, known or not."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from torch.nn import functional as F
 from lmn_kernels.checks import check_int
 from lmn_model.modules.tensor_state import has_data
 
-_NAME = "FactoredMemoryNetwork"
-
 
 def checked_sizes(
-    item_sizes: Sequence[int], user_size: int, unseen: int | None
+    item_sizes: Sequence[int], user_size: int, unseen: int | None, *, name: str
 ) -> tuple[tuple[int, ...], int, int | None]:
     """Numbers of ids as plain ints.
 
@@ -24,18 +22,20 @@ def checked_sizes(
         ValueError: a size is below 1, there is none, or ``unseen`` is below 0.
     """
     try:
-        item_sizes = tuple(check_int(_NAME, "item_sizes", size) for size in item_sizes)
+        item_sizes = tuple(check_int(name, "item_sizes", size) for size in item_sizes)
     except TypeError:
-        raise TypeError(f"{_NAME}: item_sizes must be a list of integers, got {item_sizes!r}") from None
-    user_size = check_int(_NAME, "user_size", user_size, low=1)
+        raise TypeError(f"{name}: item_sizes must be a list of integers, got {item_sizes!r}") from None
+    user_size = check_int(name, "user_size", user_size, low=1)
     if min(item_sizes, default=0) < 1:
-        raise ValueError(f"{_NAME}: item_sizes must hold a size of at least 1 for each feature, got {item_sizes}")
-    if unseen is not None and (unseen := check_int(_NAME, "unseen", unseen)) < 0:
-        raise ValueError(f"{_NAME}: unseen must be None or at least 0, got {unseen}")
+        raise ValueError(f"{name}: item_sizes must hold a size of at least 1 for each feature, got {item_sizes}")
+    if unseen is not None and (unseen := check_int(name, "unseen", unseen)) < 0:
+        raise ValueError(f"{name}: unseen must be None or at least 0, got {unseen}")
     return item_sizes, user_size, unseen
 
 
-def checked_ids(item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size: int) -> tuple[Tensor, Tensor]:
+def checked_ids(
+    item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size: int, *, name: str
+) -> tuple[Tensor, Tensor]:
     """Ids ``[B, F]`` and ``[B]`` as int64.
 
     Args:
@@ -43,6 +43,7 @@ def checked_ids(item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size
         user: ids of the users, from 0 to ``user_size - 1``.
         item_sizes: F sizes.
         user_size: number of users.
+        name: of the module, for messages.
 
     Raises:
         TypeError: ids of another type.
@@ -50,25 +51,25 @@ def checked_ids(item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size
             would wait for the device), and not in ``torch.compile``, ``torch.export`` and ``torch.func``, nor of fake
             tensors.
     """
-    for name, ids in (("item", item), ("user", user)):
+    for label, ids in (("item", item), ("user", user)):
         if ids.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"{_NAME}: {name} must be int64 or int32, got {ids.dtype}")
+            raise TypeError(f"{name}: {label} must be int64 or int32, got {ids.dtype}")
     if item.ndim != 2 or item.shape[1] != len(item_sizes):
-        raise ValueError(f"{_NAME}: item must be [B, F = {len(item_sizes)}], got {list(item.shape)}")
+        raise ValueError(f"{name}: item must be [B, F = {len(item_sizes)}], got {list(item.shape)}")
     if user.ndim != 1 or user.shape[0] != item.shape[0]:
-        raise ValueError(f"{_NAME}: user must be [B = {item.shape[0]}], got {list(user.shape)}")
+        raise ValueError(f"{name}: user must be [B = {item.shape[0]}], got {list(user.shape)}")
     item, user = item.long(), user.long()
     if item.device.type == "cpu" and not torch.compiler.is_compiling() and has_data(item) and has_data(user):
         sizes = torch.tensor(tuple(item_sizes), device="cpu")
         if not torch.equal(item % sizes, item):
             row, feature = (item % sizes != item).nonzero()[0].tolist()
             raise ValueError(
-                f"{_NAME}: item must hold ids in [0, {item_sizes[feature]}) of feature {feature}, "
+                f"{name}: item must hold ids in [0, {item_sizes[feature]}) of feature {feature}, "
                 f"got {int(item[row, feature])}"
             )
         if not torch.equal(user % user_size, user):
             wrong = user[user % user_size != user][0]
-            raise ValueError(f"{_NAME}: user must hold ids in [0, {user_size}), got {int(wrong)}")
+            raise ValueError(f"{name}: user must hold ids in [0, {user_size}), got {int(wrong)}")
     return item, user
 
 
@@ -87,3 +88,11 @@ def known_pairs(item: Tensor, user: Tensor, unseen: int, marginals: bool) -> Ten
     if marginals:
         known[:, -1] = True  # any item
     return known & (user != unseen).unsqueeze(1)
+
+
+def checked_pairs(item: Tensor, user: Tensor, item_size: int, user_size: int, *, name: str) -> tuple[Tensor, Tensor]:
+    """As :func:`checked_ids`, of items with their own id alone, ``[B]``."""
+    if item.ndim != 1:
+        raise ValueError(f"{name}: item must be [B], got {list(item.shape)}")
+    item, user = checked_ids(item.unsqueeze(1), user, (item_size,), user_size, name=name)
+    return item.squeeze(1), user

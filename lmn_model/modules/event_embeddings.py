@@ -1,0 +1,150 @@
+"""Embeddings of users and items that learn from every event, by logistic matrix factorisation with in-batch negatives.
+
+The loss on the labels sees one sample in a few events of a history. Here each event is a positive pair, once, when it is
+new, and the items of other events of its step are the negatives. As those are drawn by how common an item is, the inner
+product estimates how much more often than by chance the user chooses the item: the logarithm of p(item, user) / (p(item)
+p(user)), less that of the negatives' weight. The embeddings learn by this loss alone, so what they hold does not depend
+on the tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmn_kernels import gather_aggregate
+from lmn_kernels.backend import check_backend
+from lmn_kernels.checks import check_int
+from lmn_model.modules.codes import id_offsets
+from lmn_model.modules.pair_ids import checked_ids, checked_sizes
+
+_NAME = "EventEmbeddings"
+
+
+class EventEmbeddings(nn.Module):
+    """Rows of users and of items' features, whose inner product is high for pairs that events resemble.
+
+    The row of an item is the sum of the rows of its features, a bag of :func:`lmn_kernels.gather_aggregate`, so an item
+    with few events has that of its category.
+
+    Args:
+        item_sizes: how many ids each of the F features of an item has, the item's own id among them.
+        user_size: how many ids users have.
+        dim: D, width of a row.
+        negatives: other items for each event in :meth:`loss`; fewer if there are fewer events.
+        unseen: the id shared by all values that training had no id for; None if there is none. It has no row: an item
+            is the sum of its other features, and a user without an id is zeros.
+        backend: ``"auto"``, ``"triton"`` or ``"torch"``.
+        device: of the embeddings; None for torch's default.
+
+    Raises:
+        TypeError: ``item_sizes`` is no sequence of integers, or another size no integer.
+        ValueError: a size is out of range, or ``backend`` is unknown.
+
+    Source: Johnson 2014, Logistic Matrix Factorization for Implicit Feedback Data; negative sampling and what its inner
+    product estimates: Levy and Goldberg 2014, Neural Word Embedding as Implicit Matrix Factorization.
+    """
+
+    SIGNALS = 2
+
+    def __init__(
+        self,
+        item_sizes: Sequence[int],
+        user_size: int,
+        *,
+        dim: int = 128,
+        negatives: int = 31,
+        unseen: int | None = None,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.item_sizes, self.user_size, self.unseen = checked_sizes(item_sizes, user_size, unseen, name=_NAME)
+        self.dim = check_int(_NAME, "dim", dim, low=1)
+        self.negatives = check_int(_NAME, "negatives", negatives, low=1)
+        check_backend(_NAME, backend)
+        self.backend = backend
+        self.item_values = nn.Parameter(torch.empty(sum(self.item_sizes), self.dim, device=device))
+        self.user_values = nn.Parameter(torch.empty(self.user_size, self.dim, device=device))
+        self.offsets: Tensor
+        self.register_buffer("offsets", id_offsets(self.item_sizes, False, device), persistent=False)
+        self.reset_values()
+
+    def reset_parameters(self) -> None:
+        """Draw the rows."""
+        self.offsets.copy_(id_offsets(self.item_sizes, False, self.offsets.device))
+        self.reset_values()
+
+    def reset_values(self) -> None:
+        """Draw the rows, as before another pass over the same events; reset their optimiser's state too."""
+        for values in (self.item_values, self.user_values):
+            nn.init.normal_(values, std=0.5 * self.dim**-0.5)
+
+    def values_parameters(self) -> list[nn.Parameter]:
+        """What takes a sparse gradient, for an optimiser of ``lmn_kernels.optim``; nothing else here trains."""
+        return [self.item_values, self.user_values]
+
+    @torch.no_grad()
+    def forward(self, item: Tensor, user: Tensor) -> Tensor:
+        """Inner product and cosine of items ``[B, F]`` and users ``[B]``, both ids.
+
+        Returns:
+            ``[B, 2]`` without a gradient, a quarter of the inner product and twice the cosine.
+
+        Raises:
+            TypeError: ids are neither int64 nor int32.
+            ValueError: ids are not of these shapes, or, on a CPU, out of range.
+        """
+        items, users = self._rows(item, user)
+        inner = (items * users).sum(1)
+        return torch.stack((inner / 4, 2 * F.cosine_similarity(items, users, dim=1)), dim=1)
+
+    def loss(self, item: Tensor, user: Tensor) -> Tensor:
+        """The loss of events, a scalar with sparse gradients; 0 without events.
+
+        ``softplus(-u . i)``, the mean over events, plus ``softplus(u . j)``, the mean over their negatives j. Events are
+        cut into groups, whose members lie far apart in the order given, and each has the items of its group as
+        negatives, but for its own. Nothing is drawn at random.
+
+        Args:
+            item: ``[P, F]`` ids of the items.
+            user: ``[P]`` ids of the users.
+
+        Raises:
+            TypeError, ValueError: as :meth:`forward`.
+        """
+        items, users = self._rows(item, user)
+        if len(items) == 0:
+            return items.sum() + users.sum()
+        members = _groups(len(items), self.negatives + 1, items.device)  # [G, g]
+        scores = torch.bmm(users[members], items[members].transpose(1, 2))  # [G, g, g]
+        names = item[:, 0][members]
+        others = (names.unsqueeze(2) != names.unsqueeze(1)).to(scores.dtype)
+        positive = F.softplus(-(items * users).sum(1)).mean()
+        return positive + (F.softplus(scores) * others).sum() / others.sum().clamp_min(1)
+
+    def _rows(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of items and of users, ``[B, D]`` each."""
+        item, user = checked_ids(item, user, self.item_sizes, self.user_size, name=_NAME)
+        return self._bag(self.item_values, item, item + self.offsets), self._bag(self.user_values, user, user)
+
+    def _bag(self, values: Tensor, ids: Tensor, slots: Tensor) -> Tensor:
+        ids, slots = ids.reshape(len(ids), -1), slots.reshape(len(slots), -1)
+        weights = torch.ones_like(slots, dtype=values.dtype)
+        if self.unseen is not None:
+            weights = (ids != self.unseen).to(values.dtype)
+        return gather_aggregate(values, slots, weights, sparse_grad=values.is_leaf, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        return f"item_sizes={list(self.item_sizes)}, user_size={self.user_size}, dim={self.dim}"
+
+
+def _groups(events: int, size: int, device: torch.device) -> Tensor:
+    """Events ``[G, g]`` of each group, g = min(size, events); some events are in two groups if g does not divide them."""
+    size = min(size, events)
+    groups = -(-events // size)
+    first, step = torch.arange(groups, device=device), groups * torch.arange(size, device=device)
+    return (first.unsqueeze(1) + step) % events
