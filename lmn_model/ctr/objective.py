@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,14 +11,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lmn_model.ctr.model import CTROutput
 from lmn_model.ctr.settings import MemorySettings
-from lmn_model.modules.large_memory_network import MemoryLosses
 
 
 class Losses(NamedTuple):
     """The losses of a batch, all scalars.
 
     Attributes:
-        total: click + loss_weight * memory + balance_weight * balance, to be minimised.
+        total: click + loss_weight * memory + balance_weight * balance + event, to be minimised.
         click: mean binary cross-entropy of the logits.
         memory: memory loss, not weighted; 0 without a memory.
     """
@@ -48,9 +48,13 @@ def training_losses(output: CTROutput, labels: Tensor, settings: MemorySettings)
         total = total + settings.loss_weight * memory
     if output.balance_loss is not None:
         total = total + settings.balance_weight * output.balance_loss
+    if output.event_loss is not None:
+        total = total + output.event_loss
     return Losses(total, click, memory)
 
 
-def write_loss(losses: MemoryLosses, settings: MemorySettings) -> Tensor:
-    """The loss that writes events to a memory without labels: the weighted memory loss of a factored memory."""
-    return settings.loss_weight * losses.answer
+def write_loss(losses: Mapping[str, Tensor | None], settings: MemorySettings) -> Tensor | None:
+    """The loss that writes events without labels, of :meth:`CTRModel.write_losses`; None if there is none."""
+    weights = {"memory_loss": settings.loss_weight, "event_loss": 1.0}
+    parts = [weights[name] * loss for name, loss in losses.items() if loss is not None]
+    return torch.stack(parts).sum() if parts else None

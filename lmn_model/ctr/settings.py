@@ -1,4 +1,4 @@
-"""The settings of the CTR model and of its memory: the sections ``[model]`` and ``[model.memory]``.
+"""The settings of the CTR model: the sections ``[model]``, ``[model.memory]`` and ``[model.collaborative]``.
 
 Imported before torch: the command reads its flags from them, so a wrong flag or ``--help`` takes no second.
 """
@@ -151,6 +151,42 @@ class MemorySettings:
 
 
 @dataclass(frozen=True)
+class CollaborativeSettings:
+    """Features from the events of all users, beside any window and any memory.
+
+    Raises:
+        TypeError: a value has the wrong type; numbers of NumPy are accepted and stored as Python's.
+        ValueError: a size is out of range, or ``profile_rows`` is set without profiles.
+    """
+
+    profile_levels: int = setting(
+        0, "profiles, rows of users and items that become similar by similar events: levels, 0 for none"
+    )
+    profile_dim: int = setting(64, "width of a profile")
+    profile_rows: int | None = setting(
+        None, "rows for users, and as many for items, at each level; ids share them (default: one for each id)"
+    )
+    event_dim: int = setting(
+        0, "embeddings of users and items that learn from every event, instead of the labels: width, 0 for none"
+    )
+    event_negatives: int = setting(31, "items of other events that each event is compared with, for --event-dim")
+
+    def __post_init__(self) -> None:
+        take_plain(self)
+        for name in ("profile_levels", "event_dim"):
+            check_range(self, name, low=0)
+        for name in ("profile_dim", "profile_rows", "event_negatives"):
+            check_range(self, name, low=1)
+        if self.profile_rows is not None and not self.profile_levels:
+            raise ValueError(f"profile_rows has no effect for profile_levels = 0, got {self.profile_rows}")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is any such feature."""
+        return self.profile_levels > 0 or self.event_dim > 0
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """Shape of the CTR model.
 
@@ -175,6 +211,7 @@ class ModelSettings:
     hidden: tuple[int, ...] = setting((200, 80), "widths of the hidden layers of the tower (the final MLP)")
     dropout: float = setting(0.0, "share of the tower's units dropped in training, from 0 to below 1")
     memory: MemorySettings = field(default_factory=MemorySettings)
+    collaborative: CollaborativeSettings = field(default_factory=CollaborativeSettings)
 
     def __post_init__(self) -> None:
         take_plain(self)
@@ -196,5 +233,5 @@ class ModelSettings:
 
     @property
     def writes_new_events(self) -> bool:
-        """Whether each event is written to the memory once, when it is new; needs samples in the order of time."""
-        return self.memory.kind == "factored"
+        """Whether each event is written once, when it is new; needs samples in the order of time."""
+        return self.memory.kind == "factored" or self.collaborative.is_on
