@@ -132,9 +132,9 @@ class CTRModel(nn.Module):
         """
         if not isinstance(self.memory, FactoredMemoryNetwork):
             raise ValueError("write_losses: the model has no factored memory")
-        if batch.new_items is None or batch.new_rows is None:
-            raise ValueError("write_losses: batch must have new_items and new_rows (BatchLoader(new_events=True))")
-        return self.memory.losses(batch.new_items, batch.user[batch.new_rows, 0])
+        if batch.new_items is None or batch.new_users is None:
+            raise ValueError("write_losses: batch must have new_items and new_users (BatchLoader(new_events=True))")
+        return self.memory.losses(batch.new_items, batch.new_users)
 
     def begin_epoch(self) -> list[nn.Parameter]:
         """Empty the memory before an epoch; returns the parameters that were reset, whose optimiser state is void.

@@ -29,7 +29,7 @@ class Batch:
             what a memory has to write before it reads for this batch. Over a pass in the order of time each event
             comes once, with the first sample whose history holds it. They lie by row of the batch, then oldest first.
             None without ``BatchLoader(new_events=True)``.
-        new_rows: int64 [P], row in the batch of the sample that each of ``new_items`` belongs to; None as well.
+        new_users: int64 [P], the user id of each of ``new_items``, as in column 0 of ``user``; None as well.
     """
 
     user: Tensor
@@ -43,7 +43,7 @@ class Batch:
     found: Tensor | None = None
     found_mask: Tensor | None = None
     new_items: Tensor | None = None
-    new_rows: Tensor | None = None
+    new_users: Tensor | None = None
 
     def __len__(self) -> int:
         return self.label.shape[0]

@@ -31,7 +31,7 @@ class BatchLoader:
         start: index of the first batch, to continue where an earlier run stopped.
         prefetch: batches that one background thread makes ahead; 0 makes each batch when it is requested. The thread
             ends with the iterator, and what it raises is raised where the batch is requested.
-        new_events: give ``Batch.new_items`` and ``Batch.new_rows``; needs ``order="time"``. With ``start`` the batches
+        new_events: give ``Batch.new_items`` and ``Batch.new_users``; needs ``order="time"``. With ``start`` the batches
             are the same as in the whole pass.
 
     ``len(loader)`` is the number of batches from ``start`` on.

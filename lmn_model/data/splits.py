@@ -105,7 +105,7 @@ class Split:
 
         Args:
             rows: integer [B], each in [0, S), in any order.
-            new_events: give ``Batch.new_items`` and ``Batch.new_rows``.
+            new_events: give ``Batch.new_items`` and ``Batch.new_users``.
 
         Returns:
             The batch, B rows in the order of ``rows``.
@@ -133,7 +133,7 @@ class Split:
             batch.found = torch.from_numpy(tables.items.ids.take(found, axis=0))  # [B, S, F_i]
             batch.found_mask = torch.from_numpy(found_mask)
         if new_events:
-            new_items, new_rows = tables.histories.between(self.new_starts[rows], ends)  # [P]
+            new_items, of = tables.histories.between(self.new_starts[rows], ends)  # [P]
             batch.new_items = torch.from_numpy(tables.items.ids.take(new_items, axis=0))  # [P, F_i]
-            batch.new_rows = torch.from_numpy(new_rows)
+            batch.new_users = torch.from_numpy(tables.users.ids[users[of], 0])  # [P]
         return batch

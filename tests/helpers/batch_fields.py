@@ -7,7 +7,7 @@ import torch
 from lmn_model.data import Batch
 
 FIELDS = ("user", "item", "context", "numeric", "history", "history_mask", "label", "group")
-OPTIONAL = ("found", "found_mask", "new_items", "new_rows")
+OPTIONAL = ("found", "found_mask", "new_items", "new_users")
 
 
 def same(left: Batch, right: Batch) -> bool:

@@ -52,4 +52,4 @@ def make_full_batch(rows: int = 6) -> Batch:
     """A batch with found events, for a search, and new events, for a factored memory."""
     batch, other = make_batch(rows), make_batch(rows, window=3)
     found = {"found": other.history, "found_mask": other.history_mask}
-    return replace(batch, **found, new_items=other.item, new_rows=torch.arange(rows))
+    return replace(batch, **found, new_items=other.item, new_users=batch.user[:, 0])

@@ -67,9 +67,9 @@ def _write(model: CTRModel, optimizers: Optimizers, loader: BatchLoader, device:
     written = 0
     with closing(iter(loader)) as batches:
         for batch in batches:
-            if batch.new_rows is None or len(batch.new_rows) == 0:
+            if batch.new_users is None or len(batch.new_users) == 0:
                 continue
             write_loss(model.write_losses(batch.to(device)), model.settings.memory).backward()
             optimizers.step()
-            written += len(batch.new_rows)
+            written += len(batch.new_users)
     return written

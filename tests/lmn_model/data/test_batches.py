@@ -77,13 +77,13 @@ def test_batches_have_the_types_and_shapes_of_the_interface(dataset: Dataset) ->
 
 def test_optional_fields_have_the_types_and_shapes_of_the_interface(searched: Dataset) -> None:
     batch = next(iter(BatchLoader(searched.train, 32, new_events=True, start=1)))
-    events = len(batch.new_rows)
+    events = len(batch.new_users)
     assert events > 0
     assert {name: (getattr(batch, name).dtype, tuple(getattr(batch, name).shape)) for name in OPTIONAL} == {
         "found": (torch.int64, (32, 4, 2)),
         "found_mask": (torch.bool, (32, 4)),
         "new_items": (torch.int64, (events, 2)),
-        "new_rows": (torch.int64, (events,)),
+        "new_users": (torch.int64, (events,)),
     }
     moved = batch.to("meta")
     assert all(getattr(moved, name).device.type == "meta" for name in OPTIONAL)
@@ -108,10 +108,10 @@ def test_new_events_are_those_that_no_earlier_sample_of_the_user_saw(
         expected = []
         for place in range(len(batch)):
             user, history = int(split.users[row]), events_before(split, row)
-            expected += [[place, *event] for event in history[seen.get(user, 0) :]]
+            expected += [[int(batch.user[place, 0]), *event] for event in history[seen.get(user, 0) :]]
             seen[user] = max(seen.get(user, 0), len(history))
             row += 1
-        found = torch.column_stack([batch.new_rows, batch.new_items]).tolist()
+        found = torch.column_stack([batch.new_users, batch.new_items]).tolist()
         assert found == expected
     assert row == len(split)
     assert sum(seen.values()) > len(seen) > 5

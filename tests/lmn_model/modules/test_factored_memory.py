@@ -236,7 +236,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     dataset = open_dataset(_settings(write_rows(tmp_path / "rows")).data)
     model = CTRModel(dataset.features, ModelSettings(hidden=(4,), memory=MemorySettings(sub_keys=8)))
     batch = next(iter(BatchLoader(dataset.train, 8)))
-    with pytest.raises(ValueError, match="batch must have new_items and new_rows"):
+    with pytest.raises(ValueError, match="batch must have new_items and new_users"):
         model(batch)
     with pytest.raises(ValueError, match="the model has no factored memory"):
         CTRModel(dataset.features, ModelSettings(memory=MemorySettings(kind="none"))).write_losses(batch)
