@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels.exported import exported
+from lmn_model.ctr.collaborative import CollaborativeFeatures
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
 from lmn_model.ctr.memory_features import MemoryGate, MemoryLogit
 from lmn_model.ctr.settings import ModelSettings
 from lmn_model.ctr.window import WindowMatchFeatures, window_model
 from lmn_model.data import Batch, FeatureSpec
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
-from lmn_model.modules.large_memory_network import MemoryLosses
 from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.modules.resetting import reset_children
 
@@ -30,11 +30,13 @@ class CTROutput(NamedTuple):
         logits: ``[B]`` float32.
         memory_loss: a scalar, not weighted; None without a memory and in evaluation mode.
         balance_loss: the same; None too where its weight is 0.
+        event_loss: that of the embeddings that learn from every event; None without them and in evaluation mode.
     """
 
     logits: Tensor
     memory_loss: Tensor | None = None
     balance_loss: Tensor | None = None
+    event_loss: Tensor | None = None
 
 
 class CTRModel(nn.Module):
@@ -67,7 +69,10 @@ class CTRModel(nn.Module):
         if self.matches is not None:  # also of the events that a search found
             width += self.matches.SIGNALS * len(features.item) * (2 if self.interest.searches else 1)
         self.memory = settings.memory.network(features, item_dim, user_dim)
-        memory_width = 0 if self.memory is None else self.memory.signals
+        self.collaborative: CollaborativeFeatures | None = None
+        if settings.collaborative.is_on:
+            self.collaborative = CollaborativeFeatures(features, settings.collaborative, settings.memory.backend)
+        memory_width = sum(each.signals for each in (self.memory, self.collaborative) if each is not None)
         to_logit = settings.memory.joins == "logit"
         self.tower = _tower(width if to_logit else width + memory_width, settings.hidden, settings.dropout)
         self.gate = MemoryGate(memory_width, width) if settings.memory.gate else None
@@ -89,7 +94,7 @@ class CTRModel(nn.Module):
         inputs = [user, item, self.context_embedding(batch.context), batch.numeric]
         inputs += self._window_features(batch, item, history)
         memory_features = self._memory_features(batch, item, user)
-        losses = self._memory_losses(batch, history, user) if self.training else ()
+        losses = self._losses(batch, history, user) if self.training else {}
         if memory_features is not None and self.gate is not None:
             inputs = [self.gate(memory_features, torch.cat(inputs, dim=-1))]
         if memory_features is not None and self.memory_logit is None:
@@ -97,7 +102,7 @@ class CTRModel(nn.Module):
         logits = self.tower(torch.cat(inputs, dim=-1))
         if memory_features is not None and self.memory_logit is not None:
             logits = logits + self.memory_logit(memory_features)
-        return CTROutput(logits.squeeze(-1), *losses)
+        return CTROutput(logits.squeeze(-1), **losses)
 
     def _window_features(self, batch: Batch, item: Tensor, history: Tensor) -> list[Tensor]:
         """The interest and, if they are on, the window match features."""
@@ -111,45 +116,79 @@ class CTRModel(nn.Module):
         return features
 
     def _memory_features(self, batch: Batch, item: Tensor, user: Tensor) -> Tensor | None:
-        if self.memory is None:
-            return None
+        """Of the memory and of the collaborative features, ``[B, signals of both]``; None if there is neither."""
+        features = []
         if isinstance(self.memory, FactoredMemoryNetwork):
-            return self.memory(batch.item, batch.user[:, 0])  # type: ignore[no-any-return]
-        return torch.cat(self.memory(item, user), dim=-1)
+            features.append(self.memory(batch.item, batch.user[:, 0]))
+        elif self.memory is not None:
+            features += self.memory(item, user)
+        if self.collaborative is not None:
+            features.append(self.collaborative(batch))
+        return torch.cat(features, dim=-1) if features else None
 
-    def _memory_losses(self, batch: Batch, history: Tensor, user: Tensor) -> tuple[Tensor | None, ...]:
-        if self.memory is None:
-            return ()
-        if isinstance(self.memory, FactoredMemoryNetwork):
-            return self.write_losses(batch)
-        return self.memory.losses(history, batch.history_mask, user)
+    def _losses(self, batch: Batch, history: Tensor, user: Tensor) -> dict[str, Tensor | None]:
+        """What training adds to the loss on the labels, as :class:`CTROutput` names it."""
+        losses = self.write_losses(batch) if self.settings.writes_new_events else {}
+        if self.memory is not None and not isinstance(self.memory, FactoredMemoryNetwork):
+            answer, balance = self.memory.losses(history, batch.history_mask, user)
+            losses |= {"memory_loss": answer, "balance_loss": balance}
+        return losses
 
-    def write_losses(self, batch: Batch) -> MemoryLosses:
-        """The losses that write the new events of a batch to a factored memory.
+    def write_losses(self, batch: Batch) -> dict[str, Tensor | None]:
+        """The losses whose gradients write the new events of a batch, as :class:`CTROutput` names them.
 
         Raises:
-            ValueError: the model has no factored memory, or the batch has no new events.
+            ValueError: nothing in the model writes new events, or the batch has none.
         """
-        if not isinstance(self.memory, FactoredMemoryNetwork):
-            raise ValueError("write_losses: the model has no factored memory")
+        item, user = self._new_events(batch)
+        losses: dict[str, Tensor | None] = {}
+        if isinstance(self.memory, FactoredMemoryNetwork):
+            losses["memory_loss"] = self.memory.losses(item, user).answer
+        if self.collaborative is not None:
+            losses["event_loss"] = self.collaborative.event_loss(item, user)
+        return losses
+
+    def write_profiles(self, batch: Batch) -> None:
+        """Write the new events of a batch to profiles, which have no gradient; nothing without them.
+
+        Call it after the batch was scored, in training with the step of the optimisers.
+
+        Raises:
+            ValueError: the model has profiles and the batch no new events.
+        """
+        if self.collaborative is not None:
+            self.collaborative.write(*self._new_events(batch))
+
+    def _new_events(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Ids of the items ``[P, F]`` and users ``[P]`` of the new events of a batch."""
+        if not self.settings.writes_new_events:
+            raise ValueError("CTRModel: nothing writes new events: the model has no factored memory and no profiles")
         if batch.new_items is None or batch.new_users is None:
-            raise ValueError("write_losses: batch must have new_items and new_users (BatchLoader(new_events=True))")
-        return self.memory.losses(batch.new_items, batch.new_users)
+            raise ValueError("CTRModel: batch must have new_items and new_users (BatchLoader(new_events=True))")
+        return batch.new_items, batch.new_users
 
     def begin_epoch(self) -> list[nn.Parameter]:
-        """Empty the memory before an epoch; returns the parameters that were reset, whose optimiser state is void.
+        """Empty all that events write, before an epoch; returns the parameters whose optimiser state is void.
 
         An epoch replays time from its start. A memory that still held the last epoch would contain the future of the
         samples that query it, and the tower would learn to trust it more than it should.
         """
-        if self.memory is None:
-            return []
-        self.memory.block.reset_values()
-        return [self.memory.block.values]
+        void = []
+        if self.memory is not None:
+            self.memory.block.reset_values()
+            void.append(self.memory.block.values)
+        if self.collaborative is not None:
+            void += self.collaborative.reset_values()
+        return void
 
     def sparse_parameters(self) -> list[nn.Parameter]:
-        """Parameters whose gradient is sparse rows: the values of the memory."""
-        return [] if self.memory is None else self.memory.block.values_parameters()
+        """Parameters whose gradient is sparse rows: the values of the memory, and embeddings that learn from events."""
+        memory = [] if self.memory is None else self.memory.block.values_parameters()
+        return memory + self.event_parameters()
+
+    def event_parameters(self) -> list[nn.Parameter]:
+        """Those of :meth:`sparse_parameters` that learn from events, at a learning rate of their own."""
+        return [] if self.collaborative is None else self.collaborative.values_parameters()
 
     def memory_block(self) -> ProductKeyMemory | None:
         """The memory block, if the model has a memory."""
@@ -161,6 +200,7 @@ class CTRModel(nn.Module):
             "embeddings": [self.user_embedding, self.item_embedding, self.context_embedding],
             "interest": [self.interest],
             "memory": [] if self.memory is None else [self.memory],
+            "collaborative": [] if self.collaborative is None else [self.collaborative],
             "tower": [self.tower, *(each for each in (self.gate, self.memory_logit) if each is not None)],
         }
         counts = {
