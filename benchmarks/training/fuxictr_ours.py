@@ -58,6 +58,7 @@ def measure_ours(settings: Settings, budget: dict[str, Any]) -> dict[str, Any]:
             seed=settings.training.seed,
             start=start,
             new_events=settings.model.writes_new_events,
+            writes=settings.training.writes,
         )
         with closing(iter(loader)) as batches:
             ready = list(itertools.islice(batches, budget["ready_batches"]))

@@ -25,10 +25,13 @@ class Batch:
         found: int64 [B, S, F_i], the newest S events of the *whole* history that share the candidate's value of the
             feature ``search_by``, oldest first, padded in front like ``history``; None without ``search_by``.
         found_mask: bool [B, S], True where ``found`` is real; None without ``search_by``.
-        new_items: int64 [P, F_i], the events of the histories that no earlier sample of their user had in its history:
-            what a memory has to write before it reads for this batch. Over a pass in the order of time each event
-            comes once, with the first sample whose history holds it. They lie by row of the batch, then oldest first.
-            None without ``BatchLoader(new_events=True)``.
+        new_items: int64 [P, F_i], the events to write to a memory after it was read for this batch; None without
+            ``BatchLoader(new_events=True)``. Over a pass in the order of time each event comes once.
+            With ``writes="calendar"`` they are the events of all users before the first sample of the next batch that
+            no earlier batch carried, in the order of time. The last batch carries those until its last sample, its
+            moment included. So a memory that is read holds only events before the samples.
+            With ``writes="samples"`` they are the events in the histories of these samples that no earlier sample of
+            their user had in its own, by row of the batch, then oldest first.
         new_users: int64 [P], the user id of each of ``new_items``, as in column 0 of ``user``; None as well.
     """
 

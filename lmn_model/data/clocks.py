@@ -28,6 +28,12 @@ def unit_of(value: int) -> str | None:
     return next((unit for unit, scale in UNITS.items() if SINCE_1990 <= abs(value) / scale < UNTIL_2100), None)
 
 
+def same_unit(first: int, second: int) -> bool:
+    """Whether two integer times may have one unit: their sizes have it, or do not differ much."""
+    ratio = max(abs(first), 1) / max(abs(second), 1)
+    return unit_of(first) == unit_of(second) or max(ratio, 1 / ratio) <= _RATIO
+
+
 def check_unit(last: int, known: tuple[int, int] | None, name: str) -> None:
     """Raise DataError if integer times have another unit than those of the training split.
 
@@ -38,9 +44,8 @@ def check_unit(last: int, known: tuple[int, int] | None, name: str) -> None:
     """
     if known is None:
         return
-    run, here = unit_of(known[1]), unit_of(last)
-    ratio = max(abs(last), 1) / max(abs(known[1]), 1)
-    if run != here and max(ratio, 1 / ratio) > _RATIO:
+    if not same_unit(last, known[1]):
+        run, here = unit_of(known[1]), unit_of(last)
         counter = "small integers, such as a counter"
         raise DataError(
             f"column {shown(name)}: timestamps must have the unit of the run's, {run or counter} such as "

@@ -55,11 +55,11 @@ class Dataset:
 
     def describe(self) -> dict[str, object]:
         """Counts for ``metrics.json``; see :func:`lmn_model.data.description.describe`."""
-        return describe(self.splits, self.event_count, self.vocabularies.clock)
+        return describe(self.splits, self.event_count, self.vocabularies.clock, self.features.unseen is not None)
 
     def summary(self) -> str:
         """Counts of the splits in one line, for a log."""
-        return summarise(self.splits, self.vocabularies.clock)
+        return summarise(self.splits, self.vocabularies.clock, self.features.unseen is not None)
 
     def warnings(self) -> list[str]:
         """Properties of the data that distort metrics, one sentence each; none is found in prepared rows."""

@@ -7,8 +7,12 @@ each other's history, which would leak the label of one into the next.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
+
+from lmn_model.data.replay import Calendar
 
 
 class Histories:
@@ -18,6 +22,7 @@ class Histories:
         users: integer [E], row of the user of each event, in [0, user_count).
         items: integer [E], row of the item of each event.
         timestamps: int64 [E]; equal timestamps keep the order of the arrays.
+        common_clock: whether the timestamps of different users can be compared.
         user_count: number of users; a user without events has an empty history.
         padding_item: row that stands for no event.
     """
@@ -30,7 +35,9 @@ class Histories:
         *,
         user_count: int,
         padding_item: int,
+        common_clock: bool = True,
     ) -> None:
+        self.common_clock = common_clock
         order = np.lexsort((timestamps, users))
         moments = np.sort(timestamps)  # np.unique hashes, which is slower where most are sorted already
         self._times = moments[np.append(True, moments[1:] != moments[:-1])[: len(moments)]]
@@ -41,19 +48,35 @@ class Histories:
         np.cumsum(np.bincount(users, minlength=user_count), out=self._starts[1:])
 
     @classmethod
-    def from_lists(cls, items: NDArray[np.integer], starts: NDArray[np.int64], *, padding_item: int) -> Histories:
-        """Histories of lists without times. The time of an event is its place in the list of its user.
+    def from_lists(
+        cls,
+        items: NDArray[np.integer],
+        starts: NDArray[np.int64],
+        times: NDArray[np.int64] | None = None,
+        *,
+        padding_item: int,
+    ) -> Histories:
+        """Histories of lists, with times or without.
 
-        So the first n events of a user are those before time n, and end at ``ends(users, lengths)``.
+        Without times that of an event is its place in the list of its user: the first n events of a user are those
+        before time n, and end at ``ends(users, lengths)``.
 
         Args:
             items: integer [E], rows of the items by user, then oldest first.
             starts: int64 [U + 1], where each user's list begins, and E.
+            times: int64 [E], never decreasing within a list; None if there are none.
             padding_item: row that stands for no event.
         """
         users = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-        places = np.arange(len(items)) - starts[users]
-        return cls(users, items, places, user_count=len(starts) - 1, padding_item=padding_item)
+        moments = np.arange(len(items)) - starts[users] if times is None else times
+        return cls(
+            users,
+            items,
+            moments,
+            user_count=len(starts) - 1,
+            padding_item=padding_item,
+            common_clock=times is not None,
+        )
 
     @property
     def items(self) -> NDArray[np.int32]:
@@ -64,6 +87,20 @@ class Histories:
     def starts(self) -> NDArray[np.int64]:
         """int64 [U + 1], the position of each user's first event, and E."""
         return self._starts
+
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """int64 [E], timestamp of each event, by user, then oldest first."""
+        return self._times[self._keys % (len(self._times) + 1)]
+
+    @cached_property
+    def calendar(self) -> Calendar | None:
+        """The events of all users in the order of time; None without a common clock. Sorts once."""
+        return Calendar.of(self.times) if self.common_clock else None
+
+    def at(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Rows of item, int32 [P], and user, int64 [P], of the events at ``positions``, int64 [P]."""
+        return self._items[positions], self._keys[positions] // (len(self._times) + 1)
 
     @property
     def padding_item(self) -> int:

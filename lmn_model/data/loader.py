@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from lmn_model.data.batches import Batch
+from lmn_model.data.replay import Writes
 from lmn_model.data.splits import Split
 
 
@@ -33,11 +34,14 @@ class BatchLoader:
             ends with the iterator, and what it raises is raised where the batch is requested.
         new_events: give ``Batch.new_items`` and ``Batch.new_users``; needs ``order="time"``. With ``start`` the batches
             are the same as in the whole pass.
+        writes: which events are new with a batch, see :class:`lmn_model.data.Batch`; None takes ``"calendar"`` where
+            the data have times and ``"samples"`` elsewhere.
 
     ``len(loader)`` is the number of batches from ``start`` on.
 
     Raises:
-        ValueError: if an argument is out of range, or ``new_events`` comes with a shuffled order.
+        ValueError: if an argument is out of range, ``new_events`` comes with a shuffled order, or ``writes`` is
+            ``"calendar"`` and the data have no times.
     """
 
     split: Split
@@ -49,12 +53,16 @@ class BatchLoader:
     start: int = 0
     prefetch: int = 2
     new_events: bool = False
+    writes: Writes | None = None
 
     def __post_init__(self) -> None:
         if self.order not in ("time", "shuffle"):
             raise ValueError(f"BatchLoader: order must be 'time' or 'shuffle', got {self.order!r}")
         if self.new_events and self.order != "time":
             raise ValueError(f"BatchLoader: new_events needs order 'time', got {self.order!r}")
+        if self.writes not in (None, "calendar", "samples"):
+            raise ValueError(f"BatchLoader: writes must be 'calendar', 'samples' or None, got {self.writes!r}")
+        self.split.writes(self.writes)
         for name, lowest in {"batch_size": 1, "seed": 0, "epoch": 0, "start": 0, "prefetch": 0}.items():
             if (value := getattr(self, name)) < lowest:
                 raise ValueError(f"BatchLoader: {name} must be >= {lowest}, got {value}")
@@ -78,7 +86,8 @@ class BatchLoader:
         if self.order == "shuffle":
             rows = np.random.default_rng([self.seed, self.epoch]).permutation(count)
         for first in range(self.start * self.batch_size, count, self.batch_size):
-            yield self.split.batch(rows[first : first + self.batch_size], new_events=self.new_events)
+            part = rows[first : first + self.batch_size]
+            yield self.split.batch(part, new_events=self.new_events, writes=self.writes)
 
 
 def _made_ahead(batches: Iterator[Batch], prefetch: int) -> Generator[Batch, None, None]:

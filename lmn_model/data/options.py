@@ -22,8 +22,8 @@ class DataOptions:
         negatives: sampled negatives for each positive where the table has no labels.
         max_train_rows: at most this many events become samples of the training split, drawn uniformly; their negatives
             come on top. Ids, popularity and histories still rest on all events.
-        max_eval_rows: the same for the validation split and the test split, each. A memory is written between them with
-            the histories of the validation samples, so with fewer events.
+        max_eval_rows: the same for the validation split and the test split, each. By ``writes="samples"`` a memory is
+            written between them with the histories of the validation samples, so with fewer events.
         min_item_count: items with fewer events in the training split share the id of the unseen.
         history: which events enter histories where the table has labels: ``"positive"`` for label 1, or ``"all"``.
             Events without a label always do.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lmn_model.data.batches import Batch
 from lmn_model.data.features import UNSEEN, FeatureTable
 from lmn_model.data.histories import Histories
+from lmn_model.data.replay import Writes
 from lmn_model.data.search import HardSearch
 
 
@@ -47,10 +48,11 @@ class Split:
         events: int32 [S], row of the event whose context the sample has; a negative has that of its positive.
         history_ends: int64 [S], see ``Histories.ends``.
         labels: float32 [S], 0 or 1; NaN for pairs to predict.
-        timestamps: int64 [S], on the clock of the table. Prepared rows have no times: a sample's share of its user's
-            history takes their place, see :func:`lmn_model.data.rows.load.load_rows`.
+        timestamps: int64 [S], on the clock of the table. Prepared rows may have no times: a sample's share of its
+            user's history then takes their place, see :func:`lmn_model.data.rows.load.load_rows`.
         seen: int64 [U], where the events of each user begin that no sample of an earlier split has in its history;
             None if there is no earlier split.
+        after: the last timestamp of the earlier splits; None if there is none.
     """
 
     tables: SampleTables
@@ -61,6 +63,7 @@ class Split:
     labels: NDArray[np.float32]
     timestamps: NDArray[np.int64]
     seen: NDArray[np.int64] | None = None
+    after: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,6 +85,8 @@ class Split:
     def new_starts(self) -> NDArray[np.int64]:
         """int64 [S], where the events begin that no earlier sample of the user, in the order of the split, holds.
 
+        For ``writes = "samples"``.
+
         They end at ``history_ends``; there are none if that is not beyond the start. All of the history is new to the
         first sample of a user, so that over the split each event before the user's last sample is new exactly once.
         """
@@ -95,23 +100,39 @@ class Split:
         return starts
 
     def following(self, earlier: Split) -> Split:
-        """These samples as a split after ``earlier``: events in a history there are not new here."""
+        """These samples as a split after ``earlier``: events that batches of it carry are not new here."""
         seen = earlier.tables.histories.starts.copy() if earlier.seen is None else earlier.seen.copy()
         np.maximum.at(seen, earlier.users, earlier.history_ends)
-        return replace(self, seen=seen)
+        last = [int(earlier.timestamps.max())] if len(earlier) else []
+        after = max(last if earlier.after is None else [*last, earlier.after], default=None)
+        return replace(self, seen=seen, after=after)
 
-    def batch(self, rows: NDArray[np.integer], *, new_events: bool = False) -> Batch:
+    def writes(self, wanted: Writes | None = None) -> Writes:
+        """The rule by which batches carry new events: ``wanted``, or None for the calendar where there are times.
+
+        Raises:
+            ValueError: if the calendar is wanted and the data have no times.
+        """
+        calendar = self.tables.histories.common_clock
+        if wanted == "calendar" and not calendar:
+            raise ValueError("writes = 'calendar' needs events with times, and these prepared rows have none")
+        return wanted or ("calendar" if calendar else "samples")
+
+    def batch(self, rows: NDArray[np.integer], *, new_events: bool = False, writes: Writes | None = None) -> Batch:
         """The samples at ``rows`` as tensors.
 
         Args:
-            rows: integer [B], each in [0, S), in any order.
+            rows: integer [B], each in [0, S), in any order; new events by the calendar need consecutive rows.
             new_events: give ``Batch.new_items`` and ``Batch.new_users``.
+            writes: the rule for new events; None for the calendar where there are times.
 
         Returns:
             The batch, B rows in the order of ``rows``.
 
         Raises:
             IndexError: if a row is out of range.
+            ValueError: if the calendar is wanted and the data have no times, the samples are not in the order of time,
+                or the rows are not consecutive.
         """
         tables = self.tables
         users, items, events = self.users[rows], self.items[rows], self.events[rows]  # [B]
@@ -133,7 +154,33 @@ class Split:
             batch.found = torch.from_numpy(tables.items.ids.take(found, axis=0))  # [B, S, F_i]
             batch.found_mask = torch.from_numpy(found_mask)
         if new_events:
-            new_items, of = tables.histories.between(self.new_starts[rows], ends)  # [P]
+            new_items, new_users = self._new_events(rows, writes)  # [P]
             batch.new_items = torch.from_numpy(tables.items.ids.take(new_items, axis=0))  # [P, F_i]
-            batch.new_users = torch.from_numpy(tables.users.ids[users[of], 0])  # [P]
+            batch.new_users = torch.from_numpy(tables.users.ids[new_users, 0])
         return batch
+
+    def _new_events(
+        self, rows: NDArray[np.integer], wanted: Writes | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.integer]]:
+        """Rows of item and user, [P] each, of the events that are new with the samples at ``rows``."""
+        histories = self.tables.histories
+        if self.writes(wanted) == "samples":
+            items, of = histories.between(self.new_starts[rows], self.history_ends[rows])
+            return items, self.users[rows[of]]
+        return histories.at(self._stretch(rows))
+
+    def _stretch(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Positions of the events that the calendar carries with the samples at ``rows``."""
+        calendar = self.tables.histories.calendar
+        if calendar is None or not len(rows):
+            return np.empty(0, dtype=np.int64)
+        if not self._in_time_order:
+            raise ValueError("Split.batch: samples must be in the order of time for writes = 'calendar'")
+        first, stop = int(rows[0]), int(rows[0]) + len(rows)
+        if not np.array_equal(rows, np.arange(first, stop)):
+            raise ValueError("Split.batch: rows must be consecutive for writes = 'calendar'")
+        return calendar.stretch(self.timestamps, first, stop, self.after)
+
+    @cached_property
+    def _in_time_order(self) -> bool:
+        return bool((self.timestamps[1:] >= self.timestamps[:-1]).all())

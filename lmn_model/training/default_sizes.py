@@ -1,8 +1,9 @@
-"""Settings that follow the data where they are not set: passes, rows of a step, patience, and the size of the memory.
+"""Settings that follow the data where they are not set: passes, rows of a step, patience, the memory's size and writes.
 
-A fixed batch gives a small table too few steps to learn from, and a fixed memory fills a disk with slots that nothing
-is written to. So ``lmn train`` chooses these settings once, when a run opens, and saves them with the run; a setting
-that is given always stays as it is. docs/guides/default_sizes.md has the rule and what it was measured against.
+A fixed batch gives a small table too few steps to learn from, a fixed memory fills a disk with slots that nothing is
+written to, and a memory is written by the calendar only where there are times. So ``lmn train`` chooses these settings
+once, when a run opens, and saves them with the run; a setting that is given always stays as it is.
+docs/guides/default_sizes.md has the rule and what it was measured against.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lmn_model.data import Dataset
-from lmn_model.training.settings import Settings
+from lmn_model.training.settings import Settings, SettingsError
 
 EPOCH_STEPS = 250
 """Steps of an epoch that the batch size aims at."""
@@ -60,7 +61,7 @@ def choose_sizes(settings: Settings, counts: DataCounts) -> dict[str, int]:
     epochs. ``sub_keys`` is the power of two whose square has three slots or more for each pair of a user and a value,
     from 32 to 1,024, and at least ``top_k``.
     """
-    names = settings.unset()
+    names = settings.unset()  # what a memory writes depends on more than counts: see fill_sizes
     found: dict[str, int] = {}
     rows, training = max(1, counts.train_rows), settings.training
     batch_size = training.batch_size
@@ -85,22 +86,40 @@ def fill_sizes(settings: Settings, dataset: Dataset) -> tuple[Settings, str]:
     """``settings`` with what they leave unset chosen by ``dataset``, and a sentence that says what and why.
 
     The sentence is empty if nothing was left unset.
+
+    Raises:
+        SettingsError: ``writes`` is ``"calendar"`` and the data have no times.
     """
+    _check_writes(settings, dataset)
     names = settings.unset()
     if not names:
         return settings, ""
-    counts = DataCounts.of(dataset)
-    chosen = settings.override(choose_sizes(settings, counts), source="default sizes")
-    reasons = {
-        f"{counts.train_rows:,} training rows": ("epochs", "batch_size", "patience"),
-        f"{counts.pairs:,} pairs of a user and an item or a value of its features": ("sub_keys",),
-    }
+    chosen, reasons = settings, {}
+    if set(names) - {"writes"}:
+        counts = DataCounts.of(dataset)
+        chosen = settings.override(choose_sizes(settings, counts), source="default sizes")
+        reasons = {
+            f"{counts.train_rows:,} training rows": ("epochs", "batch_size", "patience"),
+            f"{counts.pairs:,} pairs of a user and an item or a value of its features": ("sub_keys",),
+        }
+    if "writes" in names:
+        chosen = chosen.override({"writes": dataset.train.writes()}, source="default sizes")
+        times = "events with times" if chosen.training.writes == "calendar" else "rows without times"
+        reasons[times] = ("writes",)
     parts = []
     for reason, group in reasons.items():
         values = [f"{name} {chosen.value(name)}" for name in group if name in names]
         if values:
             parts.append(f"{', '.join(values)} for {reason}")
     return chosen, f"chosen by the data: {'; '.join(parts)}"
+
+
+def _check_writes(settings: Settings, dataset: Dataset) -> None:
+    if settings.model.writes_new_events:
+        try:
+            dataset.train.writes(settings.training.writes)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
 
 
 def take_sizes(settings: Settings, run: Settings) -> Settings:

@@ -123,6 +123,7 @@ class Trainer:
             epoch=progress.epoch,
             start=progress.epoch_step,
             new_events=self.settings.model.writes_new_events,
+            writes=training.writes,
         )
         self.state.model.train()
         report = EpochReport(

@@ -6,6 +6,7 @@ earlier                           today
 ``interest`` in ``[model]``       ``window`` in ``[model]`` and ``kind`` in ``[model.memory]``
 ``query`` in ``[model.memory]``   ``kind`` in ``[model.memory]``, whose flag is ``--memory``
 ``window`` in ``[data]``          ``window_size`` in ``[data]``
+no ``writes`` in ``[training]``   ``writes = "samples"``, of a run with a factored memory
 ================================  ==============================================================
 
 ``interest = "lmn"`` was the window model ``din`` with a memory, ``"lmn_only"`` a memory alone, and every other value
@@ -28,6 +29,9 @@ DEFAULT_QUERY = "factored"
 EARLIER = {"interest": ("window", "memory"), "query": ("memory",), "window": ("window_size",)}
 """Earlier settings, by their names without sections, and those that replaced each."""
 EARLIER_PATHS = {"interest": "model.interest", "query": "model.memory.query", "window": "data.window"}
+EARLIER_WRITES = "samples"
+"""The value of ``writes`` in a run with a factored memory whose settings lack it."""
+WRITES_PATH, MEMORY_PATH = "training.writes", "model.memory.kind"
 PATHS = {"window": "model.window", "memory": "model.memory.kind", "window_size": "data.window_size"}
 
 
@@ -62,6 +66,18 @@ def upgrade_paths(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     others = {path: value for path, value in values.items() if path not in {EARLIER_PATHS[name] for name in earlier}}
     today = [name for name, path in PATHS.items() if path in others]
     return others | {PATHS[name]: value for name, value in _translated(earlier, today, DEFAULT_QUERY, source).items()}
+
+
+def upgrade_run(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """All settings of a run by name and section under today's names; those that it lacks have their former rule.
+
+    Raises:
+        SettingsError: as :func:`upgrade`.
+    """
+    upgraded = upgrade_paths(values, source)
+    if WRITES_PATH not in upgraded and upgraded.get(MEMORY_PATH, DEFAULT_QUERY) == "factored":
+        upgraded[WRITES_PATH] = EARLIER_WRITES
+    return upgraded
 
 
 def upgrade_names(values: Mapping[str, Any], memory: str, source: str) -> dict[str, Any]:

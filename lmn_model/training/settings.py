@@ -137,8 +137,8 @@ class DataSettings:
     )
     max_eval_rows: int | None = setting(
         None,
-        "evaluate on at most so many events of the validation split, and of the test split. A factored memory is "
-        "written with no more of the validation split than that",
+        "evaluate on at most so many events of the validation split, and of the test split. With --writes samples a "
+        "factored memory is written with no more of the validation split than that",
     )
     sampling_seed: int = setting(0, "seed of the drawn negatives and of the two limits above")
     search_by: str | None = setting(
@@ -205,6 +205,12 @@ class TrainingSettings:
     batch_size: int | None = setting(None, "samples in one training step (default: by the size of the training split)")
     order: Literal["time", "shuffle"] = setting(
         "time", "order of the training samples; a factored memory needs the order of time"
+    )
+    writes: Literal["calendar", "samples"] | None = setting(
+        None,
+        "events that a step writes to a factored memory: calendar (of all users, until the next step's first sample; "
+        "needs times) or samples (of the users in the step, since their samples before) (default: calendar if the data "
+        "have times)",
     )
     learning_rate: float = setting(1e-3, "learning rate of everything but the memory's slots (Adam)")
     memory_learning_rate: float = setting(0.05, "learning rate of the memory's slots")
@@ -294,6 +300,8 @@ class Settings:
             names.append("patience")
         if self.model.has_memory and self.model.memory.sub_keys is None:
             names.append("sub_keys")
+        if self.model.writes_new_events and self.training.writes is None:
+            names.append("writes")
         return tuple(names)
 
     def counts_reads(self) -> bool:

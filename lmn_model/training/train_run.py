@@ -15,7 +15,7 @@ from lmn_model.data import Dataset
 from lmn_model.training.build import check_backend, choose_device, open_dataset
 from lmn_model.training.default_sizes import fill_sizes, take_sizes
 from lmn_model.training.loop import Trainer
-from lmn_model.training.reporting.notices import columns_in_words, without_effect
+from lmn_model.training.reporting.notices import columns_in_words, without_effect, without_times
 from lmn_model.training.reproducible import reproducible
 from lmn_model.training.runs.folder import RunFolder, RunFolderError
 from lmn_model.training.settings import Settings
@@ -103,7 +103,7 @@ def _train(
 def _log_notices(settings: Settings, dataset: Dataset, warnings: list[str]) -> None:
     if (columns := columns_in_words(dataset)) is not None:
         logger.info("%s", columns)
-    for notice in (*without_effect(settings, dataset), *warnings):
+    for notice in (*without_effect(settings, dataset), *without_times(settings, dataset), *warnings):
         logger.warning("warning: %s", notice)
 
 

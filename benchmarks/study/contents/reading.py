@@ -102,7 +102,7 @@ def read_contents(
             raise DataError(f"{path or data.path or data.dataset}: these are not the data that {folder} was trained on")
         write_new_events(folder.best, model, settings.training, dataset, on)
         model.eval()
-        users, categories, counts, shown, users_in_all = _true_events(dataset, place)
+        users, categories, counts, shown, users_in_all = _true_events(dataset, place, settings)
         user_ids, category_ids = (torch.from_numpy(ids).to(on) for ids in (users, categories))
         members = {}
         for other, each in enumerate(features.item):
@@ -152,21 +152,25 @@ def _place(feature: str | None, names: Sequence[str]) -> int:
     return list(names).index(feature)
 
 
-def _true_events(dataset: Dataset, place: int) -> tuple[IntArray, IntArray, IntArray, int, int]:
+def _true_events(dataset: Dataset, place: int, settings: Settings) -> tuple[IntArray, IntArray, IntArray, int, int]:
     """Events before the test split: ids of users and of categories, counts int32 [U, C], how many of these events were
     written, and how many users there are, read or not.
     """
     tables = dataset.train.tables
     histories, starts = tables.histories, tables.histories.starts[:-1]
-    seen = dataset.test.following(dataset.valid.following(dataset.train)).seen
-    if seen is None:
-        raise ValueError("seen of the test split must hold what the earlier splits have seen, got None")
-    ends = seen = seen[: len(starts)]
-    if not isinstance(dataset.vocabularies, RowFeatures):
+    test = dataset.test.following(dataset.valid.following(dataset.train))
+    if test.seen is None or test.after is None:
+        raise ValueError("the test split must follow the earlier splits, got none")
+    ends = seen = test.seen[: len(starts)]
+    if histories.common_clock:
         ends = histories.ends(np.arange(len(starts)), np.full(len(starts), dataset.test.timestamps.min()))
     first = _first_id(dataset.vocabularies)
     items, of = histories.between(starts, ends)
-    was_written = np.arange(len(of)) - np.searchsorted(of, of) + starts[of] < seen[of]  # `of` ascends
+    positions = np.arange(len(of)) - np.searchsorted(of, of) + starts[of]  # `of` ascends
+    if test.writes(settings.training.writes) == "calendar":
+        was_written = histories.times[positions] <= test.after
+    else:
+        was_written = positions < seen[of]
     users, categories = tables.users.ids[of, 0], tables.items.ids[items, place]
     known = (users >= first) & (categories >= first)
     if not known.any():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, get_args
 
+from lmn_model.data.clocks import Clock
 from lmn_model.data.events.vocabularies import Vocabularies
 from lmn_model.data.features import FeatureSpec
 from lmn_model.data.saved import read_saved, write_saved
@@ -21,11 +22,11 @@ class RowFeatures:
 
     Args:
         features: of user, item and context; there are no numeric ones.
+        clock: of the times; None if the rows have none.
     """
 
     features: FeatureSpec
-    clock: ClassVar[None] = None
-    """Prepared rows have no times."""
+    clock: Clock | None = None
 
     def warnings(self, splits: Mapping[str, Split]) -> list[str]:
         """None: the ids do not show which of them training has seen."""
@@ -33,7 +34,7 @@ class RowFeatures:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for json."""
-        return {"kind": KIND, "features": self.features.to_dict()}
+        return {"kind": KIND, "features": self.features.to_dict(), "clock": self.clock}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> RowFeatures:
@@ -42,7 +43,10 @@ class RowFeatures:
         Raises:
             KeyError, TypeError, ValueError: if a value is missing or damaged.
         """
-        return cls(FeatureSpec.from_dict(plain["features"]))
+        clock = plain.get("clock")  # a run of 0.1.0 has none
+        if clock not in (None, *get_args(Clock)):
+            raise ValueError(f"clock must be one of {', '.join(get_args(Clock))}, got {clock!r}")
+        return cls(FeatureSpec.from_dict(plain["features"]), clock)
 
     def save(self, folder: Path | str) -> Path:
         """Write ``vocabularies.json`` into a folder that exists, all of it or nothing, and return its path."""

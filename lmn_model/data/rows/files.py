@@ -13,11 +13,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lmn_model.data.events.checks import check_labels
+from lmn_model.data.events.times import check_times
 from lmn_model.data.histories import Histories
+from lmn_model.data.rows.times import TIME, TIMES, RowTimes, refuse_decreasing
 from lmn_model.data.schema import DataError
 from lmn_model.data.tables.header import check_columns
 from lmn_model.data.tables.read import read_table
-from lmn_model.data.tables.table import Table
+from lmn_model.data.tables.table import Column, Table
 
 LABEL, USER, ITEM, LENGTH = "label", "user_index", "item_index", "seq_len"
 USER_ID, HISTORY = "user_id", "full_item_seq"
@@ -38,6 +40,7 @@ class SampleRows:
         lengths: int64 [S], how many events of the user's history are past.
         user_ids: int64 [S].
         context: the context features.
+        times: of the samples.
     """
 
     path: Path
@@ -47,6 +50,7 @@ class SampleRows:
     lengths: NDArray[np.int64]
     user_ids: NDArray[np.int64]
     context: IdColumns
+    times: RowTimes
 
 
 def read_items(path: Path) -> IdColumns:
@@ -68,27 +72,27 @@ def read_items(path: Path) -> IdColumns:
     return features
 
 
-def read_histories(path: Path, item_count: int) -> Histories:
-    """The items of each user in ``user_info.parquet``, oldest first.
+def read_histories(path: Path, item_count: int) -> tuple[Histories, RowTimes]:
+    """The events of each user in ``user_info.parquet``, oldest first, and their times.
 
     Raises:
-        DataError: if the column is missing, a value cannot be, or an item is not in [1, item_count).
+        DataError: if the column of items is missing, a value cannot be, an item is not in [1, item_count), or the
+            times are not as many as the items or decrease.
     """
     file = _File(path, (HISTORY,))
-    column = file.frame[HISTORY]
-    inner = column.dtype.inner if isinstance(column.dtype, (pl.List, pl.Array)) else None
-    if inner == pl.Null:  # all lists are empty
-        inner = pl.Int64()
-    if inner is None or not inner.is_integer():
-        raise DataError(f"{path}: column {HISTORY!r}: it must be lists of integers, got {column.dtype}")
-    if count := column.null_count():
-        raise DataError(f"{path}: column {HISTORY!r}: a history must not be null, got null in {count} rows")
-    lists = column.cast(pl.List(inner))
-    lengths = lists.list.len()
-    items = file.integers(HISTORY, lists.filter(lengths > 0).explode())
+    lengths, values = file.lists(HISTORY, "integers")
+    if not values.dtype.is_integer():
+        raise DataError(f"{path}: column {HISTORY!r}: it must be lists of integers, got {file.frame[HISTORY].dtype}")
+    items = file.integers(HISTORY, values)
     file.refuse(HISTORY, items, (items < 1) | (items >= item_count), f"must be in [1, {item_count})")
-    starts = np.append(0, lengths.to_numpy().astype(np.int64).cumsum())
-    return Histories.from_lists(items, starts, padding_item=0)
+    starts = np.append(0, lengths.cumsum())
+    times = RowTimes(path, TIMES)
+    if TIMES in file.frame.columns:
+        counts, values = file.lists(TIMES, "times")
+        file.refuse(TIMES, counts, counts != lengths, f"must have as many times as {HISTORY!r} has items")
+        times = file.times(TIMES, values)
+        refuse_decreasing(times, starts)
+    return Histories.from_lists(items, starts, times.values, padding_item=0), times
 
 
 def read_samples(
@@ -108,7 +112,7 @@ def read_samples(
     fixed = (LABEL, USER, ITEM, LENGTH, USER_ID)
     file = _File(path, (*fixed, *(context or ())))
     if context is None:
-        context = tuple(name for name in file.frame.columns if name not in fixed)
+        context = tuple(name for name in file.frame.columns if name not in (*fixed, TIME))
     try:
         labels = check_labels(Table(file.frame).column(LABEL))
     except DataError as error:
@@ -122,7 +126,8 @@ def read_samples(
     longer = lengths > np.diff(histories.starts)[users]
     file.refuse(LENGTH, lengths, longer, "must be at most the length of the user's history")
     features = {name: file.integers(name) for name in context}
-    return SampleRows(path, labels.to_numpy(), users, items, lengths, file.integers(USER_ID), features)
+    times = file.times(TIME) if TIME in file.frame.columns else RowTimes(path, TIME)
+    return SampleRows(path, labels.to_numpy(), users, items, lengths, file.integers(USER_ID), features, times)
 
 
 def read_sizes(path: Path) -> Mapping[str, int]:
@@ -167,6 +172,29 @@ class _File:
         integers = column.cast(pl.Int64).to_numpy()
         self.refuse(name, integers, integers < 0, "must be at least 0")
         return integers
+
+    def lists(self, name: str, what: str) -> tuple[NDArray[np.int64], pl.Series]:
+        """Lengths of the lists in the column ``name``, int64 [R], and their values one after the other."""
+        column = self.frame[name]
+        inner = column.dtype.inner if isinstance(column.dtype, (pl.List, pl.Array)) else None
+        if inner is None:
+            raise DataError(f"{self.path}: column {name!r}: it must be lists of {what}, got {column.dtype}")
+        if count := column.null_count():
+            raise DataError(f"{self.path}: column {name!r}: a history must not be null, got null in {count} rows")
+        lists = column.cast(pl.List(pl.Int64() if inner == pl.Null else inner))  # Null: all lists are empty
+        lengths = lists.list.len()
+        return lengths.to_numpy().astype(np.int64), lists.filter(lengths > 0).explode()
+
+    def times(self, name: str, values: pl.Series | None = None) -> RowTimes:
+        """The column ``name``, or ``values`` of its lists, as times."""
+        column = Table(self.frame).column(name)
+        if values is not None:
+            column = Column(values.alias(""), name, lambda row: f"value {row + 1} of all lists")
+        try:
+            clock, times = check_times(column)
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from error
+        return RowTimes(self.path, name, times.to_numpy(), clock)
 
     def refuse(self, name: str, values: NDArray[np.int64], wrong: NDArray[np.bool_], rule: str) -> None:
         """Raise DataError with ``rule`` and the first value of a mask, unless the mask is all False."""

@@ -4,7 +4,8 @@ A folder holds ``train.parquet``, ``valid.parquet`` and ``test.parquet`` with ``
 ``seq_len``, ``user_id`` and context features; ``user_info.parquet``, whose row u lists the items of user u as
 ``full_item_seq``, oldest first, of which a sample sees the first ``seq_len``; ``item_info.parquet``, whose row i has
 the features of item i, row 0 being padding; and perhaps ``feature_map.json`` with the number of ids of each feature.
-Every feature is an id; 0 is padding.
+Every feature is an id; 0 is padding. Samples may have a ``timestamp``, and users as many times as items in
+``full_time_seq``: all samples and events then lie on one clock.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from lmn_model.data.rows.files import (
     read_samples,
     read_sizes,
 )
+from lmn_model.data.rows.times import common_clock, refuse_future, refuse_overlapping_times
 from lmn_model.data.schema import DataError
 from lmn_model.data.search import hard_search
 from lmn_model.data.splits import SampleTables, Split
 
 CLOCK = 2**40
-"""``Split.timestamps`` of a user's last sample in the training split; each later split adds as much."""
+"""``Split.timestamps`` of a user's last sample in the training split, without times; each later split adds as much."""
 _OPTIONS = ("window", "max_train_rows", "max_eval_rows", "seed", "search_by", "search_window")
 
 
@@ -45,10 +47,12 @@ def load_rows(
 ) -> Dataset:
     """Read prepared rows.
 
-    Rows hold the order of one user's samples, as ``seq_len``, but not of two users' within a split. The order of time
-    of a split is therefore ``seq_len`` as a share of its value at the user's last sample in the split, so that no later
-    split has an influence. Rows of one share keep the order of the file. ``Split.timestamps`` is that share times 2^40,
-    plus 2^40 for each split before.
+    With times the samples of a split are in their order, and those of one moment in the order of the file.
+
+    Rows without times hold the order of one user's samples, as ``seq_len``, but not of two users' within a split. The
+    order of time of a split is then ``seq_len`` as a share of its value at the user's last sample in the split, so that
+    no later split has an influence. Rows of one share keep the order of the file. ``Split.timestamps`` is that share
+    times 2^40, plus 2^40 for each split before.
 
     Args:
         folder: where the files are.
@@ -58,12 +62,14 @@ def load_rows(
 
     Returns:
         The data set, a pure function of files and arguments. ``users`` and ``items`` of its splits are ``user_index``
-        and ``item_index``.
+        and ``item_index``. A user without a sample has no id in the files; with times, so that the user's events can be
+        written, it takes the lowest id that no other user has.
 
     Raises:
         DataError: if a file or a column is missing, a value cannot be, a split holds one class only, a user has two
             ids or a sample of a later split with a shorter history, an option that makes samples of events is given,
-            or the rows do not fit ``vocabularies``.
+            or the rows do not fit ``vocabularies``. With times also if a file has none, two have different clocks or
+            units, an event in a history is not before the sample, or a sample is not after all of the earlier splits.
     """
     folder, options = Path(folder), options or DataOptions()
     _refuse_options_of_events(options)
@@ -71,25 +77,36 @@ def load_rows(
         raise DataError(f"{folder}: no such folder")
     items = read_items(folder / "item_info.parquet")
     item_count = len(next(iter(items.values())))
-    histories = read_histories(folder / "user_info.parquet", item_count)
+    histories, event_times = read_histories(folder / "user_info.parquet", item_count)
     context = None if vocabularies is None else tuple(feature.name for feature in vocabularies.features.context)
     samples: list[SampleRows] = []
     for name in SPLITS:
         samples.append(read_samples(folder / f"{name}.parquet", histories, item_count, context))
         context = tuple(samples[0].context)  # the columns of the first file are those of all
-    largest = _largest_ids([items, *({USER_ID: rows.user_ids, **rows.context} for rows in samples)])
+    last = [_last_lengths(rows, len(histories.starts) - 1) for rows in samples]
+    clock = common_clock([event_times, *(rows.times for rows in samples)])
+    if clock is None:
+        _refuse_overlap(samples, last)
+    else:
+        for rows in samples:
+            refuse_future(rows.times, rows.users, rows.lengths, histories)
+        refuse_overlapping_times([rows.times for rows in samples])
+    known = None if vocabularies is None else vocabularies.features.user[0].size
+    user_ids = _user_ids(samples, len(histories.starts) - 1, known, fill=clock is not None)
+    largest = _largest_ids([items, {USER_ID: user_ids}, *(rows.context for rows in samples)])
     if vocabularies is None:
         sizes = read_sizes(folder / "feature_map.json")
-        vocabularies = RowFeatures(_features(tuple(items), tuple(samples[0].context), largest, sizes))
+        vocabularies = RowFeatures(_features(tuple(items), tuple(samples[0].context), largest, sizes), clock)
     else:
         _check_fit(vocabularies.features, tuple(items), largest, folder)
-    last = [_last_lengths(rows, len(histories.starts) - 1) for rows in samples]
-    _refuse_overlap(samples, last)
-    tables = _tables(items, histories, samples, vocabularies.features, options)
+        vocabularies = RowFeatures(vocabularies.features, clock)
+    tables = _tables(items, user_ids, histories, samples, vocabularies.features, options)
     splits, first = {}, 0
     for number, (name, rows) in enumerate(zip(SPLITS, samples, strict=True)):
-        clock = number * CLOCK + rows.lengths * CLOCK // np.maximum(last[number][rows.users], 1)
-        order = np.argsort(clock, kind="stable")
+        times = rows.times.values
+        if times is None:
+            times = number * CLOCK + rows.lengths * CLOCK // np.maximum(last[number][rows.users], 1)
+        order = np.argsort(times, kind="stable")
         order = order[capped(np.arange(len(order)), options, number)]
         refuse_one_class(rows.labels[order], f"{rows.path}: column {LABEL!r}")
         splits[name] = Split(
@@ -99,7 +116,7 @@ def load_rows(
             events=(first + order).astype(np.int32),
             history_ends=(histories.starts[rows.users] + rows.lengths)[order],
             labels=rows.labels[order],
-            timestamps=clock[order],
+            timestamps=times[order],
         )
         first += len(rows.labels)
     return Dataset(vocabularies, **splits, event_count=len(histories.items))
@@ -128,14 +145,19 @@ def _refuse_overlap(samples: list[SampleRows], last: list[NDArray[np.int64]]) ->
 
 
 def _tables(
-    items: IdColumns, histories: Histories, samples: list[SampleRows], features: FeatureSpec, options: DataOptions
+    items: IdColumns,
+    user_ids: NDArray[np.int64],
+    histories: Histories,
+    samples: list[SampleRows],
+    features: FeatureSpec,
+    options: DataOptions,
 ) -> SampleTables:
     item_table = _ids_alone(np.column_stack(list(items.values())))
     context = np.empty((sum(len(rows.labels) for rows in samples), len(features.context)), dtype=np.int64)
     for place, feature in enumerate(features.context):
         context[:, place] = np.concatenate([rows.context[feature.name] for rows in samples])
     return SampleTables(
-        users=_ids_alone(_user_ids(samples, len(histories.starts) - 1)),
+        users=_ids_alone(user_ids[:, None]),
         items=item_table,
         events=_ids_alone(context),
         histories=histories,
@@ -148,11 +170,18 @@ def _ids_alone(ids: NDArray[np.int64]) -> FeatureTable:
     return FeatureTable(ids, np.empty((len(ids), 0), dtype=np.float32))
 
 
-def _user_ids(samples: list[SampleRows], user_count: int) -> NDArray[np.int64]:
-    """The id of each user, int64 [U, 1]; 0 for a user without a sample."""
-    ids = np.zeros(user_count, dtype=np.int64)
+def _user_ids(samples: list[SampleRows], user_count: int, known: int | None, *, fill: bool) -> NDArray[np.int64]:
+    """The id of each user, int64 [U].
+
+    Args:
+        samples: of the three splits.
+        user_count: U.
+        known: number of ids in an earlier run; None without one.
+        fill: give users without a sample the lowest ids that no other has, below ``known``; 0 to those who are left.
+    """
+    ids, without = np.zeros(user_count, dtype=np.int64), np.ones(user_count, dtype=np.bool_)
     for rows in reversed(samples):
-        ids[rows.users] = rows.user_ids
+        ids[rows.users], without[rows.users] = rows.user_ids, False
     for rows in samples:
         wrong = ids[rows.users] != rows.user_ids
         if wrong.any():
@@ -162,7 +191,11 @@ def _user_ids(samples: list[SampleRows], user_count: int) -> NDArray[np.int64]:
                 f"{rows.path}: column {USER_ID!r}: a user has one id, but user_index {user} has {rows.user_ids[row]} "
                 f"and {ids[user]}"
             )
-    return ids[:, None]
+    if fill:
+        free = np.setdiff1d(np.arange(1, min(user_count + 1, known or user_count + 1)), ids[~without])
+        rows_without = np.flatnonzero(without)[: len(free)]
+        ids[rows_without] = free[: len(rows_without)]
+    return ids
 
 
 def _largest_ids(tables: Iterable[IdColumns]) -> dict[str, int]:

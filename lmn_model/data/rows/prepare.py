@@ -1,7 +1,8 @@
 """Prepared rows made of a public data set; equal options give equal bytes.
 
 Complete Journey has purchases and no labels. A sample is a purchase, or the same with another product in its place,
-drawn by its popularity in the training split. Its history holds the baskets strictly before it.
+drawn by its popularity in the training split. Its history holds the baskets strictly before it. Samples and events
+have times.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from lmn_model.data.events.sources import read_complete_journey
 from lmn_model.data.histories import Histories
 from lmn_model.data.negatives import NegativeSampler
 from lmn_model.data.rows.files import HISTORY, ITEM, LABEL, LENGTH, USER, USER_ID
+from lmn_model.data.rows.times import TIME, TIMES
 from lmn_model.data.schema import DataError
 from lmn_model.files import replacing
 
@@ -111,9 +113,9 @@ def purchase_rows(
         options: sizes and seed.
 
     Returns:
-        The tables ``train``, ``valid``, ``test``, ``user_info`` and ``item_info``, all integers. Households and
-        products are numbered in the order of their ids, departments and categories in that of the alphabet, with the
-        missing ones first.
+        The tables ``train``, ``valid``, ``test``, ``user_info`` and ``item_info``, all integers but for the times.
+        Households and products are numbered in the order of their ids, departments and categories in that of the
+        alphabet, with the missing ones first.
 
     Raises:
         DataError: if a split has fewer purchases than ``options``, or the training split a single product.
@@ -145,10 +147,11 @@ def purchase_rows(
                 ITEM: np.concatenate([items[rows], negatives])[order],
                 LENGTH: lengths[twice],
                 USER_ID: users[twice] + 1,
+                TIME: moments[twice],
             }
         )
-    lists = pl.DataFrame({USER: users, HISTORY: items}).group_by(USER, maintain_order=True).agg(HISTORY)
-    return {**tables, "user_info": lists.select(HISTORY), "item_info": _item_info(kept, products)}
+    lists = pl.DataFrame({USER: users, HISTORY: items, TIMES: moments}).group_by(USER, maintain_order=True)
+    return {**tables, "user_info": lists.agg(HISTORY, TIMES).drop(USER), "item_info": _item_info(kept, products)}
 
 
 def write_rows(out: Path, tables: dict[str, pl.DataFrame]) -> None:

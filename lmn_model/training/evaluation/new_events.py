@@ -1,7 +1,7 @@
 """Writes the events between the best checkpoint and the test split to the memory, as a memory in service would.
 
-Only events before the first sample of the test split are written: the histories of the training samples after the step
-of the best model, then those of the validation samples, without their labels. Nothing but the memory's values changes.
+Only events before the first sample of the test split are written: those that the training batches after the step of
+the best model carry, then those of the validation batches, without labels. Nothing but the memory's values changes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from lmn_model.ctr import CTRModel, write_loss
-from lmn_model.data import BatchLoader, Dataset
+from lmn_model.data import BatchLoader, Dataset, Split
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.runs.state import load_rows_state
 from lmn_model.training.settings import TrainingSettings
@@ -52,14 +52,18 @@ def write_new_events(
     done = min(evaluation["step"] - (evaluation["epoch"] - 1) * steps, steps)  # batches of the epoch that are written
     usage, layer.usage = layer.usage, None  # only the reads of the training are counted
     try:
-        rest = BatchLoader(dataset.train, settings.batch_size, start=done, new_events=True)
+        rest = _loader(dataset.train, settings, start=done)
         splits = [dataset.valid.following(dataset.train)]
         if through == "test":
             splits.append(dataset.test.following(splits[0]))
-        later = (BatchLoader(split, settings.batch_size, new_events=True) for split in splits)
-        return sum(_write(model, optimizers, loader, device) for loader in (rest, *later))
+        loaders = (rest, *(_loader(split, settings) for split in splits))
+        return sum(_write(model, optimizers, loader, device) for loader in loaders)
     finally:
         layer.usage = usage
+
+
+def _loader(split: Split, settings: TrainingSettings, start: int = 0) -> BatchLoader:
+    return BatchLoader(split, settings.batch_size, start=start, new_events=True, writes=settings.writes)
 
 
 def _write(model: CTRModel, optimizers: Optimizers, loader: BatchLoader, device: torch.device) -> int:

@@ -10,7 +10,14 @@ from lmn_model.ctr import MemorySettings
 from lmn_model.data import Dataset, Vocabularies
 from lmn_model.training.settings import Settings
 
-_OF_MEMORY = ("memory_learning_rate", "memory_optimizer", "stochastic_rounding", "reseed_every", "memory_usage")
+_OF_MEMORY = (
+    "memory_learning_rate",
+    "memory_optimizer",
+    "stochastic_rounding",
+    "reseed_every",
+    "memory_usage",
+    "writes",
+)
 """Settings of ``[training]`` that concern the memory."""
 
 
@@ -18,6 +25,17 @@ def columns_in_words(dataset: Dataset) -> str | None:
     """The kind of each column; None for prepared rows, whose columns are all ids."""
     vocabularies = dataset.vocabularies
     return f"columns: {vocabularies.summary()}" if isinstance(vocabularies, Vocabularies) else None
+
+
+def without_times(settings: Settings, dataset: Dataset) -> list[str]:
+    """What a factored memory cannot promise on prepared rows without times: one sentence, or none."""
+    if not settings.model.writes_new_events or dataset.train.tables.histories.common_clock:
+        return []
+    return [
+        "these prepared rows have no times, so within a split the order of two users' samples is approximate: when a "
+        "sample is scored, the memory may already hold later events of other users; columns timestamp and "
+        "full_time_seq give the order"
+    ]
 
 
 def without_effect(settings: Settings, dataset: Dataset) -> list[str]:
@@ -35,6 +53,9 @@ def _without_effect(settings: Settings, dataset: Dataset) -> Iterator[tuple[str,
     if settings.model.window != "sim_hard":
         why = f"window = {settings.model.window!r} does not search the history"
         yield from _changed(data, ("search_by", "search_window"), why)
+    if settings.model.has_memory and not settings.model.writes_new_events:
+        why = f"memory = {settings.model.memory.kind!r} writes positions of the window in each step"
+        yield from _changed(settings.training, ("writes",), why)
     if not settings.model.has_memory:
         why = "memory = 'none'"
         yield from _changed(settings.training, _OF_MEMORY, why)

@@ -16,7 +16,7 @@ def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
     """The identity of a data set: of each split the rows and a CRC-32 of its labels, users, items and times.
 
     ``tables`` is of the histories and categorical features of all events, which the samples alone do not show;
-    ``numbers`` is of their numeric features, if there are any.
+    ``numbers`` is of their numeric features, and ``times`` of the times of the histories, if there are any.
     """
     parts: dict[str, Any] = {}
     for name, split in dataset.splits.items():
@@ -27,6 +27,8 @@ def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
     numeric = (tables.users.numbers, tables.items.numbers, tables.events.numbers)
     if any(each.shape[1] for each in numeric):
         parts["numbers"] = [dataset.event_count, _checksum(*numeric)]
+    if tables.histories.common_clock:
+        parts["times"] = [dataset.event_count, _checksum(tables.histories.times)]
     return parts
 
 

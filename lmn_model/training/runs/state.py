@@ -26,7 +26,7 @@ from lmn_model.training.runs.checkpoint import (
     save_checkpoint,
 )
 from lmn_model.training.runs.progress import Progress
-from lmn_model.training.setting_upgrades import upgrade_paths
+from lmn_model.training.setting_upgrades import upgrade_run
 from lmn_model.training.settings import Settings
 
 MODEL, OPTIMIZER, USAGE = "model.", "optimizer.", "usage."
@@ -107,12 +107,13 @@ class RunState:
 def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Raise CheckpointError unless ``metadata`` of the checkpoint ``path`` has all of ``identity``.
 
-    A setting that is younger than the checkpoint had its default; a checksum that is younger is not compared.
+    A setting that is younger than the checkpoint had its default or its former rule; a checksum that is younger is not
+    compared.
     """
     for key, value in identity.items():
         found = metadata.get(key)
         if key == "settings" and isinstance(found, dict):
-            found = without_moved_names({**Settings().decisive(), **upgrade_paths(found, str(path))}, value)
+            found = without_moved_names({**Settings().decisive(), **upgrade_run(found, str(path))}, value)
         elif key == "data" and isinstance(found, dict):
             found = {**value, **found}
         if found == value:

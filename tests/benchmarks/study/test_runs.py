@@ -180,7 +180,7 @@ def test_a_study_may_leave_sizes_unset(tmp_path: Path) -> None:
     study = load_study(tmp_path / "tiny.toml")
     job = make_job(study, study.variants[0], 0, Places(tmp_path / "out", tmp_path / "results"), keep=True)
     result = run_job(job)
-    assert job.settings.unset() == ("batch_size", "epochs", "patience", "sub_keys")
+    assert job.settings.unset() == ("batch_size", "epochs", "patience", "sub_keys", "writes")
     assert open_jobs([job]) == []  # the result is that of the job
     assert RunFolder(job.run_folder).load_settings().unset() == ()
     job.result.unlink()

@@ -104,7 +104,7 @@ def test_new_events_are_those_that_no_earlier_sample_of_the_user_saw(
     split: Split = getattr(searched, part)
     seen: dict[int, int] = {}
     row = 0
-    for batch in BatchLoader(split, batch_size, new_events=True):
+    for batch in BatchLoader(split, batch_size, new_events=True, writes="samples"):
         expected = []
         for place in range(len(batch)):
             user, history = int(split.users[row]), events_before(split, row)
@@ -129,7 +129,7 @@ def test_new_events_of_pairs_in_any_order_come_once(dataset: Dataset) -> None:
     pairs = frame.select("user_id", "item_id", "hour", "price", "timestamp").sample(fraction=1.0, shuffle=True, seed=2)
     split = prepare_pairs(pairs, frame, SCHEMA, dataset.vocabularies, 7)
     seen: dict[int, int] = {}
-    for row, batch in enumerate(BatchLoader(split, 1, new_events=True)):
+    for row, batch in enumerate(BatchLoader(split, 1, new_events=True, writes="samples")):
         user, history = int(split.users[row]), events_before(split, row)
         assert batch.new_items.tolist() == history[seen.get(user, 0) :]
         seen[user] = max(seen.get(user, 0), len(history))
@@ -190,7 +190,7 @@ def test_events_at_or_after_a_pair_change_nothing_of_it() -> None:
 
     def batch(events: pl.DataFrame, row: int) -> Batch:
         split = prepare_pairs(pairs, events, SCHEMA, vocabularies, 7, search_by="category", search_window=4)
-        return split.batch(np.array([row]), new_events=True)
+        return split.batch(np.array([row]), new_events=True, writes="samples")
 
     items = frame["item_id"].unique().sort()
     for row in range(10, len(pairs), 9):

@@ -85,8 +85,23 @@ def test_a_size_that_is_set_stays(name: str, events: Path) -> None:
     assert chosen.value(name) == SIZES[name]
     assert f"{name} " not in why
     assert chosen.unset() == ()
-    complete = _unset(events, **SIZES)
+    complete = _unset(events, **SIZES, writes="samples")
     assert fill_sizes(complete, open_dataset(complete.data)) == (complete, "")
+
+
+def test_writes_follow_the_times_of_the_data(events: Path, tmp_path: Path) -> None:
+    settings = _unset(events, **SIZES)
+    chosen, why = fill_sizes(settings, open_dataset(settings.data))
+    assert (chosen.training.writes, why) == ("calendar", "chosen by the data: writes calendar for events with times")
+    columns = {"item_features": None, "user_features": None, "context_features": None}
+    rows = settings.override({"dataset": "rows", "path": str(write_rows(tmp_path / "rows")), **columns})
+    dataset = open_dataset(rows.data)
+    chosen, why = fill_sizes(rows, dataset)
+    assert (chosen.training.writes, why) == ("samples", "chosen by the data: writes samples for rows without times")
+    with pytest.raises(SettingsError, match="writes = 'calendar' needs events with times, and these prepared rows"):
+        fill_sizes(rows.override({"writes": "calendar"}), dataset)
+    without = rows.override({"memory": "none"})
+    assert fill_sizes(without, dataset) == (without, "")
 
 
 def test_patience_is_chosen_with_epochs_alone_and_counts_their_evaluations(events: Path) -> None:
@@ -189,7 +204,7 @@ def test_settings_of_a_run_that_had_no_patience_have_none(events: Path, tmp_path
 def test_what_needs_sizes_says_so(events: Path, tmp_path: Path) -> None:
     settings = _unset(events)
     dataset = open_dataset(settings.data)
-    with pytest.raises(ValueError, match="Trainer: batch_size, epochs, patience, sub_keys must be set, got None"):
+    with pytest.raises(ValueError, match="Trainer: batch_size, epochs, patience, sub_keys, writes must be set, got None"):
         Trainer(settings, dataset, RunFolder(tmp_path), None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="CTRModel: sub_keys must be set, got None"):
         CTRModel(dataset.features, ModelSettings())

@@ -38,6 +38,7 @@ def as_of_0_1_0(folder: RunFolder, **changes: str) -> None:
             "model.memory.query": flat.pop("model.memory.kind"),
             "data.window": flat.pop("data.window_size"),
         }
+        flat.pop("training.writes")
         metadata["settings"] = flat
         save_checkpoint(path, old, metadata)
     table = folder.load_settings().to_dict()
@@ -46,6 +47,7 @@ def as_of_0_1_0(folder: RunFolder, **changes: str) -> None:
     assert table["model"].pop("window") == "din"
     table["model"] |= {"interest": "lmn", "memory": memory}
     table["data"]["window"] = table["data"].pop("window_size")
+    table["training"].pop("writes", None)
     with replacing(folder.settings) as temporary:
         temporary.write_text(tomli_w.dumps(table), encoding="utf-8")
 
@@ -63,7 +65,9 @@ def test_a_run_of_the_last_release_is_evaluated_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
 ) -> None:
     settings = tiny_settings(write_events(tmp_path / "events.parquet"), **options)
-    results = train(settings, tmp_path / "run")["results"]
+    factored = settings.model.writes_new_events
+    opened = settings.override({"writes": "samples"}) if factored else settings  # there was no other rule
+    results = train(opened, tmp_path / "run")["results"]
     scores = evaluate_run(tmp_path / "run")
     as_of_0_1_0(RunFolder(tmp_path / "run"))
     assert evaluate_run(tmp_path / "run") == scores
@@ -77,9 +81,10 @@ def test_a_run_of_the_last_release_is_evaluated_and_resumed(
 
     monkeypatch.setattr(Trainer, "_after_step", stopping)
     with pytest.raises(TrainingInterrupted):
-        train(settings, tmp_path / "cut")
+        train(opened, tmp_path / "cut")
     monkeypatch.undo()
     as_of_0_1_0(RunFolder(tmp_path / "cut"))
+    assert RunFolder(tmp_path / "cut").load_settings().training.writes == ("samples" if factored else None)
     assert train(settings, tmp_path / "cut", resume=True)["results"] == results
 
 
