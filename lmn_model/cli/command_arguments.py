@@ -20,7 +20,7 @@ BASIC = {
         *COLUMN_SETTINGS,
         "missing_numbers",
     ),
-    "model": ("window", "window_size", "memory", "sub_keys", "hidden"),
+    "model": ("window", "window_size", "memory", "sub_keys", "profile_levels", "event_dim", "hidden"),
     "training": ("epochs", "batch_size", "learning_rate", "patience", "seed", "device"),
 }
 """Settings that ``lmn train --help`` shows, by group; ``--help-all`` shows the others after them."""
@@ -28,6 +28,7 @@ ADVANCED = {
     "data": "advanced: splits and samples",
     "model": "advanced: model",
     "model.memory": "advanced: memory",
+    "model.collaborative": "advanced: profiles and embeddings of events",
     "training": "advanced: training",
 }
 """Group of all other settings, by their section."""

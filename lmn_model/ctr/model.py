@@ -154,7 +154,7 @@ class CTRModel(nn.Module):
         Call it after the batch was scored, in training with the step of the optimisers.
 
         Raises:
-            ValueError: the model has profiles and the batch no new events.
+            ValueError: the model has collaborative features and the batch no new events.
         """
         if self.collaborative is not None:
             self.collaborative.write(*self._new_events(batch))

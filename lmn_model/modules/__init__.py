@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 from lmn_model.lazy import import_on_use
 
 if TYPE_CHECKING:
+    from lmn_model.modules.event_embeddings import EventEmbeddings
     from lmn_model.modules.factored_memory import FactoredMemoryNetwork
     from lmn_model.modules.growth import grow
     from lmn_model.modules.large_memory_network import LargeMemoryNetwork, MemoryLosses, MemoryReadOut
     from lmn_model.modules.memory_layer import MemoryLayer
     from lmn_model.modules.product_key_memory import ProductKeyMemory
+    from lmn_model.modules.profile_memory import ProfileMemory
     from lmn_model.modules.reseeding import Reseeded, balance_loss, reseed
     from lmn_model.modules.usage import Evenness, MemoryUsage, evenness
 
 __all__ = [
     "Evenness",
+    "EventEmbeddings",
     "FactoredMemoryNetwork",
     "LargeMemoryNetwork",
     "MemoryLayer",
@@ -27,6 +30,7 @@ __all__ = [
     "MemoryReadOut",
     "MemoryUsage",
     "ProductKeyMemory",
+    "ProfileMemory",
     "Reseeded",
     "balance_loss",
     "evenness",
@@ -35,6 +39,7 @@ __all__ = [
 ]
 _MODULES = {
     "Evenness": "usage",
+    "EventEmbeddings": "event_embeddings",
     "FactoredMemoryNetwork": "factored_memory",
     "LargeMemoryNetwork": "large_memory_network",
     "MemoryLayer": "memory_layer",
@@ -42,6 +47,7 @@ _MODULES = {
     "MemoryReadOut": "large_memory_network",
     "MemoryUsage": "usage",
     "ProductKeyMemory": "product_key_memory",
+    "ProfileMemory": "profile_memory",
     "Reseeded": "reseeding",
     "balance_loss": "reseeding",
     "evenness": "usage",

@@ -1,10 +1,9 @@
 """Embeddings of users and items that learn from every event, by logistic matrix factorisation with in-batch negatives.
 
-The loss on the labels sees one sample in a few events of a history. Here each event is a positive pair, once, when it is
-new, and the items of other events of its step are the negatives. As those are drawn by how common an item is, the inner
-product estimates how much more often than by chance the user chooses the item: the logarithm of p(item, user) / (p(item)
-p(user)), less that of the negatives' weight. The embeddings learn by this loss alone, so what they hold does not depend
-on the tower.
+The loss on the labels sees one sample in a few events of a history. Here each event is a positive pair, once, when it
+is new, and the items of other events of its step are its negatives. Those are drawn by how common an item is, so the
+inner product estimates how much more often than by chance the user chooses the item, the logarithm of p(item, user) /
+(p(item) p(user)). The embeddings learn by this loss alone: what they hold does not depend on the tower.
 """
 
 from __future__ import annotations
@@ -105,9 +104,9 @@ class EventEmbeddings(nn.Module):
     def loss(self, item: Tensor, user: Tensor) -> Tensor:
         """The loss of events, a scalar with sparse gradients; 0 without events.
 
-        ``softplus(-u . i)``, the mean over events, plus ``softplus(u . j)``, the mean over their negatives j. Events are
-        cut into groups, whose members lie far apart in the order given, and each has the items of its group as
-        negatives, but for its own. Nothing is drawn at random.
+        The mean of ``softplus(-u . i)`` over the events, plus the mean of ``softplus(u . j)`` over their negatives j.
+        Events are cut into groups, whose members lie far apart in the order given, and each has the items of its group
+        as negatives, but for its own. Nothing is drawn at random.
 
         Args:
             item: ``[P, F]`` ids of the items.
@@ -129,10 +128,10 @@ class EventEmbeddings(nn.Module):
     def _rows(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of items and of users, ``[B, D]`` each."""
         item, user = checked_ids(item, user, self.item_sizes, self.user_size, name=_NAME)
-        return self._bag(self.item_values, item, item + self.offsets), self._bag(self.user_values, user, user)
+        users = user.unsqueeze(1)
+        return self._bag(self.item_values, item, item + self.offsets), self._bag(self.user_values, users, users)
 
     def _bag(self, values: Tensor, ids: Tensor, slots: Tensor) -> Tensor:
-        ids, slots = ids.reshape(len(ids), -1), slots.reshape(len(slots), -1)
         weights = torch.ones_like(slots, dtype=values.dtype)
         if self.unseen is not None:
             weights = (ids != self.unseen).to(values.dtype)
@@ -143,7 +142,7 @@ class EventEmbeddings(nn.Module):
 
 
 def _groups(events: int, size: int, device: torch.device) -> Tensor:
-    """Events ``[G, g]`` of each group, g = min(size, events); some events are in two groups if g does not divide them."""
+    """Events ``[G, g]`` of each group, g = min(size, events); if g does not divide them, some are in two groups."""
     size = min(size, events)
     groups = -(-events // size)
     first, step = torch.arange(groups, device=device), groups * torch.arange(size, device=device)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lmn_kernels import gather_aggregate, huge_zeros
 from lmn_kernels.backend import check_backend
-from lmn_kernels.checks import check_int
+from lmn_kernels.checks import check_choice, check_int
 from lmn_model.modules.hashing import hashed_rows, hashed_signs
 from lmn_model.modules.pair_ids import checked_pairs
 
@@ -132,6 +132,12 @@ class ProfileMemory(nn.Module):
             ValueError: ids are not of these shapes, or, on a CPU, out of range.
         """
         item, user = checked_pairs(item, user, self.item_size, self.user_size, name=_NAME)
+        rows = item.shape[0]  # len() would fix it in an export
+        if window.ndim != 2 or window.shape[0] != rows or mask.shape != window.shape:
+            raise ValueError(
+                f"{_NAME}: window must be [B = {rows}, T] with a mask of its shape, got {list(window.shape)} and "
+                f"{list(mask.shape)}"
+            )
         known = self._known(item, user).to(self.values.dtype).unsqueeze(1)
         items = _unit(self._read(item, _ITEM))  # [B, levels, D]
         users = self._centred(_unit(self._read(user, _USER)))
@@ -174,8 +180,12 @@ class ProfileMemory(nn.Module):
             ids: of items or users.
             others: of the same kind.
             kind: ``"item"`` or ``"user"``.
+
+        Raises:
+            ValueError: ``kind`` is neither.
         """
-        which = {"item": _ITEM, "user": _USER}[kind]
+        check_choice(_NAME, "kind", kind, ("item", "user"))
+        which = _ITEM if kind == "item" else _USER
         first, second = (_unit(self._read(each, which)) for each in (ids, others))
         if which == _USER:
             first, second = self._centred(first), self._centred(second)
@@ -228,7 +238,7 @@ class ProfileMemory(nn.Module):
     def _window_similarity(self, item: Tensor, row: Tensor, window: Tensor, mask: Tensor) -> Tensor:
         """Mean, maximum and mean of the ten largest cosines to the distinct other items of the window, ``[B, 3]``."""
         if window.shape[1] == 0:
-            return row.new_zeros(len(item), 3)
+            return row.new_zeros(row.shape[0], 3)
         last = torch.full((1,), self.levels - 1, device=row.device)
         rows = self._read(window.flatten(), _ITEM, last).view(*window.shape, self.dim)
         cosines = torch.einsum("btd,bd->bt", _unit(rows), row)

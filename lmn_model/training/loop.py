@@ -145,6 +145,7 @@ class Trainer:
         if self.device.type == "cpu":  # before the update, so that the weights stay as they were
             self._watch.check(f"at step {self.state.progress.step + 1}", self.folder.last)
         self.state.optimizers.step()
+        self.state.model.write_profiles(batch)
         self._memory.after_step(self.state.progress.step + 1, self.state.optimizers)
         rows = len(batch)
         self.state.sums += (
@@ -215,7 +216,7 @@ class Trainer:
             "step": progress.step,
             "epoch": progress.epoch + 1,
             "train_loss": click_loss / rows,
-            "memory_loss": memory_loss / rows if self.state.model.sparse_parameters() else None,
+            "memory_loss": memory_loss / rows if self.settings.model.has_memory else None,
             **valid,
         }
         if (reads := self._memory.summary()) is not None:

@@ -59,7 +59,7 @@ class Optimizers:
             own: dict[str, Any] = {}
             if settings.memory_optimizer.startswith("row_"):
                 own = {"seed": settings.seed, "stochastic_rounding": settings.stochastic_rounding}
-            self._optimizers.append(make(sparse, lr=settings.memory_learning_rate, **own))
+            self._optimizers.append(make(_sparse_groups(model, settings), lr=settings.memory_learning_rate, **own))
 
     def step(self) -> None:
         """Clip the gradients if a norm is set, update all parameters and clear the gradients."""
@@ -122,3 +122,14 @@ class Optimizers:
                 if self._names[parameter] in found
             }
             optimizer.load_state_dict(packed)
+
+
+def _sparse_groups(model: CTRModel, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """The sparse parameters by their learning rate; at most two groups, none of them empty."""
+    events = {id(parameter) for parameter in model.event_parameters()}
+    memory = [parameter for parameter in model.sparse_parameters() if id(parameter) not in events]
+    groups = [
+        {"params": memory, "lr": settings.memory_learning_rate},
+        {"params": model.event_parameters(), "lr": settings.event_learning_rate},
+    ]
+    return [group for group in groups if group["params"]]

@@ -214,6 +214,7 @@ class TrainingSettings:
     )
     learning_rate: float = setting(1e-3, "learning rate of everything but the memory's slots (Adam)")
     memory_learning_rate: float = setting(0.05, "learning rate of the memory's slots")
+    event_learning_rate: float = setting(0.1, "learning rate of the embeddings of --event-dim")
     memory_optimizer: Literal["row_adagrad", "row_adam", "adagrad", "sparse_adam"] = setting(
         "row_adagrad", "optimizer of the memory's slots"
     )
@@ -244,7 +245,7 @@ class TrainingSettings:
         """Raise ValueError for a value out of range."""
         for name in ("epochs", "batch_size", "eval_every", "patience", "checkpoint_steps", "reseed_every", "threads"):
             check_range(self, name, low=1)
-        for name in ("learning_rate", "memory_learning_rate", "clip_norm", "checkpoint_minutes"):
+        for name in ("learning_rate", "memory_learning_rate", "event_learning_rate", "clip_norm", "checkpoint_minutes"):
             check_range(self, name, above=0.0)
         check_range(self, "weight_decay", low=0.0)
         check_range(self, "threads", high=MAX_THREADS)

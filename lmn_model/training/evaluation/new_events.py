@@ -6,7 +6,8 @@ the best model carry, then those of the validation batches, without labels. Noth
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ import torch
 
 from lmn_model.ctr import CTRModel, write_loss
 from lmn_model.data import BatchLoader, Dataset, Split
+from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.runs.state import load_rows_state
 from lmn_model.training.settings import TrainingSettings
@@ -31,7 +33,7 @@ def write_new_events(
 
     Args:
         best: checkpoint of the best model of a run, with the state of its value rows.
-        model: loaded from it; one whose memory does not write new events stays as it is.
+        model: loaded from it; one that does not write new events stays as it is.
         settings: of the run.
         dataset: the samples.
         device: where the model is.
@@ -43,21 +45,30 @@ def write_new_events(
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or of another model.
     """
-    layer = model.memory_block()
-    if layer is None or not model.settings.writes_new_events:
+    if not model.settings.writes_new_events:
         return 0
     optimizers = Optimizers(model, settings)
     evaluation = load_rows_state(best, optimizers, device)["evaluation"]
     steps = -(-len(dataset.train) // settings.batch_size)
     done = min(evaluation["step"] - (evaluation["epoch"] - 1) * steps, steps)  # batches of the epoch that are written
-    usage, layer.usage = layer.usage, None  # only the reads of the training are counted
-    try:
-        rest = _loader(dataset.train, settings, start=done)
-        splits = [dataset.valid.following(dataset.train)]
-        if through == "test":
-            splits.append(dataset.test.following(splits[0]))
-        loaders = (rest, *(_loader(split, settings) for split in splits))
+    rest = _loader(dataset.train, settings, start=done)
+    splits = [dataset.valid.following(dataset.train)]
+    if through == "test":
+        splits.append(dataset.test.following(splits[0]))
+    loaders = (rest, *(_loader(split, settings) for split in splits))
+    with _uncounted(model.memory_block()):
         return sum(_write(model, optimizers, loader, device) for loader in loaders)
+
+
+@contextmanager
+def _uncounted(layer: ProductKeyMemory | None) -> Iterator[None]:
+    """Leave the reads of a memory out of its usage: only those of the training are counted."""
+    if layer is None:
+        yield
+        return
+    usage, layer.usage = layer.usage, None
+    try:
+        yield
     finally:
         layer.usage = usage
 
@@ -73,7 +84,11 @@ def _write(model: CTRModel, optimizers: Optimizers, loader: BatchLoader, device:
         for batch in batches:
             if batch.new_users is None or len(batch.new_users) == 0:
                 continue
-            write_loss(model.write_losses(batch.to(device)), model.settings.memory).backward()
-            optimizers.step()
+            batch = batch.to(device)
+            loss = write_loss(model.write_losses(batch), model.settings.memory)
+            if loss is not None:
+                loss.backward()
+                optimizers.step()
+            model.write_profiles(batch)
             written += len(batch.new_users)
     return written

@@ -1,0 +1,246 @@
+"""Profiles: writes and reads against loops, neighbours that become similar, shared rows, and wrong input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lmn_model import ProfileMemory
+from lmn_model.modules.hashing import hashed_signs
+
+ITEMS, USERS = 23, 9
+
+
+def make(**options: Any) -> ProfileMemory:
+    return ProfileMemory(ITEMS, USERS, **{"levels": 3, "dim": 8, **options}).double()
+
+
+def draw(events: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randint(ITEMS, (events,), generator=generator),
+        torch.randint(USERS, (events,), generator=generator),
+    )
+
+
+def unit(row: np.ndarray) -> np.ndarray:
+    length = np.sqrt((row * row).sum())
+    return row / length if length > 0 else row
+
+
+class Loops:
+    """The ladder of the module's head, one event after the other."""
+
+    def __init__(self, levels: int = 3, dim: int = 8) -> None:
+        self.levels, self.dim = levels, dim
+        self.codes = hashed_signs(torch.arange(ITEMS), dim).double().numpy()
+        self.U, self.V = np.zeros((levels, USERS, dim)), np.zeros((levels, ITEMS, dim))
+        self.mean, self.n_item, self.n_user = np.zeros((levels, dim)), np.zeros(ITEMS), np.zeros(USERS)
+
+    def centred(self, k: int, user: int) -> np.ndarray:
+        row = unit(self.U[k, user])
+        return unit(row - self.mean[k]) if row.any() else row
+
+    def write(self, items: Tensor, users: Tensor) -> None:
+        U, V, mean = self.U.copy(), self.V.copy(), self.mean.copy()
+        for i, u in zip(items.tolist(), users.tolist(), strict=True):
+            for k in range(self.levels):
+                written = self.codes[i] if k == 0 else unit(self.V[k - 1, i])
+                U[k, u] += (self.n_item[i] + 10) ** -0.25 * written
+                V[k, i] += self.centred(k, u)
+        for k in range(self.levels):
+            mean[k] = 0.99 * mean[k] + 0.01 * np.mean([unit(self.U[k, u]) for u in users.tolist()], axis=0)
+        self.U, self.V, self.mean = U, V, mean
+        np.add.at(self.n_item, items.numpy(), 1)
+        np.add.at(self.n_user, users.numpy(), 1)
+
+    def read(self, i: int, u: int, window: list[int]) -> list[float]:
+        same = [self.centred(k, u) @ unit(self.V[k, i]) for k in range(self.levels)]
+        next_level = [self.centred(k + 1, u) @ unit(self.V[k, i]) for k in range(self.levels - 1)]
+        others = sorted(set(window) - {i})
+        cosines = sorted((unit(self.V[-1, j]) @ unit(self.V[-1, i]) for j in others), reverse=True)
+        near = [np.mean(cosines), cosines[0], np.mean(cosines[:10])] if others else [0.0] * 3
+        counts = [(np.log1p(each) - 4) / 2 for each in (self.n_item[i], self.n_user[u])]
+        return [6 * each for each in (*same, *next_level, *near)] + counts
+
+
+def test_writes_and_reads_are_those_of_loops() -> None:
+    memory, loops = make(), Loops()
+    for step in range(6):
+        item, user = draw(40, step)
+        window = torch.stack([draw(14, 100 + 50 * step + row)[0] for row in range(40)])
+        mask = torch.arange(14) >= 14 - torch.arange(40)[:, None] % 15  # from none to all of the window
+        found = memory(item, user, window, mask)
+        wanted = [
+            loops.read(int(i), int(u), w[m].tolist()) for i, u, w, m in zip(item, user, window, mask, strict=True)
+        ]
+        torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.double), rtol=1e-9, atol=1e-9)
+        memory.write(item, user)
+        loops.write(item, user)
+    table = memory.values.view(-1, 8)
+    rows = np.concatenate([loops.V.reshape(-1, 8), loops.U.reshape(-1, 8)])
+    torch.testing.assert_close(table, torch.from_numpy(rows), rtol=1e-9, atol=1e-9)
+    assert memory.signals == found.shape[1]
+
+
+def test_a_write_does_not_read_what_it_writes() -> None:
+    item, user = draw(30)
+    order = torch.randperm(30)
+    first, second = make(), make()
+    for memory, rows in ((first, torch.arange(30)), (second, order)):
+        memory.write(item[rows], user[rows])
+        memory.write(item[rows], user[rows])
+    torch.testing.assert_close(first.values, second.values, rtol=1e-12, atol=1e-12)
+
+
+def two_groups(events: int) -> tuple[Tensor, Tensor]:
+    """Users 0 to 3 choose items 0 to 9 and users 4 to 7 items 10 to 19."""
+    generator = torch.Generator().manual_seed(3)
+    user = torch.randint(8, (events,), generator=generator)
+    item = torch.randint(10, (events,), generator=generator) + 10 * (user >= 4)
+    return item, user
+
+
+@pytest.mark.parametrize("rows", [None, 64])
+def test_users_and_items_of_one_group_become_similar(rows: int | None) -> None:
+    memory = make(dim=64, rows=rows)
+    item, user = two_groups(600)
+    for part in range(0, 600, 20):
+        memory.write(item[part : part + 20], user[part : part + 20])
+    for kind, ids, group in (("item", torch.arange(20), 10), ("user", torch.arange(8), 4)):
+        cosines = memory.similar(ids, ids, kind)
+        same = (ids[:, None] // group == ids // group) & ~torch.eye(len(ids), dtype=torch.bool)
+        other = ids[:, None] // group != ids // group
+        assert cosines[same].mean() > 0.7
+        assert cosines[other].mean() < 0.0
+
+
+def test_a_user_with_few_events_is_scored_by_what_similar_users_chose() -> None:
+    memory = make(dim=64)
+    item, user = two_groups(600)
+    kept = (user != 0) | (item < 2)  # user 0 has events of items 0 and 1 alone
+    for part in range(0, 600, 20):
+        chosen = kept[part : part + 20]
+        memory.write(item[part : part + 20][chosen], user[part : part + 20][chosen])
+    candidates = torch.arange(20)
+    none = torch.zeros(20, 0, dtype=torch.int64)
+    score = memory(candidates, torch.zeros_like(candidates), none, none.bool())[:, 2]  # the last level
+    assert score[2:10].min() > score[10:].max()
+
+
+def test_shared_rows_are_rows_of_their_own_but_for_noise() -> None:
+    own, shared = make(dim=512), make(dim=512, rows=12)
+    item, user = two_groups(400)
+    for part in range(0, 400, 20):
+        for memory in (own, shared):
+            memory.write(item[part : part + 20], user[part : part + 20])
+    assert shared.values.shape[0] == 3 * 24
+    item, user = torch.arange(160) % 20, torch.arange(160) // 20  # all pairs
+    none = torch.zeros(160, 0, dtype=torch.int64)
+    first, second = (memory(item, user, none, none.bool())[:, 2] for memory in (own, shared))
+    assert np.corrcoef(first, second)[0, 1] > 0.7
+
+
+def test_the_unseen_are_not_written_and_read_as_zeros() -> None:
+    memory = make(unseen=1)
+    item, user = draw(50)
+    item[:5], user[5:10] = 1, 1
+    memory.write(item, user)
+    other = make(unseen=1)
+    known = (item != 1) & (user != 1)
+    other.write(item[known], user[known])
+    torch.testing.assert_close(memory.values, other.values, rtol=0, atol=0)
+    window = draw(150)[0].view(50, 3)
+    found = memory(item, user, window, torch.ones_like(window, dtype=torch.bool))
+    assert not found[~known].any()
+    assert found[known].any(1).all()
+
+
+def test_the_memory_is_in_the_state_and_can_be_emptied() -> None:
+    memory, other = make(), make()
+    memory.write(*draw(50))
+    other.load_state_dict(memory.state_dict())
+    item, user = draw(20, 1)
+    window = draw(60, 2)[0].view(20, 3)
+    mask = torch.ones_like(window, dtype=torch.bool)
+    torch.testing.assert_close(memory(item, user, window, mask), other(item, user, window, mask), rtol=0, atol=0)
+    memory.reset_parameters()
+    for value, empty in zip(memory.state_dict().values(), make().state_dict().values(), strict=True):
+        torch.testing.assert_close(value, empty, rtol=0, atol=0)
+
+
+def test_nothing_has_a_gradient_and_nothing_to_write_changes_nothing() -> None:
+    memory = make()
+    memory.write(*draw(50))
+    before = memory.values.clone()
+    memory.write(*draw(0))
+    torch.testing.assert_close(memory.values, before, rtol=0, atol=0)
+    item, user = draw(4)
+    window = torch.zeros(4, 0, dtype=torch.int64)
+    found = memory(item, user, window, window.bool())
+    assert not found.requires_grad
+    assert not found[:, 5:8].any()
+    assert memory(*draw(0), window[:0], window[:0].bool()).shape == (0, memory.signals)
+    assert not any(parameter.requires_grad for parameter in memory.parameters())
+
+
+def test_int32_ids_and_a_window_shorter_than_ten() -> None:
+    memory = make()
+    memory.write(*draw(50))
+    item, user = draw(20, 1)
+    window = draw(60, 2)[0].view(20, 3)
+    mask = torch.ones_like(window, dtype=torch.bool)
+    found = memory(item.int(), user.int(), window.int(), mask)
+    torch.testing.assert_close(found, memory(item, user, window, mask), rtol=0, atol=0)
+
+
+def test_export_and_compile_read_alike() -> None:
+    memory = make()
+    memory.write(*draw(50))
+    item, user = draw(20, 1)
+    window = draw(60, 2)[0].view(20, 3)
+    inputs = (item, user, window, torch.ones_like(window, dtype=torch.bool))
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(memory, inputs, dynamic_shapes=[{0: batch}] * 4)
+    torch.testing.assert_close(exported.module()(*inputs), memory(*inputs), rtol=0, atol=0)
+    compiled = torch.compile(memory, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*inputs), memory(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"levels": 0}, ValueError, "ProfileMemory: levels must be at least 1, got 0"),
+        ({"dim": 1.5}, TypeError, "ProfileMemory: dim must be an int, got float"),
+        ({"rows": 0}, ValueError, "ProfileMemory: rows must be at least 1, got 0"),
+        ({"backend": "cuda"}, ValueError, "ProfileMemory: backend must be"),
+    ],
+)
+def test_wrong_sizes(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make(**options)
+
+
+def test_wrong_ids() -> None:
+    memory = make()
+    item, user = draw(4)
+    with pytest.raises(ValueError, match=r"ProfileMemory: item must be \[B\], got \[4, 1\]"):
+        memory.write(item[:, None], user)
+    with pytest.raises(ValueError, match=rf"item must hold ids in \[0, {ITEMS}\) of feature 0, got {ITEMS}"):
+        memory.write(torch.full_like(item, ITEMS), user)
+    with pytest.raises(ValueError, match=rf"user must hold ids in \[0, {USERS}\), got -1"):
+        memory.write(item, torch.full_like(user, -1))
+    with pytest.raises(TypeError, match=r"item must be int64 or int32, got torch.float32"):
+        memory.write(item.float(), user)
+    with pytest.raises(ValueError, match="kind must be one of"):
+        memory.similar(item, item, "brand")
+    window = torch.zeros(4, 3, dtype=torch.int64)
+    with pytest.raises(
+        ValueError, match=r"window must be \[B = 4, T\] with a mask of its shape, got \[3\] and \[4, 3\]"
+    ):
+        memory(item, user, window[0], window.bool())
+    assert not memory.values.any()
