@@ -12,10 +12,20 @@ from lmn_model.lazy import import_on_use
 if TYPE_CHECKING:
     from lmn_model.ctr.model import CTRModel, CTROutput
     from lmn_model.ctr.objective import Losses, training_losses, write_loss
-    from lmn_model.ctr.settings import MemorySettings, ModelSettings
+    from lmn_model.ctr.settings import CollaborativeSettings, MemorySettings, ModelSettings
 
-__all__ = ["CTRModel", "CTROutput", "Losses", "MemorySettings", "ModelSettings", "training_losses", "write_loss"]
+__all__ = [
+    "CTRModel",
+    "CTROutput",
+    "CollaborativeSettings",
+    "Losses",
+    "MemorySettings",
+    "ModelSettings",
+    "training_losses",
+    "write_loss",
+]
 _MODULES = {
+    "CollaborativeSettings": "settings",
     "CTRModel": "model",
     "CTROutput": "model",
     "Losses": "objective",
