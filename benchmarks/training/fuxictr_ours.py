@@ -16,6 +16,7 @@ import torch
 from lmn_model.data import Batch, BatchLoader, Dataset
 from lmn_model.training import loop
 from lmn_model.training.build import open_dataset
+from lmn_model.training.default_sizes import fill_sizes
 from lmn_model.training.reproducible import reproducible
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import Settings
@@ -48,6 +49,7 @@ def measure_ours(settings: Settings, budget: dict[str, Any]) -> dict[str, Any]:
     """Train our model for the steps of ``budget``, in a fresh process; the fields of ``fuxictr_provider.py``."""
     with reproducible(settings.training.seed, settings.training.threads, torch.device("cpu")):
         dataset = open_dataset(settings.data)
+        settings, _ = fill_sizes(settings, dataset)
         total = -(-len(dataset.train) // settings.training.batch_size)
         steps = budget["steps"] or total - 1 - budget["warm_up"]
         start = (total - steps - budget["warm_up"]) // 2 if settings.model.writes_new_events else 0

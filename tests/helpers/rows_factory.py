@@ -53,6 +53,40 @@ def make_rows(
     return tables
 
 
+def make_timed_rows(
+    users: int = 9, items: int = 30, events: int = 200, rows: int = 40, moments: int = 90, seed: int = 0
+) -> dict[str, pl.DataFrame]:
+    """The tables of prepared rows with integer times, several events and samples at most moments.
+
+    User 0 has no event and user 1 no sample. The training split ends at 60 % of the moments, validation at 80 %; the
+    rows of a file are in random order, and a sample's history holds the events of its user strictly before it.
+    """
+    rng = np.random.default_rng(seed)
+    time = np.sort(rng.integers(0, moments, events))
+    owner = rng.integers(1, users, events)
+    mine = [np.flatnonzero(owner == user) for user in range(users)]
+    item = rng.integers(1, items, events)
+    lists = {"full_item_seq": [item[rows].tolist() for rows in mine], "full_time_seq": [time[rows] for rows in mine]}
+    schema = {name: pl.List(pl.Int64) for name in lists}
+    tables = make_rows(users=2, items=items, rows=1)
+    tables["user_info"] = pl.DataFrame(lists, schema=schema)
+    for name, (low, high) in zip(SPLITS, ((0.0, 0.6), (0.6, 0.8), (0.8, 1.0)), strict=True):
+        user = rng.choice(np.delete(np.arange(users), 1), rows)
+        moment = rng.integers(int(low * moments), int(high * moments), rows)
+        tables[name] = pl.DataFrame(
+            {
+                "label": rng.integers(0, 2, rows),
+                "user_index": user,
+                "item_index": rng.integers(1, items, rows),
+                "seq_len": [int((time[mine[u]] < t).sum()) for u, t in zip(user, moment, strict=True)],
+                "user_id": user + 1,
+                "tab": rng.integers(1, 5, rows),
+                "timestamp": moment,
+            }
+        )
+    return tables
+
+
 def feature_map(sizes: Mapping[str, int]) -> str:
     """The text of a ``feature_map.json`` with these sizes of categorical features."""
     meta = [{name: {"source": "", "type": "meta"}} for name in ("user_index", "item_index", "seq_len")]

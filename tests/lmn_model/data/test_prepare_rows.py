@@ -74,6 +74,8 @@ def test_histories_are_all_lines_in_the_order_of_time(tables: dict[str, pl.DataF
     assert len(products) < make_transactions()["product_id"].n_unique(), "some products are rare"
     expected = [[1 + products.index(line["product_id"]) for line in lines[household]] for household in households]
     assert tables["user_info"]["full_item_seq"].to_list() == expected
+    times = [[line["transaction_timestamp"] for line in lines[household]] for household in households]
+    assert tables["user_info"]["full_time_seq"].to_list() == times
 
 
 def test_positives_are_purchases_of_their_split_and_see_what_came_strictly_before(
@@ -82,22 +84,22 @@ def test_positives_are_purchases_of_their_split_and_see_what_came_strictly_befor
     households, lines, products = lines_by_household()
     first_day = datetime(2017, 10, 31)
     for part, (low, high) in CUTS.items():
-        purchases: Counter[tuple[int, int, int]] = Counter()
+        purchases: Counter[tuple[int, int, int, datetime]] = Counter()
         for user, household in enumerate(households):
             times = [line["transaction_timestamp"] for line in lines[household]]
             for line, time in zip(lines[household], times, strict=True):
                 before = sum(each < time for each in times)
                 inside = first_day + timedelta(days=low) <= time < first_day + timedelta(days=high)
                 if inside and line["quantity"] > 0 and before >= OPTIONS.min_history:
-                    purchases[user, 1 + products.index(line["product_id"]), before] += 1
+                    purchases[user, 1 + products.index(line["product_id"]), before, time] += 1
         rows = tables[part]
         assert (rows["user_id"] == rows["user_index"] + 1).all()
         positives = rows.filter(pl.col("label") == 1)
         assert positives.height == getattr(OPTIONS, f"{part}_positives")
-        drawn = Counter(positives.select("user_index", "item_index", "seq_len").iter_rows())
+        drawn = Counter(positives.select("user_index", "item_index", "seq_len", "timestamp").iter_rows())
         assert drawn <= purchases
-        negatives = rows.filter(pl.col("label") == 0).select("user_index", "seq_len")
-        assert sorted(negatives.rows()) == sorted(positives.select("user_index", "seq_len").rows())
+        negatives = rows.filter(pl.col("label") == 0).select("user_index", "seq_len", "timestamp")
+        assert sorted(negatives.rows()) == sorted(positives.select("user_index", "seq_len", "timestamp").rows())
 
 
 def test_without_a_least_history_the_first_basket_is_drawn_too() -> None:
@@ -159,6 +161,7 @@ def test_the_folder_loads_and_two_are_equal_to_the_byte(tmp_path: Path, tables: 
     assert [name.split(".")[0] for name in names] == list(FILES)
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
     dataset = load_rows(tmp_path / "one")
+    assert dataset.vocabularies.clock == "datetime"
     assert [each.name for each in dataset.features.item] == ["product_id", "department", "category"]
     sizes = {
         name: entry
