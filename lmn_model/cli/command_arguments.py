@@ -73,6 +73,12 @@ def _add_evaluate(parser: ArgumentParser) -> None:
         help="evaluate on this table instead of the run's, such as the events of the next week (for a run on prepared "
         "rows: a folder of rows)",
     )
+    group.add_argument(
+        "--keep-writing",
+        action="store_true",
+        help="go on writing events to the memory during the test split, those of each step after it was scored, as a "
+        "service would",
+    )
 
 
 def _add_predict(parser: ArgumentParser) -> None:

@@ -36,7 +36,13 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    found = evaluate_run(arguments.run_folder, arguments.split, path=arguments.path, device=arguments.device)
+    found = evaluate_run(
+        arguments.run_folder,
+        arguments.split,
+        path=arguments.path,
+        device=arguments.device,
+        keep_writing=arguments.keep_writing,
+    )
     print_result(json.dumps(found))
 
 

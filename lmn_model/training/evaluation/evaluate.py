@@ -23,7 +23,8 @@ from lmn_model.data.clocks import time_in_words
 from lmn_model.data.events.event_table import Events
 from lmn_model.data.events.warnings import MANY_UNSEEN, warn_of_unseen_values
 from lmn_model.training.build import open_dataset
-from lmn_model.training.evaluation.new_events import write_new_events
+from lmn_model.training.evaluation.metrics import click_metrics
+from lmn_model.training.evaluation.new_events import logits_while_writing, write_new_events
 from lmn_model.training.evaluation.scoring import evaluate_split
 from lmn_model.training.reproducible import reproducible
 from lmn_model.training.runs.fingerprint import data_fingerprint, same_data
@@ -37,7 +38,12 @@ Scope = Literal["valid", "test", "all"]
 
 
 def evaluate_run(
-    root: Path | str, split: Scope | None = None, *, path: str | None = None, device: str | None = None
+    root: Path | str,
+    split: Scope | None = None,
+    *,
+    path: str | None = None,
+    device: str | None = None,
+    keep_writing: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a run's best model on a split of its data, or on other data.
 
@@ -51,6 +57,8 @@ def evaluate_run(
             the run's own data and for prepared rows.
         path: other events or rows with the columns of the run's; None reads the run's own.
         device: as the setting; None takes the run's own.
+        keep_writing: go on writing during the test split, the events of each step after its samples were scored, as a
+            service that learns from its events would. The model's weights stay as they are.
 
     Returns:
         ``{"split", "rows", "auc", "gauc", "log_loss"}``; of other events also ``unseen_users`` and ``unseen_items``,
@@ -59,7 +67,8 @@ def evaluate_run(
     Raises:
         MetricError: the samples have one class only.
         DataError: the events cannot be read or used.
-        SettingsError: ``split`` is ``"all"``, but the data are the run's own or prepared rows.
+        SettingsError: ``split`` is ``"all"``, but the data are the run's own or prepared rows; or ``keep_writing`` is
+            set, and the split is not the test split of the run's own data, or nothing in the model writes events.
         RunFolderError, CheckpointError, SettingsError: as in :func:`lmn_model.training.runs.loading.load_run`.
     """
     run, best = load_run(root, device), RunFolder(root).best
@@ -68,7 +77,12 @@ def evaluate_run(
     split = split or ("all" if other else "test")
     data = run.settings.data if path is None else replace(run.settings.data, path=path)
     training = run.settings.training
+    if keep_writing:
+        _check_writes_on(run, split, path)
     with reproducible(training.seed, training.threads, run.device):
+        if keep_writing:
+            samples, metrics = _written_on(run, best)
+            return {"split": split, "rows": len(samples), **metrics}
         if split != "all":
             samples = _split_of(data, split, run, best, path)
         elif other and isinstance(vocabularies, Vocabularies):
@@ -86,6 +100,25 @@ def _split_of(data: DataSettings, name: str, run: LoadedRun, best: Path, path: s
     if not _warn_of_change(run, dataset, path) and name == "test":
         _write_memory(run, best, dataset, "valid")
     return dataset.splits[name]
+
+
+def _check_writes_on(run: LoadedRun, split: str, path: str | None) -> None:
+    if split != "test" or path is not None:
+        what = f"split {split!r}" if path is None else f"path {path!r}"
+        raise SettingsError(f"keep_writing is for the test split of the run's own data, got {what}")
+    if not run.settings.model.writes_new_events:
+        raise SettingsError("keep_writing: the model of the run has no factored memory, profiles or event embeddings")
+
+
+def _written_on(run: LoadedRun, best: Path) -> tuple[Split, dict[str, float | None]]:
+    """The run's test split and its metrics, if the model goes on writing during it."""
+    dataset = open_dataset(run.settings.data, run.vocabularies)
+    if not same_data(run.data, found := data_fingerprint(dataset)):
+        raise SettingsError(
+            f"keep_writing: the data of the run have changed since training ({_difference(run.data, found)})"
+        )
+    logits = logits_while_writing(best, run.model, run.settings.training, dataset, run.device)
+    return dataset.test, click_metrics(dataset.test.labels, logits, dataset.test.groups)
 
 
 def _unseen_shares(samples: Split, path: str | None) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""Writes the events between the best checkpoint and the test split to the memory, as a memory in service would.
+"""Writes the events after the best checkpoint to the memory, as a memory in service would.
 
-Only events before the first sample of the test split are written: those that the training batches after the step of
-the best model carry, then those of the validation batches, without labels. Nothing but the memory's values changes.
+First those before the test split: what the training batches after the step of the best model carry, then what the
+validation batches carry, without labels. A memory can go on writing while the test split is scored: each batch's events
+after the batch. Nothing but what events write changes: the memory's values, profiles, and embeddings of events.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from lmn_model.ctr import CTRModel, write_loss
-from lmn_model.data import BatchLoader, Dataset, Split
+from lmn_model.data import Batch, BatchLoader, Dataset, Split
 from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.runs.state import load_rows_state
@@ -47,17 +50,91 @@ def write_new_events(
     """
     if not model.settings.writes_new_events:
         return 0
-    optimizers = Optimizers(model, settings)
-    evaluation = load_rows_state(best, optimizers, device)["evaluation"]
-    steps = -(-len(dataset.train) // settings.batch_size)
-    done = min(evaluation["step"] - (evaluation["epoch"] - 1) * steps, steps)  # batches of the epoch that are written
-    rest = _loader(dataset.train, settings, start=done)
-    splits = [dataset.valid.following(dataset.train)]
-    if through == "test":
-        splits.append(dataset.test.following(splits[0]))
-    loaders = (rest, *(_loader(split, settings) for split in splits))
-    with _uncounted(model.memory_block()):
-        return sum(_write(model, optimizers, loader, device) for loader in loaders)
+    return EventWriter(best, model, settings, device).write(dataset, through)
+
+
+def logits_while_writing(
+    best: Path, model: CTRModel, settings: TrainingSettings, dataset: Dataset, device: torch.device
+) -> npt.NDArray[np.float32]:
+    """Logits of the test split if the model goes on writing during it: each batch's events after it was scored.
+
+    Args and raises: as :func:`write_new_events`, of a model that writes new events.
+    """
+    writer = EventWriter(best, model, settings, device)
+    writer.write(dataset)
+    return writer.score(dataset.test.following(dataset.valid.following(dataset.train)))
+
+
+class EventWriter:
+    """Writes events to a trained model, with the state of its row optimiser.
+
+    Args:
+        best: checkpoint of the best model of a run, with the state of its value rows.
+        model: loaded from it; it writes new events.
+        settings: of the run.
+        device: where the model is.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or of another model.
+    """
+
+    def __init__(self, best: Path, model: CTRModel, settings: TrainingSettings, device: torch.device) -> None:
+        self._model, self._settings, self._device = model, settings, device
+        self._optimizers = Optimizers(model, settings)
+        self._evaluation = load_rows_state(best, self._optimizers, device)["evaluation"]
+
+    def write(self, dataset: Dataset, through: Literal["valid", "test"] = "valid") -> int:
+        """Write the events between the step of the best model and the end of a split; returns their number."""
+        steps = -(-len(dataset.train) // self._settings.batch_size)
+        # Batches of the epoch that the best model has written.
+        done = min(self._evaluation["step"] - (self._evaluation["epoch"] - 1) * steps, steps)
+        splits = [dataset.valid.following(dataset.train)]
+        if through == "test":
+            splits.append(dataset.test.following(splits[0]))
+        loaders = (self._loader(dataset.train, start=done), *(self._loader(split) for split in splits))
+        written = 0
+        with _uncounted(self._model.memory_block()):
+            for loader in loaders:
+                with closing(iter(loader)) as batches:
+                    written += sum(self._write(batch.to(self._device)) for batch in batches)
+        return written
+
+    def score(self, split: Split) -> npt.NDArray[np.float32]:
+        """Logits ``[R]`` of a split that follows what was written, each batch scored before its events are written.
+
+        Args:
+            split: of :meth:`Split.following`, so that no event is written twice.
+        """
+        logits = np.empty(len(split), dtype=np.float32)
+        training, first = self._model.training, 0
+        self._model.eval()
+        try:
+            with _uncounted(self._model.memory_block()), closing(iter(self._loader(split))) as batches:
+                for each in batches:
+                    batch = each.to(self._device)
+                    with torch.no_grad():
+                        scores = self._model(batch).logits
+                    logits[first : first + len(batch)] = scores.float().cpu().numpy()
+                    first += len(batch)
+                    self._write(batch)
+        finally:
+            self._model.train(training)
+        return logits
+
+    def _loader(self, split: Split, start: int = 0) -> BatchLoader:
+        settings = self._settings
+        return BatchLoader(split, settings.batch_size, start=start, new_events=True, writes=settings.writes)
+
+    def _write(self, batch: Batch) -> int:
+        """Write the new events of a batch; returns their number."""
+        if batch.new_users is None or len(batch.new_users) == 0:
+            return 0
+        loss = write_loss(self._model.write_losses(batch), self._model.settings.memory)
+        if loss is not None:
+            loss.backward()
+            self._optimizers.step()
+        self._model.write_profiles(batch)
+        return len(batch.new_users)
 
 
 @contextmanager
@@ -71,24 +148,3 @@ def _uncounted(layer: ProductKeyMemory | None) -> Iterator[None]:
         yield
     finally:
         layer.usage = usage
-
-
-def _loader(split: Split, settings: TrainingSettings, start: int = 0) -> BatchLoader:
-    return BatchLoader(split, settings.batch_size, start=start, new_events=True, writes=settings.writes)
-
-
-def _write(model: CTRModel, optimizers: Optimizers, loader: BatchLoader, device: torch.device) -> int:
-    """Write the new events of ``loader``; returns their number."""
-    written = 0
-    with closing(iter(loader)) as batches:
-        for batch in batches:
-            if batch.new_users is None or len(batch.new_users) == 0:
-                continue
-            batch = batch.to(device)
-            loss = write_loss(model.write_losses(batch), model.settings.memory)
-            if loss is not None:
-                loss.backward()
-                optimizers.step()
-            model.write_profiles(batch)
-            written += len(batch.new_users)
-    return written
