@@ -76,7 +76,7 @@ def _add_evaluate(parser: ArgumentParser) -> None:
     group.add_argument(
         "--keep-writing",
         action="store_true",
-        help="go on writing events to the memory during the test split, those of each step after it was scored, as a "
+        help="keep writing events to the memory during the test split, those of each step after it was scored, as a "
         "service would",
     )
 

@@ -75,7 +75,7 @@ class CollaborativeFeatures(nn.Module):
             self.profiles.write(item[:, 0], user)
 
     def reset_values(self) -> list[nn.Parameter]:
-        """Forget all events, as before another pass over them; returns the parameters whose optimiser state is void."""
+        """Empty both, as before another pass over them; returns the parameters whose optimiser state is void."""
         if self.profiles is not None:
             self.profiles.reset_values()
         if self.embeddings is not None:

@@ -57,7 +57,7 @@ def evaluate_run(
             the run's own data and for prepared rows.
         path: other events or rows with the columns of the run's; None reads the run's own.
         device: as the setting; None takes the run's own.
-        keep_writing: go on writing during the test split, the events of each step after its samples were scored, as a
+        keep_writing: keep writing during the test split, the events of each step after its samples were scored, as a
             service that learns from its events would. The model's weights stay as they are.
 
     Returns:
@@ -111,7 +111,7 @@ def _check_writes_on(run: LoadedRun, split: str, path: str | None) -> None:
 
 
 def _written_on(run: LoadedRun, best: Path) -> tuple[Split, dict[str, float | None]]:
-    """The run's test split and its metrics, if the model goes on writing during it."""
+    """The run's test split and its metrics, if the model keeps writing during it."""
     dataset = open_dataset(run.settings.data, run.vocabularies)
     if not same_data(run.data, found := data_fingerprint(dataset)):
         raise SettingsError(

@@ -1,7 +1,7 @@
 """Writes the events after the best checkpoint to the memory, as a memory in service would.
 
 First those before the test split: what the training batches after the step of the best model carry, then what the
-validation batches carry, without labels. A memory can go on writing while the test split is scored: each batch's events
+validation batches carry, without labels. A memory can keep writing while the test split is scored: each batch's events
 after the batch. Nothing but what events write changes: the memory's values, profiles, and embeddings of events.
 """
 
@@ -56,7 +56,7 @@ def write_new_events(
 def logits_while_writing(
     best: Path, model: CTRModel, settings: TrainingSettings, dataset: Dataset, device: torch.device
 ) -> npt.NDArray[np.float32]:
-    """Logits of the test split if the model goes on writing during it: each batch's events after it was scored.
+    """Logits of the test split if the model keeps writing during it: each batch's events after it was scored.
 
     Args and raises: as :func:`write_new_events`, of a model that writes new events.
     """

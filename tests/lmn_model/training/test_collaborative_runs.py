@@ -99,7 +99,7 @@ def test_the_future_of_all_users_reaches_no_sample(tmp_path: Path) -> None:
 
 
 def test_profiles_tell_a_new_user_what_similar_users_choose(tmp_path: Path) -> None:
-    """Profiles and embeddings of events raise the AUC of users with few events, which nothing else knows of."""
+    """Profiles and embeddings of events raise the AUC of users with few events, which nothing else stores."""
     make_events(rows=6000, users=300, items=80, seed=2).write_parquet(tmp_path / "events.parquet")
     found = {}
     for name, changes in {

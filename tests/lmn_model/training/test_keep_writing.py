@@ -1,4 +1,4 @@
-"""Going on writing during the test split: each step reads what came before it, and no more; weights stay."""
+"""Writing on during the test split: each step reads what came before it, and no more; weights stay."""
 
 from __future__ import annotations
 
