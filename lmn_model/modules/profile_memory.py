@@ -12,8 +12,10 @@ writes
     V_k[item] += unit(unit(U_k[user]) - mean over the events of unit(U_k))
 
 which is one step of a power iteration on the matrix of users and items, taken while events stream by: O(levels * D) for
-an event, without a factorisation, a gradient or a second pass. All rows lie in one table, ``values``, which is read by
-:func:`lmn_kernels.gather_aggregate` like the values of any memory.
+an event, without a factorisation, a gradient or a second pass.
+
+Where samples have labels, a signed memory multiplies each write by (label - expected rate), so that profiles are of
+what users like and not of what they are shown. The expected rate comes from the running rates of item and user.
 """
 
 from __future__ import annotations
@@ -21,20 +23,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lmn_kernels import gather_aggregate, huge_zeros
 from lmn_kernels.backend import check_backend
-from lmn_kernels.checks import check_choice, check_int
-from lmn_model.modules.hashing import hashed_rows, hashed_signs
+from lmn_kernels.checks import check_choice, check_flag, check_int
+from lmn_model.modules.hashing import hashed_signs
 from lmn_model.modules.pair_ids import checked_pairs
+from lmn_model.modules.profile_table import Kind, ProfileTable
+from lmn_model.modules.running_rates import RunningRates
 
 _NAME = "ProfileMemory"
-_COMMON_ITEM = 10.0
+_PRIOR_EVENTS = 10.0
 """Events that are added to an item's own before its weight is computed."""
 _MEAN_DECAY = 0.99
 _TOP = 10
 _SIMILARITY_SCALE = 6.0
 _COUNT_MEAN, _COUNT_SCALE = 4.0, 0.5
-_ITEM, _USER = 0, 1
 
 
 class ProfileMemory(nn.Module):
@@ -49,13 +51,15 @@ class ProfileMemory(nn.Module):
         dim: D, width of a row.
         rows: rows of a level for users, and as many for items; ids share them by a hash, and each is bound to random
             signs of its own, so that rows that are shared add noise and no bias. None gives each id a row.
+        signed: write labelled samples, each multiplied by (label - expected rate), instead of events that are all
+            positive; reads then have the rates too.
         unseen: the id shared by all values that training had no id for; None if there is none. Its events are not
             written, and its pairs are read as zeros.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
         device: of the memory; None for torch's default.
 
     Attributes:
-        values: ``[2 * levels * rows, D]``, the rows of items, level by level, and then those of users.
+        table: the rows, a :class:`lmn_model.modules.profile_table.ProfileTable`.
 
     Raises:
         TypeError: a size is no integer.
@@ -73,6 +77,7 @@ class ProfileMemory(nn.Module):
         levels: int = 5,
         dim: int = 64,
         rows: int | None = None,
+        signed: bool = False,
         unseen: int | None = None,
         backend: str = "auto",
         device: torch.device | str | None = None,
@@ -82,19 +87,21 @@ class ProfileMemory(nn.Module):
         self.user_size = check_int(_NAME, "user_size", user_size, low=1)
         self.levels = check_int(_NAME, "levels", levels, low=1)
         self.dim = check_int(_NAME, "dim", dim, low=1)
-        self.rows = None if rows is None else check_int(_NAME, "rows", rows, low=1)
+        rows = None if rows is None else check_int(_NAME, "rows", rows, low=1)
+        self.signed = check_flag(_NAME, "signed", signed)
         self.unseen = None if unseen is None else check_int(_NAME, "unseen", unseen)
         check_backend(_NAME, backend)
-        self.backend = backend
-        self._sizes = (self.item_size, self.user_size) if rows is None else (self.rows, self.rows)
-        table = huge_zeros(self.levels * sum(self._sizes), self.dim, device=device)
-        self.values = nn.Parameter(table, requires_grad=False)
+        self.table = ProfileTable(
+            self.item_size, self.user_size, self.levels, self.dim, rows=rows, backend=backend, device=device
+        )
+        sizes = self.table.sizes
         self.mean: Tensor
         self.item_events: Tensor
         self.user_events: Tensor
         self.register_buffer("mean", torch.zeros(self.levels, self.dim, device=device))
-        self.register_buffer("item_events", torch.zeros(self._sizes[_ITEM], device=device))
-        self.register_buffer("user_events", torch.zeros(self._sizes[_USER], device=device))
+        self.register_buffer("item_events", torch.zeros(sizes["item"], device=device))
+        self.register_buffer("user_events", torch.zeros(sizes["user"], device=device))
+        self.rates = RunningRates(sizes["item"], sizes["user"], device=device) if signed else None
 
     def reset_parameters(self) -> None:
         """Empty the memory."""
@@ -103,13 +110,15 @@ class ProfileMemory(nn.Module):
     @torch.no_grad()
     def reset_values(self) -> None:
         """Empty the memory, as before another pass over the same events."""
-        for tensor in (self.values, self.mean, self.item_events, self.user_events):
+        for tensor in (self.table.values, self.mean, self.item_events, self.user_events):
             tensor.zero_()
+        if self.rates is not None:
+            self.rates.reset_parameters()
 
     @property
     def signals(self) -> int:
         """Numbers that a read gives the tower."""
-        return 2 * self.levels - 1 + 3 + 2
+        return 2 * self.levels - 1 + 3 + 2 + (0 if self.rates is None else self.rates.SIGNALS)
 
     @torch.no_grad()
     def forward(self, item: Tensor, user: Tensor, window: Tensor, mask: Tensor) -> Tensor:
@@ -125,7 +134,8 @@ class ProfileMemory(nn.Module):
             ``[B, signals]`` without a gradient: the cosine of U_k (less the mean over users) and V_k for each level;
             the same of U_(k+1) and V_k; mean, maximum and mean of the ten largest cosines of the item's V and those of
             the distinct other items in the window, at the last level; and log(1 + events) of item and user. All are
-            scaled to be of order 1, and 0 where nothing was written.
+            scaled to be of order 1, and 0 where nothing was written. A signed memory adds the logits of the rates of
+            item and user, and of the expected rate.
 
         Raises:
             TypeError: ids are neither int64 nor int32.
@@ -138,42 +148,51 @@ class ProfileMemory(nn.Module):
                 f"{_NAME}: window must be [B = {rows}, T] with a mask of its shape, got {list(window.shape)} and "
                 f"{list(mask.shape)}"
             )
-        known = self._known(item, user).to(self.values.dtype).unsqueeze(1)
-        items = _unit(self._read(item, _ITEM))  # [B, levels, D]
-        users = self._centred(_unit(self._read(user, _USER)))
+        known = self._known(item, user).to(self.table.values.dtype).unsqueeze(1)
+        items = _unit(self.table.read(item, "item"))  # [B, levels, D]
+        users = self._centred(_unit(self.table.read(user, "user")))
         similarities = [(users * items).sum(-1), (users[:, 1:] * items[:, :-1]).sum(-1)]
         near = self._window_similarity(item, items[:, -1], window, mask)
-        counts = torch.stack((self._count(item, _ITEM), self._count(user, _USER)), dim=1).log1p()
+        counts = torch.stack((self._count(item, "item"), self._count(user, "user")), dim=1).log1p()
         features = [_SIMILARITY_SCALE * torch.cat((*similarities, near), dim=1), (counts - _COUNT_MEAN) * _COUNT_SCALE]
+        if self.rates is not None:
+            features.append(self._rates(item, user))
         return torch.cat(features, dim=1) * known
 
     @torch.no_grad()
-    def write(self, item: Tensor, user: Tensor) -> None:
+    def write(self, item: Tensor, user: Tensor, label: Tensor | None = None) -> None:
         """Write events; all of them read the memory as it was before the call.
 
         Args:
             item: ``[P]`` ids of the items.
             user: ``[P]`` ids of the users.
+            label: float ``[P]``, 0 or 1, for a signed memory alone.
 
         Raises:
-            TypeError, ValueError: as :meth:`forward`.
+            TypeError: as :meth:`forward`, or ``label`` is no tensor of floats.
+            ValueError: as :meth:`forward`; or a signed memory gets no ``label``, or another one gets one.
         """
         item, user = checked_pairs(item, user, self.item_size, self.user_size, name=_NAME)
+        self._check_label(label, item)
         known = self._known(item, user)
         item, user = item[known], user[known]
         if not len(item):
             return
-        weight = (self._count(item, _ITEM) + _COMMON_ITEM).pow(-0.25)[:, None, None]
-        items, users = _unit(self._read(item, _ITEM)), _unit(self._read(user, _USER))  # [P, levels, D]
+        sign = None if label is None else self._count_label(item, user, label[known])
+        weight = (self._count(item, "item") + _PRIOR_EVENTS).pow(-0.25)[:, None, None]
+        items, users = _unit(self.table.read(item, "item")), _unit(self.table.read(user, "user"))  # [P, levels, D]
         codes = hashed_signs(item, self.dim).to(items.dtype).unsqueeze(1)
         to_items = self._centred(users)
-        self._add(user, _USER, weight * torch.cat((codes, items[:, :-1]), dim=1))
-        self._add(item, _ITEM, to_items)
+        to_users = weight * torch.cat((codes, items[:, :-1]), dim=1)
+        if sign is not None:
+            to_users, to_items = sign * to_users, sign * to_items
+        self.table.add(user, "user", to_users)
+        self.table.add(item, "item", to_items)
         self.mean.mul_(_MEAN_DECAY).add_(users.mean(0), alpha=1 - _MEAN_DECAY)
-        for ids, kind, events in ((item, _ITEM, self.item_events), (user, _USER, self.user_events)):
-            events.index_add_(0, self._rows_of(ids, kind), torch.ones_like(weight[:, 0, 0]))
+        for ids, kind, events in ((item, "item", self.item_events), (user, "user", self.user_events)):
+            events.index_add_(0, self.table.rows_of(ids, kind), torch.ones_like(weight[:, 0, 0]))
 
-    def similar(self, ids: Tensor, others: Tensor, kind: str) -> Tensor:
+    def similar(self, ids: Tensor, others: Tensor, kind: Kind) -> Tensor:
         """Cosines ``[R, S]`` of the last level's rows of ids ``[R]`` and others ``[S]``.
 
         Args:
@@ -185,11 +204,29 @@ class ProfileMemory(nn.Module):
             ValueError: ``kind`` is neither.
         """
         check_choice(_NAME, "kind", kind, ("item", "user"))
-        which = _ITEM if kind == "item" else _USER
-        first, second = (_unit(self._read(each, which)) for each in (ids, others))
-        if which == _USER:
+        first, second = (_unit(self.table.read(each, kind)) for each in (ids, others))
+        if kind == "user":
             first, second = self._centred(first), self._centred(second)
         return first[:, -1] @ second[:, -1].T
+
+    def _check_label(self, label: Tensor | None, item: Tensor) -> None:
+        if (label is not None) != self.signed:
+            raise ValueError(f"{_NAME}: label must be {'given' if self.signed else 'None'} for signed = {self.signed}")
+        if label is not None:
+            if not isinstance(label, Tensor) or not label.is_floating_point():
+                got = label.dtype if isinstance(label, Tensor) else type(label).__name__
+                raise TypeError(f"{_NAME}: label must be a tensor of floats, got {got}")
+            if label.shape != item.shape:
+                raise ValueError(f"{_NAME}: label must be [P = {len(item)}], got {list(label.shape)}")
+
+    def _rates(self, item: Tensor, user: Tensor) -> Tensor:
+        return self.rates(self.table.rows_of(item, "item"), self.table.rows_of(user, "user"))  # type: ignore[misc, no-any-return]
+
+    def _count_label(self, item: Tensor, user: Tensor, label: Tensor) -> Tensor:
+        """Label less the rate that was expected, ``[P, 1, 1]``; counts the labels."""
+        expected = self._rates(item, user)[:, 2].sigmoid()
+        self.rates.add(self.table.rows_of(item, "item"), self.table.rows_of(user, "user"), label)  # type: ignore[union-attr]
+        return (label - expected).to(self.table.values.dtype)[:, None, None]
 
     def _known(self, item: Tensor, user: Tensor) -> Tensor:
         """Bool ``[B]``: neither id is that of the unseen."""
@@ -197,39 +234,9 @@ class ProfileMemory(nn.Module):
             return torch.ones_like(item, dtype=torch.bool)
         return (item != self.unseen) & (user != self.unseen)
 
-    def _rows_of(self, ids: Tensor, kind: int) -> Tensor:
-        return ids if self.rows is None else hashed_rows(ids, self.rows, salt=kind + 1)
-
-    def _slots(self, ids: Tensor, kind: int, levels: Tensor) -> Tensor:
-        """Rows of ``values``, ``[B, len(levels)]``."""
-        first = self.levels * self._sizes[_ITEM] if kind == _USER else 0
-        return first + levels * self._sizes[kind] + self._rows_of(ids, kind).unsqueeze(1)
-
-    def _all_levels(self) -> Tensor:
-        return torch.arange(self.levels, device=self.values.device)
-
-    def _read(self, ids: Tensor, kind: int, levels: Tensor | None = None) -> Tensor:
-        """Rows of ids ``[B]``, ``[B, len(levels), D]``; all levels by default."""
-        slots = self._slots(ids, kind, self._all_levels() if levels is None else levels)
-        bags = slots.reshape(-1, 1)
-        rows = gather_aggregate(self.values, bags, torch.ones_like(bags, dtype=self.values.dtype), backend=self.backend)
-        rows = rows.view(*slots.shape, self.dim)
-        return rows if self.rows is None else rows * self._signs(ids, kind)
-
-    def _signs(self, ids: Tensor, kind: int) -> Tensor:
-        """What the rows of ids ``[B]`` are bound to, ``[B, 1, D]``."""
-        return hashed_signs(ids, self.dim, salt=3 + kind).to(self.values.dtype).unsqueeze(1)
-
-    def _add(self, ids: Tensor, kind: int, rows: Tensor) -> None:
-        """Add ``[P, levels, D]`` to the rows of ids ``[P]``."""
-        if self.rows is not None:
-            rows = rows * self._signs(ids, kind)
-        slots = self._slots(ids, kind, self._all_levels())
-        self.values.index_add_(0, slots.flatten(), rows.flatten(0, 1).to(self.values.dtype))
-
-    def _count(self, ids: Tensor, kind: int) -> Tensor:
-        events = self.item_events if kind == _ITEM else self.user_events
-        return events[self._rows_of(ids, kind)]
+    def _count(self, ids: Tensor, kind: Kind) -> Tensor:
+        events = self.item_events if kind == "item" else self.user_events
+        return events[self.table.rows_of(ids, kind)]
 
     def _centred(self, users: Tensor) -> Tensor:
         """Unit rows of users ``[B, levels, D]`` less the mean over users, unit again; empty rows stay zeros."""
@@ -239,8 +246,7 @@ class ProfileMemory(nn.Module):
         """Mean, maximum and mean of the ten largest cosines to the distinct other items of the window, ``[B, 3]``."""
         if window.shape[1] == 0:
             return row.new_zeros(row.shape[0], 3)
-        last = torch.full((1,), self.levels - 1, device=row.device)
-        rows = self._read(window.flatten(), _ITEM, last).view(*window.shape, self.dim)
+        rows = self.table.read(window.flatten(), "item", last=True).view(*window.shape, self.dim)
         cosines = torch.einsum("btd,bd->bt", _unit(rows), row)
         distinct = mask & _first_of_each(window) & (window != item.unsqueeze(1))
         count = distinct.sum(1)
@@ -252,7 +258,7 @@ class ProfileMemory(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"item_size={self.item_size}, user_size={self.user_size}, levels={self.levels}, dim={self.dim}, "
-            f"rows={self.rows}, signals={self.signals}"
+            f"rows={self.table.rows}, signals={self.signals}"
         )
 
 

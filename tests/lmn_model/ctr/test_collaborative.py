@@ -54,7 +54,7 @@ def test_a_step_does_not_read_its_own_events() -> None:
     changed = replace(batch, new_items=batch.new_items.flip(0), new_users=batch.new_users.flip(0)[:1].expand(40))
     first, second = step(model, batch), step(other, changed)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-    assert not torch.equal(model.collaborative.profiles.values, other.collaborative.profiles.values)
+    assert not torch.equal(model.collaborative.profiles.table.values, other.collaborative.profiles.table.values)
     assert not torch.equal(model.collaborative.embeddings.item_values, other.collaborative.embeddings.item_values)
 
 
@@ -94,7 +94,7 @@ def test_an_epoch_begins_without_events() -> None:
     step(model, batch)
     void = model.begin_epoch()
     assert {id(each) for each in void} == {id(each) for each in model.sparse_parameters()}
-    assert not model.collaborative.profiles.values.any()
+    assert not model.collaborative.profiles.table.values.any()
     assert not model.collaborative.profiles.item_events.any()
     fresh = make("none")
     assert float(model.collaborative.embeddings.item_values.detach().std()) == pytest.approx(

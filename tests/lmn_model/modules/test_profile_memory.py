@@ -81,7 +81,7 @@ def test_writes_and_reads_are_those_of_loops() -> None:
         torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.double), rtol=1e-9, atol=1e-9)
         memory.write(item, user)
         loops.write(item, user)
-    table = memory.values.view(-1, 8)
+    table = memory.table.values.view(-1, 8)
     rows = np.concatenate([loops.V.reshape(-1, 8), loops.U.reshape(-1, 8)])
     torch.testing.assert_close(table, torch.from_numpy(rows), rtol=1e-9, atol=1e-9)
     assert memory.signals == found.shape[1]
@@ -94,7 +94,7 @@ def test_a_write_does_not_read_what_it_writes() -> None:
     for memory, rows in ((first, torch.arange(30)), (second, order)):
         memory.write(item[rows], user[rows])
         memory.write(item[rows], user[rows])
-    torch.testing.assert_close(first.values, second.values, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(first.table.values, second.table.values, rtol=1e-12, atol=1e-12)
 
 
 def two_groups(events: int) -> tuple[Tensor, Tensor]:
@@ -138,7 +138,7 @@ def test_shared_rows_are_rows_of_their_own_but_for_noise() -> None:
     for part in range(0, 400, 20):
         for memory in (own, shared):
             memory.write(item[part : part + 20], user[part : part + 20])
-    assert shared.values.shape[0] == 3 * 24
+    assert shared.table.values.shape[0] == 3 * 24
     item, user = torch.arange(160) % 20, torch.arange(160) // 20  # all pairs
     none = torch.zeros(160, 0, dtype=torch.int64)
     first, second = (memory(item, user, none, none.bool())[:, 2] for memory in (own, shared))
@@ -153,7 +153,7 @@ def test_the_unseen_are_not_written_and_read_as_zeros() -> None:
     other = make(unseen=1)
     known = (item != 1) & (user != 1)
     other.write(item[known], user[known])
-    torch.testing.assert_close(memory.values, other.values, rtol=0, atol=0)
+    torch.testing.assert_close(memory.table.values, other.table.values, rtol=0, atol=0)
     window = draw(150)[0].view(50, 3)
     found = memory(item, user, window, torch.ones_like(window, dtype=torch.bool))
     assert not found[~known].any()
@@ -176,9 +176,9 @@ def test_the_memory_is_in_the_state_and_can_be_emptied() -> None:
 def test_nothing_has_a_gradient_and_nothing_to_write_changes_nothing() -> None:
     memory = make()
     memory.write(*draw(50))
-    before = memory.values.clone()
+    before = memory.table.values.clone()
     memory.write(*draw(0))
-    torch.testing.assert_close(memory.values, before, rtol=0, atol=0)
+    torch.testing.assert_close(memory.table.values, before, rtol=0, atol=0)
     item, user = draw(4)
     window = torch.zeros(4, 0, dtype=torch.int64)
     found = memory(item, user, window, window.bool())
@@ -243,4 +243,75 @@ def test_wrong_ids() -> None:
         ValueError, match=r"window must be \[B = 4, T\] with a mask of its shape, got \[3\] and \[4, 3\]"
     ):
         memory(item, user, window[0], window.bool())
-    assert not memory.values.any()
+    assert not memory.table.values.any()
+
+
+def test_signed_writes_are_those_of_loops() -> None:
+    memory, loops = make(signed=True), Loops()
+    samples, positives = np.zeros(ITEMS), np.zeros(ITEMS)
+    user_samples, user_positives = np.zeros(USERS), np.zeros(USERS)
+
+    def logit(rate: float) -> float:
+        return float(np.log(rate / (1 - rate)))
+
+    def expected(i: int, u: int) -> tuple[float, float, float]:
+        overall = (positives.sum() + 1) / (samples.sum() + 2)
+        of_item = logit((positives[i] + 10 * overall) / (samples[i] + 10))
+        of_user = logit((user_positives[u] + 10 * overall) / (user_samples[u] + 10))
+        return of_item, of_user, of_item + of_user - logit(overall)
+
+    for step in range(5):
+        item, user = draw(40, step)
+        label = (torch.arange(40) % 3 == 0).double()
+        none = torch.zeros(40, 0, dtype=torch.int64)
+        rates = np.array([expected(int(i), int(u)) for i, u in zip(item, user, strict=True)])
+        torch.testing.assert_close(memory(item, user, none, none.bool())[:, -3:], torch.from_numpy(rates))
+        sign = label.numpy() - 1 / (1 + np.exp(-rates[:, 2]))
+        U, V = loops.U.copy(), loops.V.copy()
+        for i, u, s in zip(item.tolist(), user.tolist(), sign, strict=True):
+            for k in range(3):
+                written = loops.codes[i] if k == 0 else unit(loops.V[k - 1, i])
+                U[k, u] += s * (samples[i] + 10) ** -0.25 * written
+                V[k, i] += s * loops.centred(k, u)
+        for k in range(3):
+            mean = np.mean([unit(loops.U[k, u]) for u in user.tolist()], axis=0)
+            loops.mean[k] = 0.99 * loops.mean[k] + 0.01 * mean
+        memory.write(item, user, label)
+        loops.U, loops.V = U, V
+        np.add.at(samples, item.numpy(), 1)
+        np.add.at(positives, item.numpy(), label.numpy())
+        np.add.at(user_samples, user.numpy(), 1)
+        np.add.at(user_positives, user.numpy(), label.numpy())
+    rows = np.concatenate([loops.V.reshape(-1, 8), loops.U.reshape(-1, 8)])
+    torch.testing.assert_close(memory.table.values, torch.from_numpy(rows).to(memory.table.values))
+    memory.reset_values()
+    assert not memory.rates.total.any()
+
+
+def test_signs_tell_liked_from_shown() -> None:
+    """All users are shown all items; two groups like different halves: only signed profiles tell them apart."""
+    generator = torch.Generator().manual_seed(0)
+    item, user = torch.randint(20, (4000,), generator=generator), torch.randint(8, (4000,), generator=generator)
+    label = ((item < 10) == (user < 4)).double()
+    signed, unsigned = make(dim=64, signed=True), make(dim=64)
+    for part in torch.arange(4000).split(20):
+        signed.write(item[part], user[part], label[part])
+        unsigned.write(item[part], user[part])
+    pairs = torch.arange(160)
+    none = torch.zeros(160, 0, dtype=torch.int64)
+    liked = (pairs % 20 < 10) == (pairs // 20 < 4)
+    for memory, apart in ((signed, True), (unsigned, False)):
+        score = memory(pairs % 20, pairs // 20, none, none.bool())[:, 2]
+        assert bool(score[liked].min() > score[~liked].max()) == apart
+
+
+def test_labels_that_do_not_fit() -> None:
+    item, user = draw(4)
+    with pytest.raises(ValueError, match="ProfileMemory: label must be given for signed = True"):
+        make(signed=True).write(item, user)
+    with pytest.raises(ValueError, match="ProfileMemory: label must be None for signed = False"):
+        make().write(item, user, torch.ones(4))
+    with pytest.raises(ValueError, match=r"ProfileMemory: label must be \[P = 4\], got \[3\]"):
+        make(signed=True).write(item, user, torch.ones(3))
+    with pytest.raises(TypeError, match=r"ProfileMemory: label must be a tensor of floats, got torch\.int64"):
+        make(signed=True).write(item, user, torch.ones(4, dtype=torch.int64))
