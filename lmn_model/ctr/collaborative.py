@@ -36,6 +36,7 @@ class CollaborativeFeatures(nn.Module):
                 levels=settings.profile_levels,
                 dim=settings.profile_dim,
                 rows=settings.profile_rows,
+                signed=settings.profile_signed,
                 unseen=features.unseen,
                 backend=backend,
             )
@@ -69,10 +70,16 @@ class CollaborativeFeatures(nn.Module):
         """The loss of new events, items ``[P, F]`` and users ``[P]``; None if nothing learns from it."""
         return None if self.embeddings is None else self.embeddings.loss(item, user)
 
-    def write(self, item: Tensor, user: Tensor) -> None:
-        """Write new events to what learns without a gradient; as :meth:`event_loss`."""
+    def write(self, item: Tensor, user: Tensor, label: Tensor | None = None) -> None:
+        """Write new events, or labelled samples if profiles are signed, to what learns without a gradient.
+
+        Args:
+            item: ``[P, F]`` ids of the items.
+            user: ``[P]`` ids of the users.
+            label: ``[P]``, for signed profiles alone.
+        """
         if self.profiles is not None:
-            self.profiles.write(item[:, 0], user)
+            self.profiles.write(item[:, 0], user, label)
 
     def reset_values(self) -> list[nn.Parameter]:
         """Empty both, as before another pass over them; returns the parameters whose optimiser state is void."""

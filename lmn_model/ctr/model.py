@@ -149,15 +149,21 @@ class CTRModel(nn.Module):
         return losses
 
     def write_profiles(self, batch: Batch) -> None:
-        """Write the new events of a batch to profiles, which have no gradient; nothing without them.
+        """Write a batch to profiles, which have no gradient: its new events, or its feedback if they are signed.
 
-        Call it after the batch was scored, in training with the step of the optimisers.
+        Call it after the batch was scored, in training with the step of the optimisers. Nothing without profiles.
 
         Raises:
-            ValueError: the model has collaborative features and the batch no new events.
+            ValueError: the model has collaborative features and the batch no new events, or no feedback.
         """
-        if self.collaborative is not None:
+        if self.collaborative is None:
+            return
+        if not self.settings.writes_feedback:
             self.collaborative.write(*self._new_events(batch))
+        elif batch.feedback_items is None or batch.feedback_users is None:
+            raise ValueError("CTRModel: batch must have feedback_items and feedback_users (BatchLoader(feedback=True))")
+        else:
+            self.collaborative.write(batch.feedback_items, batch.feedback_users, batch.feedback_labels)
 
     def _new_events(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Ids of the items ``[P, F]`` and users ``[P]`` of the new events of a batch."""

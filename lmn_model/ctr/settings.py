@@ -166,6 +166,11 @@ class CollaborativeSettings:
     profile_rows: int | None = setting(
         None, "rows for users, and as many for items, at each level; ids share them (default: one for each id)"
     )
+    profile_signed: bool = setting(
+        False,
+        "write the samples with their labels to profiles, and running rates of items and users, instead of positive "
+        "events; for tables with a label column",
+    )
     event_dim: int = setting(
         0, "embeddings of users and items that learn from every event, instead of the labels: width, 0 for none"
     )
@@ -177,8 +182,9 @@ class CollaborativeSettings:
             check_range(self, name, low=0)
         for name in ("profile_dim", "profile_rows", "event_negatives"):
             check_range(self, name, low=1)
-        if self.profile_rows is not None and not self.profile_levels:
-            raise ValueError(f"profile_rows has no effect for profile_levels = 0, got {self.profile_rows}")
+        for name in ("profile_rows", "profile_signed"):
+            if getattr(self, name) and not self.profile_levels:
+                raise ValueError(f"{name} has no effect for profile_levels = 0, got {getattr(self, name)}")
 
     @property
     def is_on(self) -> bool:
@@ -235,3 +241,8 @@ class ModelSettings:
     def writes_new_events(self) -> bool:
         """Whether each event is written once, when it is new; needs samples in the order of time."""
         return self.memory.kind == "factored" or self.collaborative.is_on
+
+    @property
+    def writes_feedback(self) -> bool:
+        """Whether labelled samples are written once they were scored; needs samples in the order of time."""
+        return self.collaborative.profile_signed

@@ -33,6 +33,11 @@ class Batch:
             With ``writes="samples"`` they are the events in the histories of these samples that no earlier sample of
             their user had in its own, by row of the batch, then oldest first.
         new_users: int64 [P], the user id of each of ``new_items``, as in column 0 of ``user``; None as well.
+        feedback_items: int64 [Q, F_i], the samples of the split whose labels may be written once this batch is over:
+            those before the moment of the next batch's first sample that no earlier batch carried. The last batch
+            carries the rest. None without ``BatchLoader(feedback=True)``.
+        feedback_users: int64 [Q], the user id of each of ``feedback_items``; None as well.
+        feedback_labels: float32 [Q], their labels; None as well.
     """
 
     user: Tensor
@@ -47,6 +52,9 @@ class Batch:
     found_mask: Tensor | None = None
     new_items: Tensor | None = None
     new_users: Tensor | None = None
+    feedback_items: Tensor | None = None
+    feedback_users: Tensor | None = None
+    feedback_labels: Tensor | None = None
 
     def __len__(self) -> int:
         return self.label.shape[0]

@@ -36,12 +36,13 @@ class BatchLoader:
             are the same as in the whole pass.
         writes: which events are new with a batch, see :class:`lmn_model.data.Batch`; None takes ``"calendar"`` where
             the data have times and ``"samples"`` elsewhere.
+        feedback: give ``Batch.feedback_items``, ``feedback_users`` and ``feedback_labels``; needs ``order="time"``.
 
     ``len(loader)`` is the number of batches from ``start`` on.
 
     Raises:
-        ValueError: if an argument is out of range, ``new_events`` comes with a shuffled order, or ``writes`` is
-            ``"calendar"`` and the data have no times.
+        ValueError: if an argument is out of range, ``new_events`` or ``feedback`` comes with a shuffled order,
+            or ``writes`` is ``"calendar"`` and the data have no times.
     """
 
     split: Split
@@ -54,12 +55,14 @@ class BatchLoader:
     prefetch: int = 2
     new_events: bool = False
     writes: Writes | None = None
+    feedback: bool = False
 
     def __post_init__(self) -> None:
         if self.order not in ("time", "shuffle"):
             raise ValueError(f"BatchLoader: order must be 'time' or 'shuffle', got {self.order!r}")
-        if self.new_events and self.order != "time":
-            raise ValueError(f"BatchLoader: new_events needs order 'time', got {self.order!r}")
+        for name in ("new_events", "feedback"):
+            if getattr(self, name) and self.order != "time":
+                raise ValueError(f"BatchLoader: {name} needs order 'time', got {self.order!r}")
         if self.writes not in (None, "calendar", "samples"):
             raise ValueError(f"BatchLoader: writes must be 'calendar', 'samples' or None, got {self.writes!r}")
         self.split.writes(self.writes)
@@ -87,7 +90,7 @@ class BatchLoader:
             rows = np.random.default_rng([self.seed, self.epoch]).permutation(count)
         for first in range(self.start * self.batch_size, count, self.batch_size):
             part = rows[first : first + self.batch_size]
-            yield self.split.batch(part, new_events=self.new_events, writes=self.writes)
+            yield self.split.batch(part, new_events=self.new_events, writes=self.writes, feedback=self.feedback)
 
 
 def _made_ahead(batches: Iterator[Batch], prefetch: int) -> Generator[Batch, None, None]:

@@ -118,21 +118,30 @@ class Split:
             raise ValueError("writes = 'calendar' needs events with times, and these prepared rows have none")
         return wanted or ("calendar" if calendar else "samples")
 
-    def batch(self, rows: NDArray[np.integer], *, new_events: bool = False, writes: Writes | None = None) -> Batch:
+    def batch(
+        self,
+        rows: NDArray[np.integer],
+        *,
+        new_events: bool = False,
+        writes: Writes | None = None,
+        feedback: bool = False,
+    ) -> Batch:
         """The samples at ``rows`` as tensors.
 
         Args:
             rows: integer [B], each in [0, S), in any order; new events by the calendar need consecutive rows.
             new_events: give ``Batch.new_items`` and ``Batch.new_users``.
             writes: the rule for new events; None for the calendar where there are times.
+            feedback: give ``Batch.feedback_items``, ``feedback_users`` and ``feedback_labels``; as new events by the
+                calendar.
 
         Returns:
             The batch, B rows in the order of ``rows``.
 
         Raises:
             IndexError: if a row is out of range.
-            ValueError: if the calendar is wanted and the data have no times, the samples are not in the order of time,
-                or the rows are not consecutive.
+            ValueError: if the calendar is wanted and the data have no times; or, for events by the calendar and for
+                feedback, the samples are not in the order of time, or the rows are not consecutive.
         """
         tables = self.tables
         users, items, events = self.users[rows], self.items[rows], self.events[rows]  # [B]
@@ -157,7 +166,30 @@ class Split:
             new_items, new_users = self._new_events(rows, writes)  # [P]
             batch.new_items = torch.from_numpy(tables.items.ids.take(new_items, axis=0))  # [P, F_i]
             batch.new_users = torch.from_numpy(tables.users.ids[new_users, 0])
+        if feedback:
+            known = self._feedback(rows)
+            batch.feedback_items = torch.from_numpy(tables.items.ids[self.items[known]])  # [Q, F_i]
+            batch.feedback_users = torch.from_numpy(tables.users.ids[self.users[known], 0])
+            batch.feedback_labels = torch.from_numpy(self.labels[known])
         return batch
+
+    def _feedback(self, rows: NDArray[np.integer]) -> slice:
+        """The samples whose labels the batch of ``rows`` carries."""
+        if not len(rows):
+            return slice(0, 0)
+        first, stop = self._span(rows, "feedback")
+        low = 0 if first == 0 else int(np.searchsorted(self.timestamps, self.timestamps[first]))
+        high = len(self) if stop == len(self) else int(np.searchsorted(self.timestamps, self.timestamps[stop]))
+        return slice(low, high)
+
+    def _span(self, rows: NDArray[np.integer], what: str) -> tuple[int, int]:
+        """The first row and the one after the last; raises unless rows are consecutive and samples in time order."""
+        if not self._in_time_order:
+            raise ValueError(f"Split.batch: samples must be in the order of time for {what}")
+        first, stop = int(rows[0]), int(rows[0]) + len(rows)
+        if not np.array_equal(rows, np.arange(first, stop)):
+            raise ValueError(f"Split.batch: rows must be consecutive for {what}")
+        return first, stop
 
     def _new_events(
         self, rows: NDArray[np.integer], wanted: Writes | None
@@ -174,11 +206,7 @@ class Split:
         calendar = self.tables.histories.calendar
         if calendar is None or not len(rows):
             return np.empty(0, dtype=np.int64)
-        if not self._in_time_order:
-            raise ValueError("Split.batch: samples must be in the order of time for writes = 'calendar'")
-        first, stop = int(rows[0]), int(rows[0]) + len(rows)
-        if not np.array_equal(rows, np.arange(first, stop)):
-            raise ValueError("Split.batch: rows must be consecutive for writes = 'calendar'")
+        first, stop = self._span(rows, "writes = 'calendar'")
         return calendar.stretch(self.timestamps, first, stop, self.after)
 
     @cached_property

@@ -124,6 +124,7 @@ class Trainer:
             start=progress.epoch_step,
             new_events=self.settings.model.writes_new_events,
             writes=training.writes,
+            feedback=self.settings.model.writes_feedback,
         )
         self.state.model.train()
         report = EpochReport(

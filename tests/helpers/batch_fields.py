@@ -7,7 +7,9 @@ import torch
 from lmn_model.data import Batch
 
 FIELDS = ("user", "item", "context", "numeric", "history", "history_mask", "label", "group")
-OPTIONAL = ("found", "found_mask", "new_items", "new_users")
+OPTIONAL = (
+    "found", "found_mask", "new_items", "new_users", "feedback_items", "feedback_users", "feedback_labels",
+)  # fmt: skip
 
 
 def same(left: Batch, right: Batch) -> bool:

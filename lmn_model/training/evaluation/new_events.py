@@ -122,19 +122,21 @@ class EventWriter:
         return logits
 
     def _loader(self, split: Split, start: int = 0) -> BatchLoader:
-        settings = self._settings
-        return BatchLoader(split, settings.batch_size, start=start, new_events=True, writes=settings.writes)
+        settings, feedback = self._settings, self._model.settings.writes_feedback
+        return BatchLoader(
+            split, settings.batch_size, start=start, new_events=True, writes=settings.writes, feedback=feedback
+        )
 
     def _write(self, batch: Batch) -> int:
-        """Write the new events of a batch; returns their number."""
-        if batch.new_users is None or len(batch.new_users) == 0:
-            return 0
-        loss = write_loss(self._model.write_losses(batch), self._model.settings.memory)
+        """Write the new events and the feedback of a batch; returns the number of events."""
+        loss = None
+        if batch.new_users is not None and len(batch.new_users):
+            loss = write_loss(self._model.write_losses(batch), self._model.settings.memory)
         if loss is not None:
             loss.backward()
             self._optimizers.step()
         self._model.write_profiles(batch)
-        return len(batch.new_users)
+        return 0 if batch.new_users is None else len(batch.new_users)
 
 
 @contextmanager

@@ -145,6 +145,8 @@ def test_what_cannot_be_written() -> None:
         make("none", CollaborativeSettings()).write_losses(batch)
     with pytest.raises(ValueError, match="batch must have new_items and new_users"):
         make().write_profiles(replace(batch, new_users=None))
+    with pytest.raises(ValueError, match="batch must have feedback_items and feedback_users"):
+        make("none", replace(PROFILES, profile_signed=True)).write_profiles(batch)
     make("joint", CollaborativeSettings()).write_profiles(replace(batch, new_users=None))
 
 
@@ -156,6 +158,7 @@ def test_what_cannot_be_written() -> None:
         ({"event_dim": -2}, "event_dim must be at least 0, got -2"),
         ({"event_negatives": 0}, "event_negatives must be at least 1, got 0"),
         ({"profile_rows": 5}, "profile_rows has no effect for profile_levels = 0, got 5"),
+        ({"profile_signed": True}, "profile_signed has no effect for profile_levels = 0, got True"),
     ],
 )
 def test_settings_out_of_range(options: dict[str, int], message: str) -> None:

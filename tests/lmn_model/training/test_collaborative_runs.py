@@ -19,6 +19,7 @@ from lmn_model.training.loop import Trainer
 from lmn_model.training.settings import Settings, SettingsError
 
 CASES = {
+    "signed": {"memory": "factored", "top_k": 1, "key_dim": 16, "code_dim": 8, "profile_signed": True},
     "none": {"memory": "none", "top_k": None, "key_dim": 16},
     "joint": {"memory": "joint"},
     "factored": {"memory": "factored", "top_k": 1, "key_dim": 16, "code_dim": 8},
@@ -71,7 +72,8 @@ def test_pairs_are_predicted_with_what_was_written(events: Path, tmp_path: Path)
     assert scores.n_unique() > 10
 
 
-def test_the_future_of_all_users_reaches_no_sample(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_future_of_all_users_reaches_no_sample(tmp_path: Path, signed: bool) -> None:
     """Everything at and after a moment is shuffled over items and labels; the losses before it are equal to the bit."""
     table = make_events(rows=1500, users=20, items=40, label=True)
     moment = 700
@@ -89,7 +91,7 @@ def test_the_future_of_all_users_reaches_no_sample(tmp_path: Path) -> None:
         each.write_parquet(tmp_path / f"{name}.parquet")
         settings = settings_of(
             tmp_path / f"{name}.parquet", label_col="label", epochs=1, batch_size=20, eval_every=None, dropout=0.0,
-            context_features=("hour",), history="all",
+            context_features=("hour",), history="all", profile_signed=signed,
         )  # fmt: skip
         curves.append(train(settings, tmp_path / name)["results"]["curve"])
     first, second = ([point for point in curve if point["step"] * 20 <= moment] for curve in curves)
