@@ -288,8 +288,8 @@ def test_signed_writes_are_those_of_loops() -> None:
     assert not memory.rates.total.any()
 
 
-def test_signs_tell_liked_from_shown() -> None:
-    """All users are shown all items; two groups like different halves: only signed profiles tell them apart."""
+def test_signs_separate_liked_from_shown() -> None:
+    """All users are shown all items; two groups like different halves: only signed profiles differ."""
     generator = torch.Generator().manual_seed(0)
     item, user = torch.randint(20, (4000,), generator=generator), torch.randint(8, (4000,), generator=generator)
     label = ((item < 10) == (user < 4)).double()
