@@ -21,6 +21,7 @@ from lmn_model.data.tables.table import Table
 
 LABEL, USER, ITEM, LENGTH = "label", "user_index", "item_index", "seq_len"
 USER_ID, HISTORY = "user_id", "full_item_seq"
+TIME, TIMES = "timestamp", "full_time_seq"
 
 IdColumns = dict[str, NDArray[np.int64]]
 """Ids of R rows by feature, int64 [R] each."""
@@ -108,7 +109,7 @@ def read_samples(
     fixed = (LABEL, USER, ITEM, LENGTH, USER_ID)
     file = _File(path, (*fixed, *(context or ())))
     if context is None:
-        context = tuple(name for name in file.frame.columns if name not in fixed)
+        context = tuple(name for name in file.frame.columns if name not in (*fixed, TIME))
     try:
         labels = check_labels(Table(file.frame).column(LABEL))
     except DataError as error:
