@@ -132,4 +132,4 @@ PUBLIC = {
         "(CC0)",
     ),
 }
-"""What ``lmn prepare`` knows."""
+"""The data sets of ``lmn prepare``."""
