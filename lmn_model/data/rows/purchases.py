@@ -116,6 +116,7 @@ def purchase_rows(purchases: Purchases, options: PrepareOptions) -> dict[str, pl
     }
     groups = events[GROUP].rank("dense").to_numpy().astype(np.int64) if GROUP in events.columns else None
     by_popularity = NegativeSampler(items[where["train"]], len(kept) + 1)
+    samples = pl.DataFrame({USER: users, ITEM: items, LENGTH: lengths, USER_ID: users + 1, TIME: moments})
     tables: dict[str, pl.DataFrame] = {}
     for number, (split, inside) in enumerate(where.items()):
         rng = np.random.default_rng([options.seed, number])
@@ -128,18 +129,7 @@ def purchase_rows(purchases: Purchases, options: PrepareOptions) -> dict[str, pl
             in_group = GroupedNegativeSampler(groups[inside], items[inside], len(kept) + 1)
             rows = _drawn(known[in_group.can_draw(groups[known], items[known])], count, split, rng)
             negatives = in_group.draw(groups[rows], items[rows], rng)
-        order = rng.permutation(2 * count)
-        twice = np.tile(rows, 2)[order]
-        tables[split] = pl.DataFrame(
-            {
-                LABEL: np.repeat(np.array([1, 0]), count)[order],
-                USER: users[twice],
-                ITEM: np.concatenate([items[rows], negatives])[order],
-                LENGTH: lengths[twice],
-                USER_ID: users[twice] + 1,
-                TIME: moments[twice],
-            }
-        )
+        tables[split] = _shuffled(samples[rows], negatives, rng)
     lists = pl.DataFrame({USER: users, HISTORY: items, TIMES: moments}).group_by(USER, maintain_order=True)
     tables["user_info"] = lists.agg(HISTORY, TIMES).drop(USER)
     return {**tables, "item_info": _item_info(kept, purchases)}
@@ -149,6 +139,14 @@ def _drawn(rows: NDArray[np.intp], count: int, split: str, rng: np.random.Genera
     if count > len(rows):
         raise DataError(f"{split}_positives: the {split} split has {len(rows)} purchases to draw from, got {count}")
     return rng.choice(rows, count, replace=False)
+
+
+def _shuffled(positives: pl.DataFrame, negatives: NDArray[np.int32], rng: np.random.Generator) -> pl.DataFrame:
+    """The positives, and the same with other items, with labels and in a random order."""
+    others = positives.with_columns(pl.Series(ITEM, negatives, pl.Int64))
+    labels = (pl.lit(label, pl.Int64).alias(LABEL) for label in (1, 0))
+    both = pl.concat([rows.select(label, pl.all()) for rows, label in zip((positives, others), labels, strict=True)])
+    return both[rng.permutation(both.height)]
 
 
 def _item_info(kept: pl.Series, purchases: Purchases) -> pl.DataFrame:
