@@ -119,16 +119,17 @@ def _add_grow(parser: ArgumentParser) -> None:
 
 def _add_prepare(parser: ArgumentParser) -> None:
     from lmn_model.data.rows.prepare import PrepareOptions
+    from lmn_model.data.rows.public import PUBLIC
 
     texts = {
         "train_positives": "purchases in the training split, each with one negative",
         "valid_positives": "purchases in the validation split",
         "test_positives": "purchases in the test split",
-        "min_history": "events that a household must have before a purchase that is drawn",
+        "min_history": "events that a user must have before a purchase that is drawn",
         "seed": "seed of all draws",
     }
     group = parser.add_argument_group("options")
-    group.add_argument("--dataset", choices=("complete-journey",), required=True, help="data set to prepare")
+    group.add_argument("--dataset", choices=tuple(PUBLIC), required=True, help="data set to prepare")
     group.add_argument("--out", metavar="DIR", required=True, help="folder to write; train on it with --rows DIR")
     for each in fields(PrepareOptions):
         flag = f"--{each.name.replace('_', '-')}"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lmn_model.cli.output import print_result
 from lmn_model.cli.run_settings import given_flags, settings_of
-from lmn_model.data.rows.prepare import PrepareOptions, prepare_complete_journey
+from lmn_model.data.rows.prepare import PrepareOptions, prepare_rows
+from lmn_model.data.rows.public import PUBLIC
 from lmn_model.training import SettingsError, evaluate_run, grow_run, predict_pairs, train
 from lmn_model.training.runs.folder import RunFolder
 
@@ -65,9 +66,10 @@ def _grow(arguments: argparse.Namespace) -> None:
 
 def _prepare(arguments: argparse.Namespace) -> None:
     options = PrepareOptions(**{each.name: getattr(arguments, each.name) for each in fields(PrepareOptions)})
-    made = prepare_complete_journey(arguments.out, options, force=arguments.force)
+    made = prepare_rows(arguments.dataset, arguments.out, options, force=arguments.force)
     counts = ", ".join(f"{made[name]} {name}" for name in ("users", "items", "events"))
     rows = ", ".join(f"{split} {count}" for split, count in made["rows"].items())
+    logger.info("%s: %s", arguments.dataset, PUBLIC[arguments.dataset].about)
     logger.info("%s: %s; rows: %s; wrote %s", arguments.dataset, counts, rows, os.path.join(arguments.out, ""))
     print_result(json.dumps({"out": arguments.out, **made}))
 

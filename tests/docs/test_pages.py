@@ -18,8 +18,15 @@ from lmn_model.cli.lmn import LMN
 PAGES = [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "results" not in path.parts)]
 WITH_CODE = [page for page in PAGES if blocks(page)]
 COLUMNS = {"user_id": "customer", "item_id": "sku", "timestamp": "bought_at", "category": "category", "segment": "city"}
-OTHER_FLAGS = {"--keep-going", "--nproc-per-node", "--draw", "--fuxictr-python"}
-"""Flags on the pages that belong to neither program: of Sphinx, torchrun and the benchmarks."""
+OTHER_FLAGS = {
+    "--keep-going",
+    "--nproc-per-node",
+    "--draw",
+    "--fuxictr-python",
+    "--no-deps",
+    "--ignore-requires-python",
+}
+"""Flags on the pages that belong to neither program: of Sphinx, torchrun, pip and the benchmarks."""
 
 
 @pytest.fixture

