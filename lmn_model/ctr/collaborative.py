@@ -36,6 +36,7 @@ class CollaborativeFeatures(nn.Module):
                 levels=settings.profile_levels,
                 dim=settings.profile_dim,
                 rows=settings.profile_rows,
+                window=not settings.event_dim,  # those embeddings compare the item with the window
                 signed=settings.profile_signed,
                 unseen=features.unseen,
                 backend=backend,
@@ -63,7 +64,7 @@ class CollaborativeFeatures(nn.Module):
         if self.profiles is not None:
             features.append(self.profiles(item[:, 0], user, batch.history[..., 0], batch.history_mask))
         if self.embeddings is not None:
-            features.append(self.embeddings(item, user))
+            features.append(self.embeddings(item, user, batch.history, batch.history_mask))
         return torch.cat(features, dim=1)
 
     def event_loss(self, item: Tensor, user: Tensor) -> Tensor | None:

@@ -19,6 +19,7 @@ from lmn_kernels.backend import check_backend
 from lmn_kernels.checks import check_int
 from lmn_model.modules.codes import id_offsets
 from lmn_model.modules.pair_ids import checked_ids, checked_sizes
+from lmn_model.modules.window_similarity import check_window, distinct_others, window_similarity
 
 _NAME = "EventEmbeddings"
 
@@ -47,7 +48,7 @@ class EventEmbeddings(nn.Module):
     product estimates: Levy and Goldberg 2014, Neural Word Embedding as Implicit Matrix Factorization.
     """
 
-    SIGNALS = 2
+    SIGNALS = 5
 
     def __init__(
         self,
@@ -87,19 +88,31 @@ class EventEmbeddings(nn.Module):
         return [self.item_values, self.user_values]
 
     @torch.no_grad()
-    def forward(self, item: Tensor, user: Tensor) -> Tensor:
-        """Inner product and cosine of items ``[B, F]`` and users ``[B]``, both ids.
+    def forward(self, item: Tensor, user: Tensor, window: Tensor, mask: Tensor) -> Tensor:
+        """How well an item suits a user and the user's newest events.
+
+        Args:
+            item: ``[B, F]`` ids of the items' features.
+            user: ``[B]`` ids of the users.
+            window: ``[B, T, F]`` ids of the items of each user's newest events; T may be 0.
+            mask: bool ``[B, T]``, True where ``window`` is real.
 
         Returns:
-            ``[B, 2]`` without a gradient, a quarter of the inner product and twice the cosine.
+            ``[B, 5]`` without a gradient: a quarter of the inner product of user and item; twice their cosine; and
+            twice the mean, the maximum and the mean of the ten largest cosines of the item and the distinct other
+            items in the window, zeros where there is none.
 
         Raises:
             TypeError: ids are neither int64 nor int32.
             ValueError: ids are not of these shapes, or, on a CPU, out of range.
         """
         items, users = self._rows(item, user)
+        check_window(_NAME, item.shape[0], window, mask, ndim=3)
+        events = self._item_rows(window.reshape(-1, len(self.item_sizes)).long()).view(*mask.shape, self.dim)
+        near = window_similarity(items, events, distinct_others(item[:, 0], window[..., 0], mask))
         inner = (items * users).sum(1)
-        return torch.stack((inner / 4, 2 * F.cosine_similarity(items, users, dim=1)), dim=1)
+        pair = torch.stack((inner / 4, 2 * F.cosine_similarity(items, users, dim=1)), dim=1)
+        return torch.cat((pair, 2 * near), dim=1)
 
     def loss(self, item: Tensor, user: Tensor) -> Tensor:
         """The loss of events, a scalar with sparse gradients; 0 without events.
@@ -129,7 +142,10 @@ class EventEmbeddings(nn.Module):
         """Rows of items and of users, ``[B, D]`` each."""
         item, user = checked_ids(item, user, self.item_sizes, self.user_size, name=_NAME)
         users = user.unsqueeze(1)
-        return self._bag(self.item_values, item, item + self.offsets), self._bag(self.user_values, users, users)
+        return self._item_rows(item), self._bag(self.user_values, users, users)
+
+    def _item_rows(self, item: Tensor) -> Tensor:
+        return self._bag(self.item_values, item, item + self.offsets)
 
     def _bag(self, values: Tensor, ids: Tensor, slots: Tensor) -> Tensor:
         weights = torch.ones_like(slots, dtype=values.dtype)

@@ -29,12 +29,12 @@ from lmn_model.modules.hashing import hashed_signs
 from lmn_model.modules.pair_ids import checked_pairs
 from lmn_model.modules.profile_table import Kind, ProfileTable
 from lmn_model.modules.running_rates import RunningRates
+from lmn_model.modules.window_similarity import check_window, distinct_others, unit, window_similarity
 
 _NAME = "ProfileMemory"
 _PRIOR_EVENTS = 10.0
 """Events that are added to an item's own before its weight is computed."""
 _MEAN_DECAY = 0.99
-_TOP = 10
 _SIMILARITY_SCALE = 6.0
 _COUNT_MEAN, _COUNT_SCALE = 4.0, 0.5
 
@@ -51,6 +51,7 @@ class ProfileMemory(nn.Module):
         dim: D, width of a row.
         rows: rows of a level for users, and as many for items; ids share them by a hash, and each is bound to random
             signs of its own, so that rows that are shared add noise and no bias. None gives each id a row.
+        window: whether reads compare the item with the window.
         signed: write labelled samples, each multiplied by (label - expected rate), instead of events that are all
             positive; reads then have the rates too.
         unseen: the id shared by all values that training had no id for; None if there is none. Its events are not
@@ -77,6 +78,7 @@ class ProfileMemory(nn.Module):
         levels: int = 5,
         dim: int = 64,
         rows: int | None = None,
+        window: bool = True,
         signed: bool = False,
         unseen: int | None = None,
         backend: str = "auto",
@@ -88,6 +90,7 @@ class ProfileMemory(nn.Module):
         self.levels = check_int(_NAME, "levels", levels, low=1)
         self.dim = check_int(_NAME, "dim", dim, low=1)
         rows = None if rows is None else check_int(_NAME, "rows", rows, low=1)
+        self.window = check_flag(_NAME, "window", window)
         self.signed = check_flag(_NAME, "signed", signed)
         self.unseen = None if unseen is None else check_int(_NAME, "unseen", unseen)
         check_backend(_NAME, backend)
@@ -118,7 +121,7 @@ class ProfileMemory(nn.Module):
     @property
     def signals(self) -> int:
         """Numbers that a read gives the tower."""
-        return 2 * self.levels - 1 + 3 + 2 + (0 if self.rates is None else self.rates.SIGNALS)
+        return 2 * self.levels - 1 + 3 * self.window + 2 + (0 if self.rates is None else self.rates.SIGNALS)
 
     @torch.no_grad()
     def forward(self, item: Tensor, user: Tensor, window: Tensor, mask: Tensor) -> Tensor:
@@ -132,29 +135,26 @@ class ProfileMemory(nn.Module):
 
         Returns:
             ``[B, signals]`` without a gradient: the cosine of U_k (less the mean over users) and V_k for each level;
-            the same of U_(k+1) and V_k; mean, maximum and mean of the ten largest cosines of the item's V and those of
-            the distinct other items in the window, at the last level; and log(1 + events) of item and user. All are
-            scaled to be of order 1, and 0 where nothing was written. A signed memory adds the logits of the rates of
-            item and user, and of the expected rate.
+            the same of U_(k+1) and V_k; if the memory has ``window``, mean, maximum and mean of the ten largest
+            cosines of the item's V and those of the distinct other items in the window, at the last level; and log(1 +
+            events) of item and user. All are scaled to be of order 1, and 0 where nothing was written. A signed memory
+            adds the logits of the rates of item and user, and of the expected rate.
 
         Raises:
             TypeError: ids are neither int64 nor int32.
             ValueError: ids are not of these shapes, or, on a CPU, out of range.
         """
         item, user = checked_pairs(item, user, self.item_size, self.user_size, name=_NAME)
-        rows = item.shape[0]  # len() would fix it in an export
-        if window.ndim != 2 or window.shape[0] != rows or mask.shape != window.shape:
-            raise ValueError(
-                f"{_NAME}: window must be [B = {rows}, T] with a mask of its shape, got {list(window.shape)} and "
-                f"{list(mask.shape)}"
-            )
+        check_window(_NAME, item.shape[0], window, mask)  # len() would fix it in an export
         known = self._known(item, user).to(self.table.values.dtype).unsqueeze(1)
-        items = _unit(self.table.read(item, "item"))  # [B, levels, D]
-        users = self._centred(_unit(self.table.read(user, "user")))
+        items = unit(self.table.read(item, "item"))  # [B, levels, D]
+        users = self._centred(unit(self.table.read(user, "user")))
         similarities = [(users * items).sum(-1), (users[:, 1:] * items[:, :-1]).sum(-1)]
-        near = self._window_similarity(item, items[:, -1], window, mask)
+        if self.window:
+            rows = self.table.read(window.flatten(), "item", last=True).view(*window.shape, self.dim)
+            similarities.append(window_similarity(items[:, -1], rows, distinct_others(item, window, mask)))
         counts = torch.stack((self._count(item, "item"), self._count(user, "user")), dim=1).log1p()
-        features = [_SIMILARITY_SCALE * torch.cat((*similarities, near), dim=1), (counts - _COUNT_MEAN) * _COUNT_SCALE]
+        features = [_SIMILARITY_SCALE * torch.cat(similarities, dim=1), (counts - _COUNT_MEAN) * _COUNT_SCALE]
         if self.rates is not None:
             features.append(self._rates(item, user))
         return torch.cat(features, dim=1) * known
@@ -180,7 +180,7 @@ class ProfileMemory(nn.Module):
             return
         sign = None if label is None else self._count_label(item, user, label[known])
         weight = (self._count(item, "item") + _PRIOR_EVENTS).pow(-0.25)[:, None, None]
-        items, users = _unit(self.table.read(item, "item")), _unit(self.table.read(user, "user"))  # [P, levels, D]
+        items, users = unit(self.table.read(item, "item")), unit(self.table.read(user, "user"))  # [P, levels, D]
         codes = hashed_signs(item, self.dim).to(items.dtype).unsqueeze(1)
         to_items = self._centred(users)
         to_users = weight * torch.cat((codes, items[:, :-1]), dim=1)
@@ -204,7 +204,7 @@ class ProfileMemory(nn.Module):
             ValueError: ``kind`` is neither.
         """
         check_choice(_NAME, "kind", kind, ("item", "user"))
-        first, second = (_unit(self.table.read(each, kind)) for each in (ids, others))
+        first, second = (unit(self.table.read(each, kind)) for each in (ids, others))
         if kind == "user":
             first, second = self._centred(first), self._centred(second)
         return first[:, -1] @ second[:, -1].T
@@ -240,36 +240,10 @@ class ProfileMemory(nn.Module):
 
     def _centred(self, users: Tensor) -> Tensor:
         """Unit rows of users ``[B, levels, D]`` less the mean over users, unit again; empty rows stay zeros."""
-        return _unit((users - self.mean) * users.any(-1, keepdim=True))
-
-    def _window_similarity(self, item: Tensor, row: Tensor, window: Tensor, mask: Tensor) -> Tensor:
-        """Mean, maximum and mean of the ten largest cosines to the distinct other items of the window, ``[B, 3]``."""
-        if window.shape[1] == 0:
-            return row.new_zeros(row.shape[0], 3)
-        rows = self.table.read(window.flatten(), "item", last=True).view(*window.shape, self.dim)
-        cosines = torch.einsum("btd,bd->bt", _unit(rows), row)
-        distinct = mask & _first_of_each(window) & (window != item.unsqueeze(1))
-        count = distinct.sum(1)
-        mean = (cosines * distinct).sum(1) / count.clamp_min(1)
-        best = cosines.masked_fill(~distinct, -torch.inf).topk(min(_TOP, window.shape[1]), dim=1).values
-        best = torch.where(best.isfinite(), best, 0.0)
-        return torch.stack((mean, best[:, 0], best.sum(1) / count.clamp(1, best.shape[1])), dim=1)
+        return unit((users - self.mean) * users.any(-1, keepdim=True))
 
     def extra_repr(self) -> str:
         return (
             f"item_size={self.item_size}, user_size={self.user_size}, levels={self.levels}, dim={self.dim}, "
             f"rows={self.table.rows}, signals={self.signals}"
         )
-
-
-def _unit(rows: Tensor) -> Tensor:
-    """Rows ``[..., D]`` of length 1; zeros stay zeros."""
-    return rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(1e-9)
-
-
-def _first_of_each(ids: Tensor) -> Tensor:
-    """Bool ``[B, T]``: False where an earlier position of the row has the same id."""
-    ordered, places = ids.sort(dim=1, stable=True)
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return torch.empty_like(first).scatter_(1, places, first)

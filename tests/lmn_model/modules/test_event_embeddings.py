@@ -25,6 +25,14 @@ def draw(events: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return item, torch.randint(USERS, (events,), generator=generator)
 
 
+def features_of(module: EventEmbeddings, item: Tensor, user: Tensor) -> Tensor:
+    """Inner product and cosine, with an empty window."""
+    window = torch.zeros(len(item), 0, 2, dtype=torch.int64)
+    found = module(item, user, window, torch.zeros(len(item), 0, dtype=torch.bool))
+    assert not found[:, 2:].any()
+    return found[:, :2]
+
+
 def rows(module: EventEmbeddings, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
     items = module.item_values[item[:, 0]] + module.item_values[SIZES[0] + item[:, 1]]
     return items, module.user_values[user]
@@ -110,13 +118,13 @@ def test_it_learns_which_users_choose_which_items() -> None:
         optimizer.zero_grad()
     item = torch.arange(20)
     features = torch.stack((item, item // 10), dim=1)
-    first, second = (module(features, torch.full((20,), user))[:, 0] for user in (0, 7))
+    first, second = (features_of(module, features, torch.full((20,), user))[:, 0] for user in (0, 7))
     assert first[:10].min() > first[10:].max()
     assert second[10:].min() > second[:10].max()
     unknown = torch.tensor([[0, 0], [0, 1]])  # the row of item 0 as a stand-in for an item: its category decides
     with torch.no_grad():
         module.item_values[0] = 0
-    scores = module(unknown, torch.tensor([0, 0]))[:, 0]
+    scores = features_of(module, unknown, torch.tensor([0, 0]))[:, 0]
     assert scores[0] > scores[1]
 
 
@@ -126,10 +134,34 @@ def test_features_are_inner_product_and_cosine_without_a_gradient() -> None:
     items, users = rows(module, item, user)
     inner = (items * users).sum(1)
     wanted = torch.stack((inner / 4, 2 * inner / (items.norm(dim=1) * users.norm(dim=1))), dim=1)
-    found = module(item, user)
+    found = features_of(module, item, user)
     torch.testing.assert_close(found, wanted.detach())
     assert not found.requires_grad
-    assert module(*draw(0)).shape == (0, EventEmbeddings.SIGNALS)
+    assert features_of(module, *draw(0)).shape == (0, 2)
+
+
+def test_similarity_to_the_window_is_that_of_loops() -> None:
+    module = make()
+    item, user = draw(9)
+    window = draw(9 * 14, seed=2)[0].view(9, 14, 2)
+    window[..., 1] = window[..., 0] % 4  # one category for each item
+    item[:, 1] = item[:, 0] % 4
+    window[0] = item[0]  # nothing but the item itself
+    mask = torch.arange(14) >= 14 - torch.tensor([14, 0, 1, 2, 5, 10, 12, 13, 14])[:, None]
+    found = module(item, user, window, mask)
+    assert found.shape == (9, EventEmbeddings.SIGNALS)
+    for row in range(9):
+        ids = {int(each) for each in window[row][mask[row]][:, 0]} - {int(item[row, 0])}
+        others = torch.tensor([[each, each % 4] for each in sorted(ids)], dtype=torch.int64).view(-1, 2)
+        own, _ = rows(module, item[row : row + 1], user[row : row + 1])
+        cosines = torch.cosine_similarity(rows(module, others, user[:1])[0], own).sort(descending=True).values
+        wanted = (
+            [2 * float(each.detach()) for each in (cosines.mean(), cosines.max(), cosines[:10].mean())]
+            if ids
+            else [0.0] * 3
+        )
+        assert found[row, 2:].tolist() == pytest.approx(wanted)
+    assert not found[:2, 2:].any()
 
 
 def test_without_events_the_loss_is_zero() -> None:
@@ -147,7 +179,7 @@ def test_the_unseen_has_no_row() -> None:
     module.loss(item, user).backward()
     assert not module.item_values.grad.to_dense()[1].any()
     assert not module.user_values.grad.to_dense()[1].any()
-    found = module(item, user)
+    found = features_of(module, item, user)
     assert not found[user == 1].any()
     category = module.item_values[SIZES[0] + item[:10, 1]]
     known = item[:10, 1] != 1
@@ -171,8 +203,17 @@ def test_rows_can_be_drawn_anew() -> None:
         (lambda: EventEmbeddings(SIZES, USERS, dim=0), ValueError, "EventEmbeddings: dim must be at least 1, got 0"),
         (lambda: EventEmbeddings(SIZES, USERS, negatives=0), ValueError, "negatives must be at least 1, got 0"),
         (lambda: EventEmbeddings((), USERS), ValueError, "EventEmbeddings: item_sizes must hold"),
-        (lambda: make()(draw(3)[0][:, 0], draw(3)[1]), ValueError, r"EventEmbeddings: item must be \[B, F = 2\]"),
+        (
+            lambda: features_of(make(), draw(3)[0][:, 0], draw(3)[1]),
+            ValueError,
+            r"EventEmbeddings: item must be \[B, F = 2\]",
+        ),
         (lambda: make().loss(draw(3)[0] + 20, draw(3)[1]), ValueError, r"item must hold ids in \[0, 20\) of feature 0"),
+        (
+            lambda: make()(*draw(3), torch.zeros(3, 4, dtype=torch.int64), torch.zeros(3, 4).bool()),
+            ValueError,
+            r"EventEmbeddings: window must be \[B = 3, T, F\] with a mask \[B, T\], got \[3, 4\] and \[3, 4\]",
+        ),
     ],
 )
 def test_wrong_input(call: Any, error: type[Exception], message: str) -> None:

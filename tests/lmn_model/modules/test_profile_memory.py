@@ -198,6 +198,27 @@ def test_int32_ids_and_a_window_shorter_than_ten() -> None:
     torch.testing.assert_close(found, memory(item, user, window, mask), rtol=0, atol=0)
 
 
+def test_without_a_window_the_other_features_stay() -> None:
+    memory, other = make(), make(window=False)
+    for each in (memory, other):
+        each.write(*draw(50))
+    item, user = draw(20, 1)
+    window = draw(60, 2)[0].view(20, 3)
+    mask = torch.ones_like(window, dtype=torch.bool)
+    found = memory(item, user, window, mask)
+    torch.testing.assert_close(other(item, user, window, mask), torch.cat((found[:, :5], found[:, 8:]), dim=1))
+    assert other.signals == memory.signals - 3
+
+
+def test_padding_with_the_id_of_an_item_hides_nothing() -> None:
+    memory = make()
+    memory.write(*draw(50))
+    item, user = torch.tensor([3]), torch.tensor([2])
+    window, mask = torch.tensor([[5, 5, 4]]), torch.tensor([[False, True, True]])
+    found = memory(item, user, window, mask)
+    torch.testing.assert_close(found, memory(item, user, window[:, 1:], mask[:, 1:]))
+
+
 def test_export_and_compile_read_alike() -> None:
     memory = make()
     memory.write(*draw(50))
@@ -239,9 +260,7 @@ def test_wrong_ids() -> None:
     with pytest.raises(ValueError, match="kind must be one of"):
         memory.similar(item, item, "brand")
     window = torch.zeros(4, 3, dtype=torch.int64)
-    with pytest.raises(
-        ValueError, match=r"window must be \[B = 4, T\] with a mask of its shape, got \[3\] and \[4, 3\]"
-    ):
+    with pytest.raises(ValueError, match=r"window must be \[B = 4, T\] with a mask \[B, T\], got \[3\] and \[4, 3\]"):
         memory(item, user, window[0], window.bool())
     assert not memory.table.values.any()
 
