@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.study.heuristics import parse_heuristic, score
 from benchmarks.study.jobs import Job
-from benchmarks.study.result_files import FORMAT, same_settings
+from benchmarks.study.result_files import same_settings
 from benchmarks.study.settings import StudySettings
 from lmn_model.data import Dataset, Split
 from lmn_model.files import write_json
@@ -56,17 +56,7 @@ def run_job(job: Job) -> dict[str, Any]:
     path = settings.data.path if job.data_path is None else job.data_path
     if path is not None:
         settings = settings.override({"path": os.path.abspath(path)})
-    result = {
-        "format": FORMAT,
-        "study": job.study,
-        "variant": job.variant,
-        "seed": job.seed,
-        "counting": None,
-        "tuned": job.tuned,
-        "point": job.point,
-        "settings": job.settings.to_dict(),
-        **(_train(job, settings) if job.counting is None else _count(job.counting, settings)),
-    }
+    result = {**job.describe(), **(_train(job, settings) if job.counting is None else _count(job.counting, settings))}
     job.result.parent.mkdir(parents=True, exist_ok=True)
     write_json(job.result, result)
     if job.run_folder.exists() and not job.keep:
