@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -18,7 +18,7 @@ from benchmarks.study.process import JobProcess, stop_all
 from benchmarks.study.result_files import read_result
 from benchmarks.study.settings import StudySettings
 from benchmarks.study.variants import StudyError
-from benchmarks.study.worker import run_job
+from benchmarks.study.worker import EXIT_FILES, run_job
 from lmn_model.signals import stop_requests
 from lmn_model.training import TrainingInterrupted
 from lmn_model.training.default_sizes import take_sizes
@@ -31,17 +31,25 @@ POLL_SECONDS = 0.1
 logger = logging.getLogger("lmn")
 
 
+class FailedRun(NamedTuple):
+    """A run that failed, why, and whether the machine failed (see :data:`benchmarks.study.worker.FILE_ERRORS`)."""
+
+    job: Job
+    reason: str
+    by_machine: bool = False
+
+
 class StudyFailed(Exception):
     """Some runs failed, the others are done; the message lists them.
 
     Args:
-        runs: that failed, and why.
+        runs: that failed.
         summary: first line of the message.
     """
 
-    def __init__(self, runs: Sequence[tuple[Job, str]], summary: str) -> None:
+    def __init__(self, runs: Sequence[FailedRun], summary: str) -> None:
         self.runs = runs
-        super().__init__(f"{summary}:" + "".join(f"\n  {job}: {reason}" for job, reason in runs))
+        super().__init__(f"{summary}:" + "".join(f"\n  {run.job}: {run.reason}" for run in runs))
 
 
 class StudyStopped(TrainingInterrupted):
@@ -114,7 +122,10 @@ def run_jobs(jobs: Sequence[Job], count: int, numbered: bool = True) -> None:
     if stop.is_set():
         raise StudyStopped(f"stopped after {ended} of {len(jobs)} runs; the same command continues them")
     if failures:
-        runs = [(process.job, f"{process.reason()} (see {process.log})") for process in failures]
+        runs = [
+            FailedRun(process.job, f"{process.reason()} (see {process.log})", process.returncode == EXIT_FILES)
+            for process in failures
+        ]
         raise StudyFailed(runs, f"{len(failures)} of {len(jobs)} runs failed")
 
 
@@ -140,7 +151,7 @@ def run_again(jobs: Sequence[Job], folder: Path, count: int) -> None:
         if [new[part] for part in COMPARED] == [old[part] for part in COMPARED]:
             logger.info("%s: equal to the last digit", job)
         else:
-            changed.append((job, f"{describe_result(old)} before, {describe_result(new)} now"))
+            changed.append(FailedRun(job, f"{describe_result(old)} before, {describe_result(new)} now"))
     if changed:
         raise StudyFailed(changed, f"{len(changed)} of {len(repeats)} runs do not repeat")
 

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from benchmarks.study.jobs import Job, Places
-from benchmarks.study.runner import StudyFailed, open_jobs, run_jobs
+from benchmarks.study.runner import FailedRun, StudyFailed, open_jobs, run_jobs
 from benchmarks.study.study_file import Study
 from benchmarks.study.tune_axes import Point, Tune
 from benchmarks.study.tuning.results import Tuned, default_point, find_tuned, read_trials, remove_stale, trial_job
@@ -17,6 +17,7 @@ from benchmarks.study.tuning.trials import Trial, best_trial, budget_of, decided
 from benchmarks.study.variants import StudyError, Variant
 from lmn_model.files import write_json
 
+MACHINE_FAILED = "the tuning stopped, for runs failed that may work again; the same command repeats them"
 logger = logging.getLogger("lmn")
 
 
@@ -26,7 +27,8 @@ def tune_study(
     """Run what the tuning of ``variants`` lacks, and log what it decides.
 
     A run that fails makes its trial the worst, and the search continues. A variant none of whose runs has worked is not
-    tuned further, for then the cause is hardly a setting.
+    tuned further, for then the cause is hardly a setting. A failure of the machine, such as a full disk, ends the
+    tuning, for it must not decide which settings are best.
 
     Args:
         study: with axes, trials and seeds.
@@ -39,7 +41,7 @@ def tune_study(
     Raises:
         StudyError: the study has no ``[tune]``, none of ``variants`` is tuned itself, or there are results of other
             settings and ``force`` is False.
-        StudyFailed: no run of a variant worked; the others are tuned.
+        StudyFailed: no run of a variant worked, and the others are tuned; or the machine failed.
         StudyStopped: as in :func:`benchmarks.study.runner.run_jobs`.
     """
     if study.tune is None:
@@ -56,19 +58,20 @@ def tune_study(
     seeds = ", ".join(map(str, study.tune.seeds))
     models = f"{len(tuned)} models" if len(tuned) > 1 else tuned[0].name
     logger.info("study %s: tuning %s, %d trials each with seeds %s", study.name, models, study.tune.trials, seeds)
-    broken: list[tuple[Job, str]] = []
+    broken: list[FailedRun] = []
     while jobs := [job for search in searches.values() for job in search.next_jobs()]:
         try:
             run_jobs(open_jobs(jobs, force), count, numbered=False)
         except StudyFailed as failed:
-            for name in dict.fromkeys(job.variant for job, _ in failed.runs):
-                own = sorted((each for each in failed.runs if each[0].variant == name), key=lambda each: str(each[0]))
-                if searches[name].has_worked():
-                    for job, reason in own:
-                        _record_failure(job, reason)
-                else:
-                    broken += own
-                    del searches[name]
+            runs = sorted(failed.runs, key=lambda run: str(run.job))
+            for run in runs:
+                if not run.by_machine and searches[run.job.variant].has_worked():
+                    _record_failure(run)
+            if by_machine := [run for run in runs if run.by_machine]:
+                raise StudyFailed(by_machine, MACHINE_FAILED) from failed
+            never = {run.job.variant for run in runs if not searches[run.job.variant].has_worked()}
+            broken += [run for run in runs if run.job.variant in never]
+            searches = {name: search for name, search in searches.items() if name not in never}
         for search in searches.values():
             search.log_decisions()
     chosen = find_tuned(study, tuned, places)
@@ -78,7 +81,8 @@ def tune_study(
         else:
             logger.warning("%s: nothing was chosen, for no trial has run all its seeds", name)
     if broken:
-        raise StudyFailed(broken, f"{len({job.variant for job, _ in broken})} of {len(tuned)} models cannot be tuned")
+        count_broken = len({run.job.variant for run in broken})
+        raise StudyFailed(broken, f"{count_broken} of {len(tuned)} models cannot be tuned, for no run of them worked")
 
 
 def describe_point(point: Point) -> str:
@@ -147,9 +151,10 @@ def _scores(scores: Mapping[int, float]) -> str:
     return f"{statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
-def _record_failure(job: Job, reason: str) -> None:
+def _record_failure(run: FailedRun) -> None:
     """Write a result file without scores, so that the run counts as failed and is not repeated."""
+    job = run.job
     job.result.parent.mkdir(parents=True, exist_ok=True)
-    write_json(job.result, {**job.describe(), "test": None, "best": None, "failed": reason})
+    write_json(job.result, {**job.describe(), "test": None, "best": None, "failed": run.reason})
     if job.run_folder.exists() and not job.keep:
         shutil.rmtree(job.run_folder)

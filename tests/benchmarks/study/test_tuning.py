@@ -137,6 +137,20 @@ def test_seeds_of_the_tuning_come_from_the_file(study: Path, capsys: pytest.Capt
     assert "--seeds has no effect with --tune" in capsys.readouterr().err
 
 
+def test_a_failure_of_the_machine_is_none_of_the_settings(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _change(study, lambda table: table["tune"].update(trials=2, seeds=[0]))
+    taken = Path("scratch/tiny/tune/din-trial2-seed0")
+    taken.parent.mkdir(parents=True)
+    taken.touch()  # a file where the run needs a folder
+    assert _run(study, "--tune", "--only", "DIN", "--jobs", "2") == 1
+    said = capsys.readouterr().err
+    assert "lmn: the tuning stopped, for runs failed that may work again; the same command repeats them:\n  DIN" in said
+    assert {*_trials()} == {"din-trial1-seed0"}
+    taken.unlink()
+    assert _run(study, "--tune", "--only", "DIN", HERE) == 0
+    assert {*_trials()} == {"din-trial1-seed0", "din-trial2-seed0"}
+
+
 def test_without_optuna_the_error_says_what_to_install(
     study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +164,10 @@ def test_without_optuna_the_error_says_what_to_install(
 def test_a_model_that_never_works_is_an_error(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _change(study, lambda table: table["variant"][0]["settings"].update(search_by="colour"))
     assert _run(study, "--tune", "--only", "DIN", "--jobs", "2") == 1
-    assert "lmn: 1 of 1 models cannot be tuned:\n  DIN trial 1 seed 0: " in capsys.readouterr().err
+    assert (
+        "lmn: 1 of 1 models cannot be tuned, for no run of them worked:\n  DIN trial 1 seed 0: "
+        in capsys.readouterr().err
+    )
     assert _trials() == {}  # a later tuning tries again
 
 
