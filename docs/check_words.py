@@ -19,7 +19,7 @@ FORMER = "# a former name"
 """End of a line of code that reads a name of earlier files."""
 WORDS = {
     r"\btold\b|\btells?\b|\btelling\b": "a table, model or memory has, gives or holds; memory_features",
-    r"\basks?\b|\basked\b|\basking\b": "query, request, is queried with; require, set",
+    r"\basks?\b(?!\()|\basked\b|\basking\b": "query, request, is queried with; require, set",
     r"\bknows?\b|\bknowing\b": "stores, has, is aware of a value",
     r"\blook(s|ed|ing)? after\b": "monitor, maintain",
     r"\b(training|train|test|validation|valid) parts?\b": "split",

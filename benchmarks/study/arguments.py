@@ -18,15 +18,27 @@ def _add_study(parser: ArgumentParser) -> None:
     parser.add_argument_group("arguments").add_argument("study", metavar="FILE", help="TOML file of the study")
     what = parser.add_argument_group("what to run")
     what.add_argument("--only", metavar="NAME[,NAME...]", help="variants to run (default: all)")
-    what.add_argument("--seeds", type=_seeds, metavar="INT[,INT...]", help="seeds (default: those of the file)")
+    what.add_argument(
+        "--seeds", type=_seeds, metavar="INT[,INT...]", help="seeds (default: those of the file); not with --tune"
+    )
     what.add_argument(
         "--quick",
         action="store_true",
         help="rehearse with the settings of [quick]; the results go to a separate folder",
     )
-    what.add_argument("--tune", action="store_true", help="search the settings named in [tune] by validation AUC")
+    what.add_argument(
+        "--tune",
+        action="store_true",
+        help="search the axes of [tune], all at once, for the settings with the best mean validation AUC over its "
+        "seeds. Every model has the same number of trials; the first is its own settings. A tuning that was stopped "
+        "continues with the same command. Later runs use what was found",
+    )
     what.add_argument("--again", action="store_true", help="repeat runs as a check: compare, and keep the old results")
-    what.add_argument("--force", action="store_true", help="replace results that were made with other settings")
+    what.add_argument(
+        "--force",
+        action="store_true",
+        help="replace results that were made with other settings, and repeat runs of the tuning that failed",
+    )
     what.add_argument("--report", action="store_true", help="run nothing; make tables and figures of the results")
     what.add_argument(
         "--jobs",

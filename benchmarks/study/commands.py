@@ -36,10 +36,11 @@ def run_study(arguments: argparse.Namespace) -> int:
 
 def _run_study(arguments: argparse.Namespace) -> None:
     from benchmarks.study.jobs import Places
-    from benchmarks.study.plan import next_tuning_jobs, study_jobs
+    from benchmarks.study.plan import study_jobs
     from benchmarks.study.report import write_report
     from benchmarks.study.runner import open_jobs, run_again, run_jobs
     from benchmarks.study.study_file import load_study
+    from benchmarks.study.variants import StudyError
 
     study = load_study(arguments.study, quick=arguments.quick)
     if arguments.report:
@@ -49,12 +50,16 @@ def _run_study(arguments: argparse.Namespace) -> None:
     variants = study.default_variants() if arguments.only is None else study.select(_names(arguments.only))
     seeds = study.seeds if arguments.seeds is None else arguments.seeds
     places = Places(Path(arguments.out), Path(arguments.results), arguments.data)
+    if arguments.tune and arguments.seeds is not None:
+        raise StudyError("--seeds has no effect with --tune; the seeds of the tuning are those of [tune] in the file")
     if arguments.tune:
-        # Each round runs the points that depend on the results of the round before.
-        while jobs := next_tuning_jobs(study, variants, seeds[0], places, keep=arguments.keep, force=arguments.force):
-            logger.info("study %s: %d runs of the tuning", study.name, len(jobs))
-            run_jobs(open_jobs(jobs, arguments.force), arguments.jobs)
-        logger.info("study %s: the tuning is complete", study.name)
+        try:
+            from benchmarks.study.tuning.run import tune_study
+        except ModuleNotFoundError as error:
+            if error.name != "optuna":
+                raise
+            raise StudyError("--tune needs Optuna; install it with: pip install 'lmn-kernels[bench]'") from error
+        tune_study(study, variants, places, arguments.jobs, keep=arguments.keep, force=arguments.force)
         return
     jobs = study_jobs(study, variants, seeds, places, arguments.keep)
     if arguments.again:

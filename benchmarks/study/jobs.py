@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study.result_files import same_settings
+from benchmarks.study.result_files import FORMAT, same_settings
 from benchmarks.study.settings import StudySettings
 from benchmarks.study.study_file import Study
 from benchmarks.study.variants import Variant, slug
@@ -32,7 +32,10 @@ class Job:
         data_path: where the data are, if not at ``data.path``.
         counting: name of a heuristic, for a variant that is not trained.
         tuned: settings that came from tuning; None if there was none.
-        point: the point of the grid, for a run of the tuning, which is not scored on the test split; None for others.
+        tuning: the tuning that they came from; see :meth:`benchmarks.study.tuning.results.Tuned.describe`.
+        point: the settings that are tried, for a run of the tuning, which is not scored on the test split; None for
+            others.
+        trial: number of the trial, from 1, for a run of the tuning.
         keep: keep the run folder when the run has ended.
     """
 
@@ -45,12 +48,29 @@ class Job:
     data_path: str | None = None
     counting: str | None = None
     tuned: Mapping[str, Any] | None = None
+    tuning: Mapping[str, Any] | None = None
     point: Mapping[str, Any] | None = None
+    trial: int | None = None
     keep: bool = False
 
     def __str__(self) -> str:
-        point = "" if self.point is None else f" at {_in_words(self.point)}"
-        return f"{self.variant} seed {self.seed}{point}"
+        trial = "" if self.trial is None else f" trial {self.trial}"
+        return f"{self.variant}{trial} seed {self.seed}"
+
+    def describe(self) -> dict[str, Any]:
+        """The beginning of the result file: what was run."""
+        return {
+            "format": FORMAT,
+            "study": self.study,
+            "variant": self.variant,
+            "seed": self.seed,
+            "counting": None,
+            "tuned": self.tuned,
+            **({} if self.tuning is None else {"tuning": self.tuning}),
+            "point": self.point,
+            **({} if self.trial is None else {"trial": self.trial}),
+            "settings": self.settings.to_dict(),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -92,15 +112,16 @@ def make_job(
     places: Places,
     *,
     tuned: Mapping[str, Any] | None = None,
+    tuning: Mapping[str, Any] | None = None,
     point: Mapping[str, Any] | None = None,
+    trial: int | None = None,
     keep: bool = False,
 ) -> Job:
     """The run of ``variant`` with ``seed``, or of tuning it at ``point``; see :class:`Job`."""
     changes = {**(tuned or {}), **(point or {}), "seed": seed, "threads": THREADS}
-    if point is None:
-        name = Path(f"{slug(variant.name)}-seed{seed}")
-    else:
-        name = Path(TUNE) / slug(f"{variant.name} {_in_words(point)}")
+    name = Path(f"{slug(variant.name)}-seed{seed}")
+    if trial is not None:
+        name = Path(TUNE) / f"{slug(variant.name)}-trial{trial}-seed{seed}"
     return Job(
         study=study.name,
         variant=variant.name,
@@ -111,10 +132,8 @@ def make_job(
         data_path=places.data,
         counting=variant.counting,
         tuned=tuned,
+        tuning=tuning,
         point=point,
+        trial=trial,
         keep=keep,
     )
-
-
-def _in_words(point: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in point.items())

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -18,7 +18,7 @@ from benchmarks.study.process import JobProcess, stop_all
 from benchmarks.study.result_files import read_result
 from benchmarks.study.settings import StudySettings
 from benchmarks.study.variants import StudyError
-from benchmarks.study.worker import run_job
+from benchmarks.study.worker import EXIT_FILES, run_job
 from lmn_model.signals import stop_requests
 from lmn_model.training import TrainingInterrupted
 from lmn_model.training.default_sizes import take_sizes
@@ -31,8 +31,25 @@ POLL_SECONDS = 0.1
 logger = logging.getLogger("lmn")
 
 
+class FailedRun(NamedTuple):
+    """A run that failed, why, and whether the machine failed (see :data:`benchmarks.study.worker.FILE_ERRORS`)."""
+
+    job: Job
+    reason: str
+    by_machine: bool = False
+
+
 class StudyFailed(Exception):
-    """Some runs failed, the others are done; the message lists them."""
+    """Some runs failed, the others are done; the message lists them.
+
+    Args:
+        runs: that failed.
+        summary: first line of the message.
+    """
+
+    def __init__(self, runs: Sequence[FailedRun], summary: str) -> None:
+        self.runs = runs
+        super().__init__(f"{summary}:" + "".join(f"\n  {run.job}: {run.reason}" for run in runs))
 
 
 class StudyStopped(TrainingInterrupted):
@@ -67,12 +84,13 @@ def open_jobs(jobs: Sequence[Job], force: bool = False) -> list[Job]:
     return todo
 
 
-def run_jobs(jobs: Sequence[Job], count: int) -> None:
+def run_jobs(jobs: Sequence[Job], count: int, numbered: bool = True) -> None:
     """Run ``jobs``, with a progress bar and a line for each that ends.
 
     Args:
         jobs: the runs.
         count: processes at a time; 0 runs the jobs in this process, where a debugger can follow them.
+        numbered: whether a line says how many runs have ended.
 
     Raises:
         StudyFailed: runs failed; all others were run.
@@ -80,7 +98,7 @@ def run_jobs(jobs: Sequence[Job], count: int) -> None:
     """
     if count == 0:
         for place, job in enumerate(jobs, start=1):
-            logger.info("%s: %s (%d of %d)", job, describe_result(run_job(job)), place, len(jobs))
+            logger.info("%s: %s%s", job, describe_result(run_job(job)), f" ({place} of {len(jobs)})" * numbered)
         return
     waiting = list(jobs)
     running: list[JobProcess] = []
@@ -97,15 +115,18 @@ def run_jobs(jobs: Sequence[Job], count: int) -> None:
                     running.remove(process)
                     bar.update()
                     ended += 1
-                    if not _report(process, f"({ended} of {len(jobs)})"):
+                    if not _report(process, f" ({ended} of {len(jobs)})" * numbered):
                         failures.append(process)
         finally:
             stop_all(running)
     if stop.is_set():
         raise StudyStopped(f"stopped after {ended} of {len(jobs)} runs; the same command continues them")
     if failures:
-        lines = "".join(f"\n  {process.job}: {process.reason()} (see {process.log})" for process in failures)
-        raise StudyFailed(f"{len(failures)} of {len(jobs)} runs failed:{lines}")
+        runs = [
+            FailedRun(process.job, f"{process.reason()} (see {process.log})", process.returncode == EXIT_FILES)
+            for process in failures
+        ]
+        raise StudyFailed(runs, f"{len(failures)} of {len(jobs)} runs failed")
 
 
 def run_again(jobs: Sequence[Job], folder: Path, count: int) -> None:
@@ -130,9 +151,9 @@ def run_again(jobs: Sequence[Job], folder: Path, count: int) -> None:
         if [new[part] for part in COMPARED] == [old[part] for part in COMPARED]:
             logger.info("%s: equal to the last digit", job)
         else:
-            changed.append(f"\n  {job}: {describe_result(old)} before, {describe_result(new)} now")
+            changed.append(FailedRun(job, f"{describe_result(old)} before, {describe_result(new)} now"))
     if changed:
-        raise StudyFailed(f"{len(changed)} of {len(repeats)} runs do not repeat:{''.join(changed)}")
+        raise StudyFailed(changed, f"{len(changed)} of {len(repeats)} runs do not repeat")
 
 
 def describe_result(result: dict[str, Any]) -> str:
@@ -146,9 +167,9 @@ def _report(process: JobProcess, place: str) -> bool:
     seconds = time.monotonic() - process.started
     process.close()
     if process.returncode != 0:
-        logger.error("%s failed: %s %s", process.job, process.reason(), place)
+        logger.error("%s failed: %s%s", process.job, process.reason(), place)
         return False
-    logger.info("%s: %s, %.0f s %s", process.job, describe_result(read_result(process.job.result)), seconds, place)
+    logger.info("%s: %s, %.0f s%s", process.job, describe_result(read_result(process.job.result)), seconds, place)
     if not process.job.keep:
         process.log.unlink(missing_ok=True)
     return True

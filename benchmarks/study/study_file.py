@@ -10,8 +10,12 @@
     [base.data]                          # and [base.model], [base.model.memory], [base.training]: as settings.toml
     [axes]                               # questions whose figure is a curve, and the setting along it, or "slots"
     window = "window_size"
-    [quick]                              # settings that --quick replaces, seeds, and the questions that it runs
-    [tune]                               # lists of settings: the axes along which every variant is tuned, in turn
+    [quick]                              # settings that --quick replaces, seeds, trials, and the questions that it runs
+    [tune]                               # how every variant is tuned; its other keys are the axes, settings by name
+    trials = 12                          # points that are tried, the first of them the variant's own settings
+    seeds = [0, 1, 2]                    # of each; the score is the mean validation AUC. These three if not given
+    embedding_dim = [16, 32]             # an axis of listed values
+    learning_rate = { low = 0.0005, high = 0.02, log = true }  # or of all numbers between two
     [[variant]]
     name = "DIN 50"
     label = "DIN, 50 events"             # its name in tables and figures; the name if not given
@@ -20,6 +24,7 @@
     question = "main"                    # key of the table that it belongs to, or a list of keys
     settings = { memory = "none" }       # by name, as flags of the command line
     sweep = { window_size = [50, 200] }  # one variant for each combination, named "NAME window_size=50"
+    tune = { matches = [false, true] }   # axes that it has beside those of [tune]; none of those that it sets itself
     tuned_as = "DIN 200"                 # is not tuned itself: takes the settings found best for that variant
     line = "DIN"                         # variants of one line are joined in a curve; the name if not given
     [[variant]]
@@ -33,11 +38,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.study.settings import StudySettings
+from benchmarks.study.tune_axes import EARLIER_AXES, Axis, Tune, read_axes
 from benchmarks.study.variants import (
     StudyError,
     Variant,
@@ -59,8 +65,7 @@ else:
 KEYS = ("name", "title", "reference", "references", "seeds", "axes", "base", "quick", "tune", "variant")
 SLOTS = "slots"
 """The axis of a figure over the size of the memory, N * N."""
-EARLIER_AXES = {"window": "window_size"}
-"""Settings with numbers that had another name in earlier releases."""
+TUNING_SEEDS = (0, 1, 2)
 QUICK = "-quick"
 """What ``--quick`` appends to the name of a study, so that a rehearsal has a results folder of its own."""
 
@@ -77,7 +82,7 @@ class Study:
         seeds: of every variant that is trained.
         questions: whose variants are run where none are named; all of them unless ``[quick]`` chooses.
         axes: for each question whose figure is a curve, what varies along it: a numeric setting or ``slots``.
-        tune: lists of settings by name.
+        tune: how variants are tuned; None for not at all.
         variants: in the order of the tables.
         sweeps: for each ``name`` in the file the names of the variants that it expands to.
     """
@@ -89,7 +94,7 @@ class Study:
     seeds: tuple[int, ...]
     questions: tuple[str, ...]
     axes: Mapping[str, str]
-    tune: Mapping[str, tuple[Any, ...]]
+    tune: Tune | None
     variants: tuple[Variant, ...]
     sweeps: Mapping[str, tuple[str, ...]]
 
@@ -111,6 +116,11 @@ class Study:
     def reference_of(self, question: str) -> str | None:
         """Name of the variant that those of a question are compared with."""
         return self.references.get(question, self.reference)
+
+    def axes_of(self, variant: Variant) -> dict[str, Axis]:
+        """The axes along which ``variant`` is tuned: those of ``[tune]`` that it does not set itself, and its own."""
+        shared = {} if self.tune is None else self.tune.axes
+        return {**{name: axis for name, axis in shared.items() if name not in variant.own}, **variant.tune}
 
     def variant(self, name: str) -> Variant:
         """The variant with this name, which must be there."""
@@ -137,6 +147,7 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
     base = StudySettings.from_dict(table_of(table.get("base", {}), f"{source}: base"), f"{source}: base")
     overrides = dict(table_of(table.get("quick", {}), f"{source}: quick"))
     quick_seeds, quick_questions = overrides.pop("seeds", table["seeds"]), overrides.pop("questions", None)
+    quick_trials = overrides.pop("trials", None)
     base.override(overrides, f"{source}: quick")  # a mistake there is one without --quick as well
     variants, sweeps = _variants(table["variant"], base, overrides if quick else {}, source)
     questions = _questions(variants)
@@ -152,6 +163,12 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
     check_known(axes, questions, f"{source}: axes", "question")
     axes = {question: _axis(axis, base, f"{source}: axes: {question}") for question, axis in axes.items()}
     seeds = _seeds(table["seeds"], f"{source}: seeds"), _seeds(quick_seeds, f"{source}: quick: seeds")
+    tune = _tune(table_of(table.get("tune", {}), f"{source}: tune"), base, f"{source}: tune")
+    _check_tuned(tune, variants, source)
+    if quick_trials is not None:
+        _trials(quick_trials, f"{source}: quick: trials")
+    if tune is not None and quick:
+        tune = replace(tune, seeds=seeds[True], trials=quick_trials or tune.trials)
     return Study(
         name=name + QUICK * quick,
         title=convert(table.get("title", name), str, f"{source}: title"),
@@ -160,7 +177,7 @@ def load_study(path: Path | str, *, quick: bool = False) -> Study:
         seeds=seeds[quick],
         questions=tuple(quick_questions) if quick and quick_questions else questions,
         axes=axes,
-        tune=_tune(table.get("tune", {}), base, f"{source}: tune"),
+        tune=tune,
         variants=variants,
         sweeps=sweeps,
     )
@@ -200,15 +217,33 @@ def _axis(axis: Any, base: StudySettings, where: str) -> str:
     return name
 
 
-def _tune(table: Any, base: StudySettings, where: str) -> dict[str, tuple[Any, ...]]:
-    grid: dict[str, tuple[Any, ...]] = {}
-    for name, values in table_of(table, where).items():
-        listed = tuple(list_of(values, f"{where}: {name}"))
-        grid[EARLIER_AXES.get(name, name) if type(listed[0]) is int else name] = listed
-    for name, values in grid.items():
-        for value in values:
-            base.override({name: value}, where)
-    return grid
+def _tune(table: Mapping[str, Any], base: StudySettings, where: str) -> Tune | None:
+    if not table:
+        return None
+    axes = dict(table)
+    check_keys(axes, (*axes,), where, needed=("trials",))
+    trials = _trials(axes.pop("trials"), f"{where}: trials")
+    seeds = _seeds(axes.pop("seeds", [*TUNING_SEEDS]), f"{where}: seeds")
+    if not axes:
+        raise StudyError(f"{where}: there are no axes; name settings with a list or a range of values")
+    return Tune(read_axes(axes, base, where), trials, seeds)
+
+
+def _check_tuned(tune: Tune | None, variants: Iterable[Variant], source: str) -> None:
+    """Raise StudyError for a variant with axes that are not used."""
+    for each in variants:
+        where = f"{source}: variant {each.name!r}: tune"
+        if each.tune and (tune is None or not each.is_tuned):
+            why = "the study has no [tune]" if tune is None else "it is not tuned itself"
+            raise StudyError(f"{where} has no effect, for {why}")
+        if both := sorted({*each.tune} & each.own):
+            raise StudyError(f"{where}: {both[0]} is set by the variant too; leave one of them out")
+
+
+def _trials(value: Any, where: str) -> int:
+    if type(value) is not int or value < 1:
+        raise StudyError(f"{where} must be an integer of at least 1, got {value!r}")
+    return value
 
 
 def _questions(variants: Iterable[Variant]) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from benchmarks.study.heuristics import COOCCURRENCE, parse_heuristic
 from benchmarks.study.jobs import Places
-from benchmarks.study.plan import Stage, tuning_stages
 from benchmarks.study.statistics import Estimate, estimate, paired_difference
 from benchmarks.study.study_file import SLOTS, Study
+from benchmarks.study.tuning.results import find_tuned
 from benchmarks.study.variants import Variant
 
 Found = Mapping[str, Sequence[dict[str, Any]]]
@@ -82,15 +82,21 @@ def history_tables(variants: Sequence[Variant], found: Found) -> list[str]:
 
 
 def tuning_table(study: Study, results: Path) -> str:
-    """Validation AUC along every axis of the tuning, one after the other; the best of an axis in bold."""
-    rows = []
-    for variant in study.variants:
-        if not variant.is_tuned:
-            continue
-        stages = {stage.name: stage for stage in tuning_stages(study, variant, Places(results, results))}
-        if any(stage.scores for stage in stages.values()):
-            rows.append([variant.row, *(_scores(stages.get(name)) for name in study.tune)])
-    return markdown_table(["validation AUC", *study.tune], rows) if rows else ""
+    """What tuning found: its budget, the validation AUC of a variant's own settings and of the best, and those."""
+    variants = [each for each in study.variants if each.is_tuned]
+    found = find_tuned(study, variants, Places(results, results))
+    axes = list(dict.fromkeys(name for tuned in found.values() for name in tuned.point))
+    header = ["validation AUC", "trials", "runs", "seeds", "untuned", "tuned", *axes]
+    rows = [
+        [
+            each.row, f"{tuned.trials}", f"{tuned.runs}", f"{len(tuned.scores)}",
+            _in_words(_estimate([*tuned.default.values()])), _in_words(_estimate([*tuned.scores.values()])),
+            *(_value(tuned.point[name]) if name in tuned.point else "-" for name in axes),
+        ]
+        for each in variants
+        if (tuned := found.get(each.name)) is not None
+    ]  # fmt: skip
+    return markdown_table(header, rows) if rows else ""
 
 
 def by_line(variants: Sequence[Variant], axis: str) -> list[list[Variant]]:
@@ -166,12 +172,8 @@ def _usage(own: Sequence[Mapping[str, Any]], name: str) -> str:
     return f"{sum(values) / len(values):.3f}" if values else ""
 
 
-def _scores(stage: Stage | None) -> str:
-    if stage is None:
-        return "-"
-    best = None if stage.missing else stage.best[0]
-    texts = [(value, f"{value:g}: {score:.4f}") for value, score in stage.scores]
-    return ", ".join(f"**{text}**" if value == best else text for value, text in texts) or "-"
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: float | None) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.study.heuristics import parse_heuristic
 from benchmarks.study.settings import StudySettings
+from benchmarks.study.tune_axes import Axis, read_axes
 from lmn_model.setting_types import convert
 from lmn_model.training.setting_upgrades import upgrade_names
 from lmn_model.training.settings import SettingsError
 from lmn_model.wording import did_you_mean
 
 TEXTS = ("name", "label", "group", "series", "line", "counting", "tuned_as")
-KEYS = (*TEXTS, "question", "settings", "sweep")
+KEYS = (*TEXTS, "question", "settings", "sweep", "tune")
 
 
 class StudyError(SettingsError):
@@ -38,6 +39,7 @@ class Variant:
         line: variants of one line are joined in a figure over an axis.
         counting: name of a heuristic, for a variant that is not trained.
         tuned_as: name of the variant whose tuned settings it takes; None if it is tuned itself.
+        tune: axes along which it is tuned beside those of all variants.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Variant:
     line: str
     counting: str | None = None
     tuned_as: str | None = None
+    tune: Mapping[str, Axis] = field(default_factory=dict)
 
     @property
     def row(self) -> str:
@@ -92,10 +95,11 @@ def read_variants(entry: Any, base: StudySettings, quick: Mapping[str, Any], sou
     for values in itertools.product(*sweep.values()):
         point = dict(zip(sweep, values, strict=True))
         name = _fill(texts["name"], point, where)
+        own = base.override({**settings, **point}, where)
         yield Variant(
             name=name,
             questions=questions,
-            settings=base.override({**settings, **point}, where).override(quick, where),
+            settings=own.override(quick, where),
             own=frozenset(upgrade_names({**settings, **point}, base.model.memory.kind, where)),
             label=_fill(texts["label"], point, where) if "label" in texts else name,
             group=texts.get("group", ""),
@@ -103,6 +107,7 @@ def read_variants(entry: Any, base: StudySettings, quick: Mapping[str, Any], sou
             line=texts.get("line", re.sub(r"\s*\{.*?\}", "", texts["name"])),
             counting=_heuristic(_fill(texts["counting"], point, where), where) if "counting" in texts else None,
             tuned_as=texts.get("tuned_as"),
+            tune=read_axes(table_of(entry.get("tune", {}), f"{where}: tune"), own, f"{where}: tune"),
         )
 
 

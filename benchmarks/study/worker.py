@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.study.heuristics import parse_heuristic, score
 from benchmarks.study.jobs import Job
-from benchmarks.study.result_files import FORMAT, same_settings
+from benchmarks.study.result_files import same_settings
 from benchmarks.study.settings import StudySettings
 from lmn_model.data import Dataset, Split
 from lmn_model.files import write_json
@@ -35,13 +35,16 @@ from lmn_model.training.evaluation.new_events import write_new_events
 from lmn_model.training.evaluation.scoring import predict_logits
 from lmn_model.training.reporting.environment import describe_environment, peak_memory_mib
 from lmn_model.training.reproducible import reproducible
-from lmn_model.training.runs.folder import RunFolder
+from lmn_model.training.runs.checkpoint import CheckpointError
+from lmn_model.training.runs.folder import RunFolder, RunFolderError
 from lmn_model.training.runs.state import load_model
 from lmn_model.training.settings import Settings
 
 HISTORY_EDGES = (0, 10, 30, 100, 300, 1000)
 """Metrics on the test split are also given by the number of events before a sample: 0 to 9, 10 to 29 and so on."""
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED, EXIT_FILES, EXIT_INTERRUPTED = 1, 3, 130
+FILE_ERRORS = (OSError, CheckpointError, RunFolderError)
+"""Failures of the machine, such as a full disk, that do not depend on the settings of the run."""
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -56,17 +59,7 @@ def run_job(job: Job) -> dict[str, Any]:
     path = settings.data.path if job.data_path is None else job.data_path
     if path is not None:
         settings = settings.override({"path": os.path.abspath(path)})
-    result = {
-        "format": FORMAT,
-        "study": job.study,
-        "variant": job.variant,
-        "seed": job.seed,
-        "counting": None,
-        "tuned": job.tuned,
-        "point": job.point,
-        "settings": job.settings.to_dict(),
-        **(_train(job, settings) if job.counting is None else _count(job.counting, settings)),
-    }
+    result = {**job.describe(), **(_train(job, settings) if job.counting is None else _count(job.counting, settings))}
     job.result.parent.mkdir(parents=True, exist_ok=True)
     write_json(job.result, result)
     if job.run_folder.exists() and not job.keep:
@@ -194,7 +187,7 @@ def _stop_with_stdin() -> None:
 
 
 def main() -> int:
-    """Run the job on stdin and return the exit code: 0, 1 for a failure, 130 after SIGTERM."""
+    """Run the job on stdin and return the exit code: 0, 1 or for :data:`FILE_ERRORS` 3, or 130 after SIGTERM."""
     logger = logging.getLogger("lmn")
     logger.addHandler(logging.StreamHandler(sys.stderr))
     logger.setLevel(logging.INFO)
@@ -208,7 +201,7 @@ def main() -> int:
     except Exception as error:
         traceback.print_exc()
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_FILES if isinstance(error, FILE_ERRORS) else EXIT_FAILED
     return 0
 
 

@@ -43,8 +43,11 @@ def write_study(folder: Path) -> Path:
             "model": {"embedding_dim": 4, "hidden": [8], "memory": {"sub_keys": 8, "code_dim": 8}},
             "training": {"epochs": 1, "batch_size": 32, "device": "cpu"},
         },
-        "quick": {"seeds": [0], "questions": ["size"], "max_train_rows": 40},
-        "tune": {"learning_rate": [0.001, 0.01], "embedding_std": [0.05, 0.2], "window_size": [4, 3]},
+        "quick": {"seeds": [0], "trials": 2, "questions": ["size"], "max_train_rows": 40},
+        "tune": {
+            "trials": 3, "seeds": [0, 1], "learning_rate": {"low": 0.001, "high": 0.1, "log": True},
+            "embedding_std": [0.05, 0.2],
+        },
         "variant": [
             {"name": "DIN", "question": "main", "settings": {"memory": "none"}},
             {"name": "LMN", "question": "main", "settings": {"window": "none"}, "tuned_as": "DIN"},

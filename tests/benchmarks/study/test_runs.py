@@ -1,4 +1,4 @@
-"""Runs of a study: tuned, repeated, reported, stopped and continued; results of other settings are refused."""
+"""Runs of a study: repeated, reported, stopped and continued; results of other settings are refused."""
 
 from __future__ import annotations
 
@@ -56,34 +56,6 @@ def _results() -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in Path("results/tiny").glob("*.json")}
 
 
-def test_tuning_searches_one_axis_after_the_other(study: Path) -> None:
-    assert _run(study, "--tune", "--only", "DIN", "--keep", HERE) == 0
-    logs = [path.read_text() for path in Path("scratch/tiny/tune").rglob("train.log")]
-    assert logs
-    assert all("validation AUC" in log and "test split" not in log for log in logs)
-    points = {path.stem: json.loads(path.read_text()) for path in Path("results/tiny/tune").glob("*.json")}
-    assert all(each["test"] is None for each in points.values())
-    found: dict[str, object] = {}  # the search again: an axis at a time, and what is the file's own value not twice
-    score = {json.dumps(each["point"]): each["best"]["auc"] for each in points.values()}
-    best = max((0.001, 0.01), key=lambda value: score[json.dumps({"learning_rate": value})])
-    for name, own, other in (("embedding_std", 0.05, 0.2), ("window_size", 4, 3)):
-        found = found or {"learning_rate": best}
-        before = max(score[point] for point in score if len(json.loads(point)) <= len(found))
-        found[name] = other if score[json.dumps({**found, name: other})] > before else own
-    assert len(points) == 4
-    times = {path: path.stat().st_mtime_ns for path in Path("results/tiny/tune").glob("*.json")}
-    assert _run(study, "--tune", "--only", "DIN", HERE) == 0  # complete: no point is run again
-    assert {path: path.stat().st_mtime_ns for path in Path("results/tiny/tune").glob("*.json")} == times
-
-    assert _run(study, "--only", "DIN,LMN,counts", "--seeds", "0", HERE) == 0
-    results = _results()
-    assert set(results) == {"din-seed0", "lmn-seed0", "counts-seed0"}
-    assert results["din-seed0"]["tuned"] == results["lmn-seed0"]["tuned"] == found
-    assert results["din-seed0"]["settings"]["training"]["learning_rate"] == best
-    assert results["counts-seed0"]["test"]["log_loss"] is None
-    assert not list(Path("scratch/tiny").glob("*/*.safetensors"))  # those of the tuning were kept
-
-
 @pytest.mark.slow
 def test_runs_repeat_to_the_last_digit_in_another_process(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(study, "--only", "DIN,counts", "--seeds", "0", HERE) == 0
@@ -134,19 +106,6 @@ def test_a_study_is_run_once_and_reported(study: Path, capsys: pytest.CaptureFix
     assert sum(int(size[1]) for size in sizes if size) == 150  # every sample of the test split is in one range
     assert _run(study, "--report") == 0
     assert Path("page.md").read_text() == page
-
-
-def test_the_report_shows_what_tuning_found(study: Path) -> None:
-    text = study.read_text()
-    study.write_text(
-        text.replace("embedding_std = [\n    0.05,\n    0.2,\n]", "").replace("window_size = [\n    4,\n    3,\n]", "")
-    )
-    assert list(load_study(study).tune) == ["learning_rate"]
-    assert _run(study, "--tune", "--only", "DIN", HERE) == 0
-    assert _run(study, "--report") == 0
-    assert re.search(
-        r"\| DIN \| (\*\*0.001: 0\.\d{4}\*\*, 0.01: |0.001: 0\.\d{4}, \*\*0.01: )", Path("page.md").read_text()
-    )
 
 
 def test_results_of_other_settings_are_not_mixed(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
