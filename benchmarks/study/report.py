@@ -1,8 +1,9 @@
 """The report of a study: its figures, and its tables between the markers of a Markdown page.
 
 A block of the page is ``<!-- study: NAME QUESTION -->`` ... ``<!-- /study -->``: tables and figure of a question, or of
-``tuning``, what tuning found, or of ``history``, the test split by the number of events before a sample. The text
-between the markers is replaced; the rest of the page stays as it is.
+``tuning``, what tuning found; or the test split of the first question by ``history``, the number of events before a
+sample, by ``item_age``, or while models keep ``writing``. The text between the markers is replaced; the rest of the
+page stays as it is.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from benchmarks.study.tables import (
     by_line,
     difference,
     history_tables,
+    item_age_tables,
     metric,
     place_on,
     question_tables,
     tuning_table,
+    writing_tables,
 )
 from benchmarks.study.variants import StudyError, Variant
 from lmn_model.files import replacing
 
 MISSING = "Not measured yet: there is no result file for it."
-TUNING, HISTORY = "tuning", "history"
+TUNING, HISTORY, ITEM_AGE, WRITING = "tuning", "history", "item_age", "writing"
 _BLOCK = re.compile(r"(<!-- study: (\S+) (\S+) -->\n).*?(<!-- /study -->)", re.DOTALL)
 
 
@@ -68,14 +71,15 @@ def write_report(study: Study, results: Path, page: Path) -> list[Path]:
             blocks[question] = [*question_tables(study, question, variants, found), image]
     blocks[TUNING] = [tuning_table(study, results)]
     first = [each for each in study.variants if questions and questions[0] in each.questions and found[each.name]]
-    blocks[HISTORY] = history_tables(first, found)
+    blocks[HISTORY], blocks[ITEM_AGE] = history_tables(first, found), item_age_tables(first, found)
+    blocks[WRITING] = writing_tables(first, found)
     if page.exists():
 
         def fill(match: re.Match[str]) -> str:
             start, name, question, end = match.groups()
             if name != study.name:
                 return match[0]
-            if question not in (*questions, TUNING, HISTORY):
+            if question not in (*questions, TUNING, HISTORY, ITEM_AGE, WRITING):
                 raise StudyError(f"{page}: study {name} has no question {question!r}")
             return start + ("\n\n".join(blocks.get(question, ())) or MISSING) + "\n" + end
 

@@ -64,21 +64,56 @@ def question_tables(study: Study, question: str, variants: Sequence[Variant], fo
 
 def history_tables(variants: Sequence[Variant], found: Found) -> list[str]:
     """Test AUC by the number of the user's events before a sample, a table for each group."""
-    sizes: dict[tuple[int, int | None], str] = {}
-    values: dict[tuple[str, int], list[float | None]] = {}
+    return _range_tables(variants, {name: [run["test_by_history"] for run in runs] for name, runs in found.items()})
+
+
+def item_age_tables(variants: Sequence[Variant], found: Found) -> list[str]:
+    """Test AUC by the days since the item's first event of any user, a table for each group."""
+    parts = {name: [run.get("test_by_item_age", []) for run in runs] for name, runs in found.items()}
+    return _range_tables(variants, parts)
+
+
+def writing_tables(variants: Sequence[Variant], found: Found) -> list[str]:
+    """Test AUC of models that stop writing before the test split, and of the same if they keep writing."""
+    written = {name: [run for run in runs if run.get("test_while_writing") is not None] for name, runs in found.items()}
+    variants = [each for each in variants if written[each.name]]
+
+    def row(variant: Variant) -> list[str]:
+        runs = written[variant.name]
+        texts = []
+        for name in ("auc", "log_loss"):
+            pairs = [(run["test"][name], run["test_while_writing"][name]) for run in runs]
+            gains = _in_words(_estimate([after - before for before, after in pairs]))
+            texts += [*(_in_words(_estimate(list(each))) for each in zip(*pairs, strict=True)), gains]
+        return texts
+
+    header = [f"{name}, {when}" for name in ("AUC", "log loss") for when in ("stops", "keeps writing", "difference")]
+    return _by_group(variants, header, row) if variants else []
+
+
+def _range_tables(variants: Sequence[Variant], parts: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> list[str]:
+    """A table for each group: AUC in each range, of the runs of each variant by its name."""
+    sizes: dict[tuple[int | None, int | None], str] = {}
+    values: dict[tuple[str, int | None], list[float | None]] = {}
     for variant in variants:
-        for part in (part for run in found[variant.name] for part in run["test_by_history"]):
+        for part in (part for run in parts[variant.name] for part in run):
             sizes[part["from"], part["to"]] = f"{part['rows']:,} ({part['users']:,})"
             values.setdefault((variant.name, part["from"]), []).append(part["auc"])
-    ranges = sorted(sizes)
+    ranges = sorted(sizes, key=lambda each: -1 if each[0] is None else each[0])
     if not ranges:
         return []
-    header = [f"{low:,} and more" if high is None else f"{low:,} to {high - 1:,}" for low, high in ranges]
 
     def row(variant: Variant) -> list[str]:
         return [_in_words(_estimate(values.get((variant.name, low), []))) for low, _ in ranges]
 
-    return _by_group(variants, header, row, first=["samples (users)", *(sizes[each] for each in ranges)])
+    first = ["samples (users)", *(sizes[each] for each in ranges)]
+    return _by_group(variants, [_range_in_words(*each) for each in ranges], row, first=first)
+
+
+def _range_in_words(low: int | None, high: int | None) -> str:
+    if low is None:
+        return "none before"
+    return f"{low:,} and more" if high is None else f"{low:,} to {high - 1:,}"
 
 
 def tuning_table(study: Study, results: Path) -> str:

@@ -17,10 +17,9 @@ import time
 import traceback
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from benchmarks.study.breakdowns import FloatArray, by_history, by_item_age
 from benchmarks.study.heuristics import parse_heuristic, score
 from benchmarks.study.jobs import Job
 from benchmarks.study.result_files import same_settings
@@ -30,8 +29,8 @@ from lmn_model.files import write_json
 from lmn_model.training import TrainingInterrupted, train
 from lmn_model.training.build import build_model, choose_device, open_dataset
 from lmn_model.training.default_sizes import take_sizes
-from lmn_model.training.evaluation.metrics import auc, grouped_auc, log_loss
-from lmn_model.training.evaluation.new_events import write_new_events
+from lmn_model.training.evaluation.metrics import auc, click_metrics, grouped_auc
+from lmn_model.training.evaluation.new_events import logits_while_writing, write_new_events
 from lmn_model.training.evaluation.scoring import predict_logits
 from lmn_model.training.reporting.environment import describe_environment, peak_memory_mib
 from lmn_model.training.reproducible import reproducible
@@ -40,13 +39,9 @@ from lmn_model.training.runs.folder import RunFolder, RunFolderError
 from lmn_model.training.runs.state import load_model
 from lmn_model.training.settings import Settings
 
-HISTORY_EDGES = (0, 10, 30, 100, 300, 1000)
-"""Metrics on the test split are also given by the number of events before a sample: 0 to 9, 10 to 29 and so on."""
 EXIT_FAILED, EXIT_FILES, EXIT_INTERRUPTED = 1, 3, 130
 FILE_ERRORS = (OSError, CheckpointError, RunFolderError)
 """Failures of the machine, such as a full disk, that do not depend on the settings of the run."""
-
-FloatArray = NDArray[np.floating[Any]]
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -65,40 +60,6 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.run_folder.exists() and not job.keep:
         shutil.rmtree(job.run_folder)
     return result
-
-
-def by_history(split: Split, scores: FloatArray, with_loss: bool = True) -> list[dict[str, Any]]:
-    """AUC, GAUC and log loss of the samples of ``split`` by the number of the user's events before them.
-
-    Args:
-        split: S samples.
-        scores: ``[S]``, logits, or any scores if ``with_loss`` is False.
-        with_loss: whether the scores are logits, so that log loss is defined.
-
-    Returns:
-        For each range of :data:`HISTORY_EDGES` that has samples ``{"from", "to", "rows", "users", "auc", "gauc",
-        "log_loss"}``; ``to`` is exclusive, None for no end. A metric that is not defined there is None.
-    """
-    seen = split.history_ends - split.tables.histories.starts[split.users]  # [S]
-    found = []
-    for low, high in zip(HISTORY_EDGES, (*HISTORY_EDGES[1:], None), strict=True):
-        chosen = (seen >= low) & (seen < (np.inf if high is None else high))
-        labels, scored, groups = split.labels[chosen], scores[chosen], split.groups[chosen]
-        if not len(labels):
-            continue
-        both = 0 < labels.sum() < len(labels)
-        found.append(
-            {
-                "from": low,
-                "to": high,
-                "rows": len(labels),
-                "users": len(np.unique(groups)),
-                "auc": auc(labels, scored) if both else None,
-                "gauc": grouped_auc(labels, scored, groups),
-                "log_loss": log_loss(labels, scored) if with_loss else None,
-            }
-        )
-    return found
 
 
 def _train(job: Job, settings: Settings) -> dict[str, Any]:
@@ -130,7 +91,7 @@ def _train(job: Job, settings: Settings) -> dict[str, Any]:
 
 
 def _score_test(folder: RunFolder, settings: Settings, dataset: Dataset) -> dict[str, Any]:
-    """Metrics on the test split by length of the history, and rows scored per second, which a run does not report."""
+    """Metrics on the test split by what was known before, if the model keeps writing, and rows scored per second."""
     device = choose_device(settings.training.device)
     with reproducible(settings.training.seed, settings.training.threads, device):
         model = build_model(dataset.features, settings.model)
@@ -140,8 +101,19 @@ def _score_test(folder: RunFolder, settings: Settings, dataset: Dataset) -> dict
         started = time.perf_counter()
         logits = predict_logits(model, dataset.test, settings.training.batch_size, device)
         seconds = time.perf_counter() - started
+        writing = None
+        if settings.model.writes_new_events:
+            load_model(folder.best, model)
+            again = logits_while_writing(folder.best, model, settings.training, dataset, device)
+            writing = {
+                **click_metrics(dataset.test.labels, again, dataset.test.groups),
+                "by_history": by_history(dataset.test, again),
+                "by_item_age": by_item_age(dataset, dataset.test, again),
+            }
     return {
         "test_by_history": by_history(dataset.test, logits),
+        "test_by_item_age": by_item_age(dataset, dataset.test, logits),
+        "test_while_writing": writing,
         "predicted_rows_per_second": round(len(dataset.test) / seconds, 1),
     }
 
@@ -176,6 +148,8 @@ def _count(name: str, settings: Settings) -> dict[str, Any]:
         "peak_memory_mib": peak_memory_mib(device),
         "environment": describe_environment(device),
         "test_by_history": by_history(dataset.test, test_scores, with_loss=False),
+        "test_by_item_age": by_item_age(dataset, dataset.test, test_scores, with_loss=False),
+        "test_while_writing": None,
         "predicted_rows_per_second": round(len(dataset.test) / seconds, 1),
     }
 

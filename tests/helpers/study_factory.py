@@ -23,6 +23,12 @@ By hand.
 <!-- study: tiny history -->
 <!-- /study -->
 
+<!-- study: tiny item_age -->
+<!-- /study -->
+
+<!-- study: tiny writing -->
+<!-- /study -->
+
 <!-- study: other main -->
 untouched
 <!-- /study -->

@@ -83,7 +83,7 @@ def test_a_study_is_run_once_and_reported(study: Path, capsys: pytest.CaptureFix
 
     assert _run(study, "--report") == 0
     page = Path("page.md").read_text()
-    assert page.count(MISSING) == 1  # nothing is tuned
+    assert page.count(MISSING) == 2  # nothing is tuned, and rows without times have no age of items
     assert "By hand." in page
     assert "untouched" in page
     lines = page.splitlines()
@@ -104,6 +104,10 @@ def test_a_study_is_run_once_and_reported(study: Path, capsys: pytest.CaptureFix
     history = page[page.index("| model | 0 to 9 |") :].splitlines()
     sizes = [re.fullmatch(r"([\d,]+) \(\d+\)", size.strip()) for size in history[2].split("|")[2:-1]]
     assert sum(int(size[1]) for size in sizes if size) == 150  # every sample of the test split is in one range
+    writing = page[page.index("AUC, keeps writing") :].splitlines()
+    kept = [results[f"lmn-seed{seed}"]["test_while_writing"]["auc"] for seed in (0, 1)]
+    assert any(line.startswith("| LMN | ") and f" | {estimate(kept).mean:.4f} ± " in line for line in writing)
+    assert not any(line.startswith("| DIN | ") for line in writing)
     assert _run(study, "--report") == 0
     assert Path("page.md").read_text() == page
 

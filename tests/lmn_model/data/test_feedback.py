@@ -48,9 +48,9 @@ def test_each_sample_is_carried_once_and_not_before_its_moment_is_over(
 
 
 def test_a_pass_that_is_resumed_carries_the_same(dataset: Dataset) -> None:
-    whole = list(BatchLoader(dataset.train, 50, feedback=True))
+    every = list(BatchLoader(dataset.train, 50, feedback=True))
     rest = list(BatchLoader(dataset.train, 50, feedback=True, start=4))
-    for first, second in zip(whole[4:], rest, strict=True):
+    for first, second in zip(every[4:], rest, strict=True):
         assert first.feedback_items.equal(second.feedback_items)
         assert first.feedback_labels.equal(second.feedback_labels)
 
