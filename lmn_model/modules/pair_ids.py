@@ -34,15 +34,15 @@ def checked_sizes(
 
 
 def checked_ids(
-    item: Tensor, user: Tensor, item_sizes: Sequence[int], user_size: int, *, name: str
+    item: Tensor, user: Tensor, item_sizes: Sequence[int | None], user_size: int | None, *, name: str
 ) -> tuple[Tensor, Tensor]:
     """Ids ``[B, F]`` and ``[B]`` as int64.
 
     Args:
         item: ids of the F features, int64 or int32, from 0 to a feature's size - 1.
         user: ids of the users, from 0 to ``user_size - 1``.
-        item_sizes: F sizes.
-        user_size: number of users.
+        item_sizes: F sizes; None takes any id.
+        user_size: number of users; None takes any id.
         name: of the module, for messages.
 
     Raises:
@@ -60,17 +60,23 @@ def checked_ids(
         raise ValueError(f"{name}: user must be [B = {item.shape[0]}], got {list(user.shape)}")
     item, user = item.long(), user.long()
     if item.device.type == "cpu" and not torch.compiler.is_compiling() and has_data(item) and has_data(user):
-        sizes = torch.tensor(tuple(item_sizes), device="cpu")
-        if not torch.equal(item % sizes, item):
-            row, feature = (item % sizes != item).nonzero()[0].tolist()
-            raise ValueError(
-                f"{name}: item must hold ids in [0, {item_sizes[feature]}) of feature {feature}, "
-                f"got {int(item[row, feature])}"
-            )
-        if not torch.equal(user % user_size, user):
-            wrong = user[user % user_size != user][0]
-            raise ValueError(f"{name}: user must hold ids in [0, {user_size}), got {int(wrong)}")
+        _check_range(item, item_sizes, f"{name}: item", " of feature {}")
+        _check_range(user.unsqueeze(1), (user_size,), f"{name}: user", "")
     return item, user
+
+
+def _check_range(ids: Tensor, sizes: Sequence[int | None], what: str, which: str) -> None:
+    """Raise ValueError unless the ids ``[B, F]`` of each feature are from 0 to its size - 1; None takes any."""
+    largest = torch.iinfo(torch.int64).max
+    limits = torch.tensor([largest if size is None else size for size in sizes], device="cpu")
+    open_ids = torch.tensor([size is None for size in sizes], device="cpu")
+    if not torch.equal(ids % limits, ids):
+        wrong = ((ids % limits != ids) & ~open_ids).nonzero()
+        if len(wrong):
+            row, feature = wrong[0].tolist()
+            raise ValueError(
+                f"{what} must hold ids in [0, {sizes[feature]}){which.format(feature)}, got {int(ids[row, feature])}"
+            )
 
 
 def with_marginals(item: Tensor, user: Tensor, any_user: int) -> tuple[Tensor, Tensor]:
@@ -90,7 +96,9 @@ def known_pairs(item: Tensor, user: Tensor, unseen: int, marginals: bool) -> Ten
     return known & (user != unseen).unsqueeze(1)
 
 
-def checked_pairs(item: Tensor, user: Tensor, item_size: int, user_size: int, *, name: str) -> tuple[Tensor, Tensor]:
+def checked_pairs(
+    item: Tensor, user: Tensor, item_size: int | None, user_size: int | None, *, name: str
+) -> tuple[Tensor, Tensor]:
     """As :func:`checked_ids`, of items with their own id alone, ``[B]``."""
     if item.ndim != 1:
         raise ValueError(f"{name}: item must be [B], got {list(item.shape)}")

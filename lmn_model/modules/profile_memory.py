@@ -45,8 +45,9 @@ class ProfileMemory(nn.Module):
     Nothing in it has a gradient: :meth:`write` adds to the rows. Read a step's pairs before you write its events.
 
     Args:
-        item_size: how many ids items have.
-        user_size: how many ids users have.
+        item_size: how many ids items have. None leaves them open: any integer is an id, such as a hash of a name, and
+            whoever appears is written and read from the first event on; ``rows`` must be set.
+        user_size: the same of users.
         levels: steps of the power iteration, at least 1.
         dim: D, width of a row.
         rows: rows of a level for users, and as many for items; ids share them by a hash, and each is bound to random
@@ -72,8 +73,8 @@ class ProfileMemory(nn.Module):
 
     def __init__(
         self,
-        item_size: int,
-        user_size: int,
+        item_size: int | None,
+        user_size: int | None,
         *,
         levels: int = 5,
         dim: int = 64,
@@ -85,11 +86,13 @@ class ProfileMemory(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        self.item_size = check_int(_NAME, "item_size", item_size, low=1)
-        self.user_size = check_int(_NAME, "user_size", user_size, low=1)
+        self.item_size = None if item_size is None else check_int(_NAME, "item_size", item_size, low=1)
+        self.user_size = None if user_size is None else check_int(_NAME, "user_size", user_size, low=1)
         self.levels = check_int(_NAME, "levels", levels, low=1)
         self.dim = check_int(_NAME, "dim", dim, low=1)
         rows = None if rows is None else check_int(_NAME, "rows", rows, low=1)
+        if rows is None and (item_size is None or user_size is None):
+            raise ValueError(f"{_NAME}: rows must be set where item_size or user_size is None, got None")
         self.window = check_flag(_NAME, "window", window)
         self.signed = check_flag(_NAME, "signed", signed)
         self.unseen = None if unseen is None else check_int(_NAME, "unseen", unseen)

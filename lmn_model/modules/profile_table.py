@@ -21,8 +21,8 @@ class ProfileTable(nn.Module):
     it is written and when it is read: what other ids wrote then adds noise and no bias.
 
     Args:
-        item_size: how many ids items have.
-        user_size: how many ids users have.
+        item_size: how many ids items have; without ``rows`` alone.
+        user_size: how many ids users have; the same.
         levels: rows of an id.
         dim: D, width of a row.
         rows: rows of a level for users, and as many for items; None gives each id a row.
@@ -36,8 +36,8 @@ class ProfileTable(nn.Module):
 
     def __init__(
         self,
-        item_size: int,
-        user_size: int,
+        item_size: int | None,
+        user_size: int | None,
         levels: int,
         dim: int,
         *,
@@ -47,7 +47,7 @@ class ProfileTable(nn.Module):
     ) -> None:
         super().__init__()
         self.levels, self.dim, self.rows, self.backend = levels, dim, rows, backend
-        self.sizes: dict[Kind, int] = {"item": rows or item_size, "user": rows or user_size}
+        self.sizes: dict[Kind, int] = {"item": rows or item_size or 0, "user": rows or user_size or 0}
         self.values = nn.Parameter(
             huge_zeros(levels * sum(self.sizes.values()), dim, device=device), requires_grad=False
         )

@@ -145,6 +145,27 @@ def test_shared_rows_are_rows_of_their_own_but_for_noise() -> None:
     assert np.corrcoef(first, second)[0, 1] > 0.7
 
 
+def test_open_ids_are_written_from_their_first_event_on() -> None:
+    """Ids are hashes of names: no number of ids is given, and the rows are those of a memory with small ids."""
+    memory = ProfileMemory(None, None, levels=3, dim=64, rows=512).double()
+    item, user = two_groups(600)
+    names_of_items, names_of_users = (torch.randint(-(2**63), 2**63 - 1, (each,)) for each in (20, 8))
+    for part in torch.arange(600).split(20):
+        memory.write(names_of_items[item[part]], names_of_users[user[part]])
+    new_user = torch.tensor([2**62 + 12345])
+    for each in (11, 14, 17):
+        memory.write(names_of_items[each : each + 1], new_user)
+    none = torch.zeros(20, 0, dtype=torch.int64)
+    score = memory(names_of_items, new_user.expand(20), none, none.bool())[:, 2]
+    assert score[10:].min() > score[:10].max()
+    with pytest.raises(ValueError, match="rows must be set where item_size or user_size is None, got None"):
+        ProfileMemory(None, 5)
+    half = ProfileMemory(None, 5, rows=8)
+    half.write(torch.tensor([-7]), torch.tensor([4]))
+    with pytest.raises(ValueError, match=r"user must hold ids in \[0, 5\), got 5"):
+        half.write(torch.tensor([-7]), torch.tensor([5]))
+
+
 def test_the_unseen_are_not_written_and_read_as_zeros() -> None:
     memory = make(unseen=1)
     item, user = draw(50)
