@@ -86,6 +86,28 @@ def _add_contents(parser: ArgumentParser) -> None:
     add_device(group)
 
 
+def _add_neighbours(parser: ArgumentParser) -> None:
+    parser.add_argument_group("arguments").add_argument(
+        "run_folder",
+        metavar="RUN",
+        help="folder of a finished run with profiles (--profile-levels 5) on rows of lmn prepare --dataset "
+        "complete-journey",
+    )
+    group = parser.add_argument_group("options")
+    group.add_argument(
+        "--out", metavar="DIR", required=True, help="folder for neighbours.md, neighbours.json and neighbours.png"
+    )
+    group.add_argument("--path", "--data", dest="data", metavar="DIR", help="the run's rows, if they were moved")
+    group.add_argument(
+        "--product",
+        metavar="TEXT",
+        nargs="+",
+        help="report on the most bought product with this in its type or category (default: of eight departments)",
+    )
+    group.add_argument("--force", action="store_true", help="replace files of an earlier report")
+    add_device(group)
+
+
 def _add_demo(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("options")
     group.add_argument("--out", metavar="DIR", default="runs/demo", help="folder of the runs (default: runs/demo)")
@@ -127,6 +149,13 @@ COMMANDS = {
         "RUN --out DIR",
         _add_contents,
         "  python -m benchmarks.study contents runs/mine --out report",
+    ),
+    "neighbours": Command(
+        "Name the nearest products and households of a run with profiles",
+        "The report also measures what neighbours have in common, against chance.",
+        "RUN --out DIR",
+        _add_neighbours,
+        "  python -m benchmarks.study neighbours runs/mine --out report",
     ),
     "demo": Command(
         "Train four models on a public data set and compare them",

@@ -80,6 +80,12 @@ def _contents(arguments: argparse.Namespace) -> None:
     run_contents(arguments)
 
 
+def _neighbours(arguments: argparse.Namespace) -> None:
+    from benchmarks.study.neighbours.command import run_neighbours
+
+    run_neighbours(arguments)
+
+
 def _demo(arguments: argparse.Namespace) -> None:
     try:
         rows = run_demo(arguments.out, DEMO)
@@ -93,5 +99,6 @@ def _demo(arguments: argparse.Namespace) -> None:
 FUNCTIONS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "run": run_study,
     "contents": _contents,
+    "neighbours": _neighbours,
     "demo": _demo,
 }

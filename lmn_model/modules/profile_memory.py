@@ -195,22 +195,27 @@ class ProfileMemory(nn.Module):
         for ids, kind, events in ((item, "item", self.item_events), (user, "user", self.user_events)):
             events.index_add_(0, self.table.rows_of(ids, kind), torch.ones_like(weight[:, 0, 0]))
 
-    def similar(self, ids: Tensor, others: Tensor, kind: Kind) -> Tensor:
-        """Cosines ``[R, S]`` of the last level's rows of ids ``[R]`` and others ``[S]``.
+    def similar(self, ids: Tensor, others: Tensor, kind: Kind, level: int | None = None) -> Tensor:
+        """Cosines ``[R, S]`` of one level's rows of ids ``[R]`` and others ``[S]``.
 
         Args:
             ids: of items or users.
             others: of the same kind.
             kind: ``"item"`` or ``"user"``.
+            level: whose rows; None for the last.
 
         Raises:
-            ValueError: ``kind`` is neither.
+            TypeError: ``level`` is no integer.
+            ValueError: ``kind`` is neither, or there is no such level.
         """
         check_choice(_NAME, "kind", kind, ("item", "user"))
+        level = self.levels - 1 if level is None else check_int(_NAME, "level", level, low=0)
+        if level >= self.levels:
+            raise ValueError(f"{_NAME}: level must be below levels = {self.levels}, got {level}")
         first, second = (unit(self.table.read(each, kind)) for each in (ids, others))
         if kind == "user":
             first, second = self._centred(first), self._centred(second)
-        return first[:, -1] @ second[:, -1].T
+        return first[:, level] @ second[:, level].T
 
     def _check_label(self, label: Tensor | None, item: Tensor) -> None:
         if (label is not None) != self.signed:

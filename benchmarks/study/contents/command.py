@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from benchmarks.study.contents.page import page
 from benchmarks.study.contents.profiles import describe_profiles
 from benchmarks.study.contents.reading import Contents, read_contents
 from benchmarks.study.contents.words import Words
+from benchmarks.study.report_folder import open_report_folder
 from lmn_model.cli.output import print_result
 from lmn_model.files import replacing, write_json
 from lmn_model.setting_types import SettingsError
@@ -95,11 +95,7 @@ def write_contents(
     if threshold is not None and not math.isfinite(threshold):
         raise SettingsError(f"--threshold must be a finite number, got {threshold}")
     settings = RunFolder(run).load_settings()
-    target = Path(out)
-    taken = [name for name in (PAGE, NUMBERS, *PICTURES) if (target / name).exists()]
-    if taken and not force:
-        raise SettingsError(f"{target} already holds {', '.join(taken)}; --force replaces them")
-    _check_writable(target)
+    target = open_report_folder(out, (PAGE, NUMBERS, *PICTURES), force)
     contents = read_contents(run, feature, path=path, device=device)
     chosen = choose_categories(contents, categories)
     limit = threshold_of(contents) if threshold is None else threshold
@@ -137,13 +133,3 @@ def write_page(
     draw_profiles(found["profiles"], percentiles, words, folder / PICTURES[3])
     with replacing(folder / PAGE) as temporary:
         temporary.write_text(page(found, words), encoding="utf-8")
-
-
-def _check_writable(folder: Path) -> None:
-    """Make ``folder`` and write in it, before minutes of work whose result could not be stored."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise SettingsError(f"--out {folder}: the folder cannot be written: {error.strerror}") from error

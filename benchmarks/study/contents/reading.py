@@ -11,17 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.study.contents.queries import IntArray, item_keys, read_familiarity, slot_norms, user_keys
-from lmn_model.data import DataError, Dataset, RowFeatures, Vocabularies
+from benchmarks.study.written_run import WrittenRun, events_before, refuse_unfinished, written_run
+from lmn_model.data import DataError, RowFeatures, Vocabularies, load_vocabularies
 from lmn_model.data.features import FIRST_KNOWN, PADDING
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.setting_types import SettingsError
-from lmn_model.training.build import open_dataset
-from lmn_model.training.evaluation.new_events import write_new_events
-from lmn_model.training.reproducible import reproducible
-from lmn_model.training.runs.checkpoint import open_checkpoint
-from lmn_model.training.runs.fingerprint import data_fingerprint, same_data
-from lmn_model.training.runs.folder import RunFolder, RunFolderError
-from lmn_model.training.runs.loading import load_run
+from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.settings import Settings
 from lmn_model.wording import did_you_mean
 
@@ -88,21 +83,15 @@ def read_contents(
     """
     folder = RunFolder(root)
     _check_run(folder, folder.load_settings())
-    settings, model, vocabularies, on, _ = load_run(root, device)
-    features, network = vocabularies.features, model.memory
+    vocabularies = load_vocabularies(folder.root)
+    features = vocabularies.features
     place = _place(feature, [each.name for each in features.item])
-    data = settings.data if path is None else settings.override({"path": path}).data
-    if not isinstance(network, FactoredMemoryNetwork):
-        raise TypeError(f"{folder}: the memory must be a FactoredMemoryNetwork, got {type(network).__name__}")
-    with reproducible(settings.training.seed, settings.training.threads, on):
-        dataset = open_dataset(data, vocabularies)
-        with open_checkpoint(folder.best) as file:
-            trained_on = file.metadata.get("data")
-        if trained_on is not None and not same_data(trained_on, data_fingerprint(dataset)):
-            raise DataError(f"{path or data.path or data.dataset}: these are not the data that {folder} was trained on")
-        write_new_events(folder.best, model, settings.training, dataset, on)
-        model.eval()
-        users, categories, counts, shown, users_in_all = _true_events(dataset, place, settings)
+    with written_run(root, path, device) as run:
+        network = run.model.memory
+        if not isinstance(network, FactoredMemoryNetwork):
+            raise TypeError(f"{folder}: the memory must be a FactoredMemoryNetwork, got {type(network).__name__}")
+        on = network.offsets.device
+        users, categories, counts, shown, users_in_all = _true_events(run, place)
         user_ids, category_ids = (torch.from_numpy(ids).to(on) for ids in (users, categories))
         members = {}
         for other, each in enumerate(features.item):
@@ -135,9 +124,7 @@ def _check_run(folder: RunFolder, settings: Settings) -> None:
             f"{folder}: the memory has a joint query, whose slots stand for no item and no user; "
             "contents needs memory = 'factored'"
         )
-    metrics = folder.load_metrics()
-    if metrics is None or metrics["status"] != "finished":
-        raise RunFolderError(f"{folder}: the run is not finished; lmn train --resume {folder} finishes it")
+    refuse_unfinished(folder)
 
 
 def _place(feature: str | None, names: Sequence[str]) -> int:
@@ -152,25 +139,21 @@ def _place(feature: str | None, names: Sequence[str]) -> int:
     return list(names).index(feature)
 
 
-def _true_events(dataset: Dataset, place: int, settings: Settings) -> tuple[IntArray, IntArray, IntArray, int, int]:
+def _true_events(run: WrittenRun, place: int) -> tuple[IntArray, IntArray, IntArray, int, int]:
     """Events before the test split: ids of users and of categories, counts int32 [U, C], how many of these events were
     written, and how many users there are, read or not.
     """
-    tables = dataset.train.tables
+    test, tables = run.test, run.test.tables
     histories, starts = tables.histories, tables.histories.starts[:-1]
-    test = dataset.test.following(dataset.valid.following(dataset.train))
     if test.seen is None or test.after is None:
         raise ValueError("the test split must follow the earlier splits, got none")
-    ends = seen = test.seen[: len(starts)]
-    if histories.common_clock:
-        ends = histories.ends(np.arange(len(starts)), np.full(len(starts), dataset.test.timestamps.min()))
-    first = _first_id(dataset.vocabularies)
-    items, of = histories.between(starts, ends)
+    first = _first_id(run.vocabularies)
+    items, of = events_before(test)
     positions = np.arange(len(of)) - np.searchsorted(of, of) + starts[of]  # `of` ascends
-    if test.writes(settings.training.writes) == "calendar":
+    if test.writes(run.settings.training.writes) == "calendar":
         was_written = histories.times[positions] <= test.after
     else:
-        was_written = positions < seen[of]
+        was_written = positions < test.seen[of]
     users, categories = tables.users.ids[of, 0], tables.items.ids[items, place]
     known = (users >= first) & (categories >= first)
     if not known.any():

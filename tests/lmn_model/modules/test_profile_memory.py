@@ -117,6 +117,8 @@ def test_users_and_items_of_one_group_become_similar(rows: int | None) -> None:
         other = ids[:, None] // group != ids // group
         assert cosines[same].mean() > 0.7
         assert cosines[other].mean() < 0.0
+        torch.testing.assert_close(memory.similar(ids, ids, kind, memory.levels - 1), cosines)
+        assert not torch.allclose(memory.similar(ids, ids, kind, 0), cosines)
 
 
 def test_a_user_with_few_events_is_scored_by_what_similar_users_chose() -> None:
@@ -280,6 +282,10 @@ def test_wrong_ids() -> None:
         memory.write(item.float(), user)
     with pytest.raises(ValueError, match="kind must be one of"):
         memory.similar(item, item, "brand")
+    with pytest.raises(
+        ValueError, match=rf"ProfileMemory: level must be below levels = {memory.levels}, got {memory.levels}"
+    ):
+        memory.similar(item, item, "item", memory.levels)
     window = torch.zeros(4, 3, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"window must be \[B = 4, T\] with a mask \[B, T\], got \[3\] and \[4, 3\]"):
         memory(item, user, window[0], window.bool())
