@@ -13,6 +13,7 @@ from lmn_model.ctr.settings import CollaborativeSettings
 from lmn_model.data import Batch, FeatureSpec
 from lmn_model.modules.event_embeddings import EventEmbeddings
 from lmn_model.modules.profile_memory import ProfileMemory
+from lmn_model.modules.resetting import reset_children
 
 
 class CollaborativeFeatures(nn.Module):
@@ -50,6 +51,10 @@ class CollaborativeFeatures(nn.Module):
                 unseen=features.unseen,
                 backend=backend,
             )
+
+    def reset_parameters(self) -> None:
+        """Empty the profiles and draw the embeddings."""
+        reset_children(self)
 
     @property
     def signals(self) -> int:

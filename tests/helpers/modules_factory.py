@@ -6,8 +6,16 @@ from collections.abc import Callable
 
 from torch import nn
 
-from lmn_model import FactoredMemoryNetwork, LargeMemoryNetwork, MemoryLayer, ProductKeyMemory
-from lmn_model.ctr import CTRModel, MemorySettings, ModelSettings
+from lmn_model import (
+    EventEmbeddings,
+    FactoredMemoryNetwork,
+    LargeMemoryNetwork,
+    MemoryLayer,
+    ProductKeyMemory,
+    ProfileMemory,
+)
+from lmn_model.ctr import CollaborativeSettings, CTRModel, MemorySettings, ModelSettings
+from lmn_model.ctr.collaborative import CollaborativeFeatures
 from lmn_model.ctr.feature_embedding import FeatureEmbedding
 from lmn_model.ctr.memory_features import MemoryGate, MemoryLogit
 from lmn_model.ctr.window import WINDOW_MODELS, WindowMatchFeatures, window_model
@@ -15,6 +23,7 @@ from lmn_model.data import CategoricalFeature, FeatureSpec
 from lmn_model.modules.resetting import EmbeddingTable, PairMap, ZeroLinear
 
 ITEM = (CategoricalFeature("item", 30), CategoricalFeature("category", 6))
+COLLABORATIVE = CollaborativeSettings(profile_levels=2, profile_dim=4, event_dim=4)
 FEATURES = FeatureSpec((CategoricalFeature("user", 11),), ITEM, (CategoricalFeature("hour", 5),), ("price",))
 
 
@@ -43,6 +52,10 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "network": lambda: LargeMemoryNetwork(4, 3, sub_keys=6, top_k=2),
     "factored": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8),
     "without marginals": lambda: FactoredMemoryNetwork([30, 6], 11, sub_keys=8, marginals=False),
+    "profiles": lambda: ProfileMemory(30, 11, levels=2, dim=4),
+    "signed profiles": lambda: ProfileMemory(None, None, levels=2, dim=4, rows=8, signed=True),
+    "events": lambda: EventEmbeddings([30, 6], 11, dim=4),
+    "collaborative": lambda: CollaborativeFeatures(FEATURES, COLLABORATIVE),
     "embedding": lambda: FeatureEmbedding(ITEM, 4, 0.1),
     "no embedding": lambda: FeatureEmbedding((), 4, 0.1),
     "gate": lambda: MemoryGate(4, 6),
@@ -53,5 +66,8 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     **{f"window {name}": lambda name=name: window_model(name, 4) for name in WINDOW_MODELS},
     "ctr": lambda: ctr(joins="logit", gate=True),
     "ctr joint": lambda: ctr("joint"),
+    "ctr collaborative": lambda: CTRModel(
+        FEATURES, ModelSettings(hidden=(), memory=MemorySettings(kind="none"), collaborative=COLLABORATIVE)
+    ),
     "ctr mimn": lambda: CTRModel(FEATURES, ModelSettings(window="mimn", hidden=(), memory=MemorySettings(kind="none"))),
 }

@@ -76,14 +76,17 @@ def test_batches_have_the_types_and_shapes_of_the_interface(dataset: Dataset) ->
 
 
 def test_optional_fields_have_the_types_and_shapes_of_the_interface(searched: Dataset) -> None:
-    batch = next(iter(BatchLoader(searched.train, 32, new_events=True, start=1)))
-    events = len(batch.new_users)
-    assert events > 0
+    batch = next(iter(BatchLoader(searched.train, 32, new_events=True, feedback=True, start=1)))
+    events, labels = len(batch.new_users), len(batch.feedback_users)
+    assert min(events, labels) > 0
     assert {name: (getattr(batch, name).dtype, tuple(getattr(batch, name).shape)) for name in OPTIONAL} == {
         "found": (torch.int64, (32, 4, 2)),
         "found_mask": (torch.bool, (32, 4)),
         "new_items": (torch.int64, (events, 2)),
         "new_users": (torch.int64, (events,)),
+        "feedback_items": (torch.int64, (labels, 2)),
+        "feedback_users": (torch.int64, (labels,)),
+        "feedback_labels": (torch.float32, (labels,)),
     }
     moved = batch.to("meta")
     assert all(getattr(moved, name).device.type == "meta" for name in OPTIONAL)
