@@ -28,7 +28,7 @@ _SCALE = 20.0
 """Of cosines, before the softmax."""
 _MEMORY = 36.0
 """Centres are of the newest events, about so many for each sub-key: the decay of sums and counts."""
-_MIN_EVENTS = 0.15
+_MIN_EVENTS = 0.75
 """A sub-key restarts below so many decayed events."""
 _PRIOR = 0.3
 """Events added to the count and to the expected count before their ratio is taken."""
@@ -53,7 +53,7 @@ class SimilarItemMemory(nn.Module):
         device: of the memory; None for torch's default.
 
     Attributes:
-        values: ``[user_size * sub_keys, 1]``, the slots, user by user.
+        values: ``[sub_keys * user_size, 1]``, the slots, sub-key by sub-key.
         keys: ``[sub_keys, C]``, decayed sums of the unit vectors of events; a cosine does not depend on their length.
 
     Raises:
@@ -130,7 +130,7 @@ class SimilarItemMemory(nn.Module):
         """
         vectors, user = self._checked(vectors, user)
         sub_keys, weights = self._route(vectors)
-        slots = user.unsqueeze(1) * self.sub_keys + sub_keys
+        slots = sub_keys * self.user_size + user.unsqueeze(1)
         count = gather_aggregate(self.values, slots, weights, backend=self.backend).squeeze(1)
         total = (self.key_totals[sub_keys] * weights).sum(1)
         events = self.user_events[user]
@@ -143,7 +143,8 @@ class SimilarItemMemory(nn.Module):
     def write(self, vectors: Tensor, user: Tensor) -> None:
         """Write events, and move the sub-keys towards them.
 
-        Sub-keys that were the best of too few recent events restart at events of the call, spread evenly over it.
+        Sub-keys that were the best of too few recent events restart at events of the call, spread evenly over it, with
+        empty slots.
 
         Args:
             vectors: ``[P, C]``, of the items.
@@ -163,7 +164,7 @@ class SimilarItemMemory(nn.Module):
         self._restart(vectors)
         sub_keys, weights = self._route(vectors)
         ones = torch.ones_like(weights[:, 0])
-        slots = user.unsqueeze(1) * self.sub_keys + sub_keys
+        slots = sub_keys * self.user_size + user.unsqueeze(1)
         self.values.index_add_(0, slots.flatten(), weights.flatten().unsqueeze(1))
         self.key_totals.index_add_(0, sub_keys.flatten(), weights.flatten())
         self.user_events.index_add_(0, user, ones)
@@ -173,11 +174,14 @@ class SimilarItemMemory(nn.Module):
         self.key_events.mul_(decay).index_add_(0, best, ones)
 
     def _restart(self, vectors: Tensor) -> None:
-        """Set sub-keys that were the best of too few recent events to unit vectors ``[P, C]`` of events."""
+        """Empty sub-keys that were the best of too few recent events, and set them to unit vectors ``[P, C]``."""
         spread = torch.arange(self.sub_keys, device=vectors.device) * len(vectors) // self.sub_keys
         unused = self.key_events < _MIN_EVENTS
         self.keys.copy_(torch.where(unused.unsqueeze(1), vectors[spread], self.keys))
         self.key_events.masked_fill_(unused, 1.0)
+        self.key_totals.masked_fill_(unused, 0.0)
+        if self.user_events.any():  # untouched zeros take no memory
+            self.values.view(self.sub_keys, self.user_size)[unused] = 0
 
     def _route(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """The best sub-keys of vectors ``[B, C]`` and their weights, ``[B, K]`` each."""
