@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lmn_model.modules.memory_layer import MemoryLayer
     from lmn_model.modules.product_key_memory import ProductKeyMemory
     from lmn_model.modules.profile_memory import ProfileMemory
+    from lmn_model.modules.similar_item_memory import SimilarItemMemory
 
 __all__ = [
     "EventEmbeddings",
@@ -27,6 +28,7 @@ __all__ = [
     "MemoryReadOut",
     "ProductKeyMemory",
     "ProfileMemory",
+    "SimilarItemMemory",
 ]
 _MODULES = {
     "EventEmbeddings": "modules.event_embeddings",
@@ -37,6 +39,7 @@ _MODULES = {
     "MemoryReadOut": "modules.large_memory_network",
     "ProductKeyMemory": "modules.product_key_memory",
     "ProfileMemory": "modules.profile_memory",
+    "SimilarItemMemory": "modules.similar_item_memory",
 }
 
 __getattr__, __dir__ = import_on_use(__name__, _MODULES)

@@ -1,7 +1,9 @@
-"""What other users did, as features of the tower: profiles, and embeddings that learn from every event.
+"""What other users did, as features of the tower: profiles, embeddings that learn from every event, and a memory of how
+often each user chose items that are similar by these embeddings.
 
-Both are written by the new events of each step, after its samples were scored; see
-:class:`lmn_model.modules.ProfileMemory` and :class:`lmn_model.modules.EventEmbeddings`.
+All are written by the new events of each step, after its samples were scored; see
+:class:`lmn_model.modules.ProfileMemory`, :class:`lmn_model.modules.EventEmbeddings` and
+:class:`lmn_model.modules.SimilarItemMemory`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from lmn_model.data import Batch, FeatureSpec
 from lmn_model.modules.event_embeddings import EventEmbeddings
 from lmn_model.modules.profile_memory import ProfileMemory
 from lmn_model.modules.resetting import reset_children
+from lmn_model.modules.similar_item_memory import SimilarItemMemory
 
 
 class CollaborativeFeatures(nn.Module):
@@ -30,6 +33,7 @@ class CollaborativeFeatures(nn.Module):
         items, users = [feature.size for feature in features.item], features.user[0].size
         self.profiles: ProfileMemory | None = None
         self.embeddings: EventEmbeddings | None = None
+        self.similar: SimilarItemMemory | None = None
         if settings.profile_levels:
             self.profiles = ProfileMemory(
                 items[0],
@@ -51,6 +55,15 @@ class CollaborativeFeatures(nn.Module):
                 unseen=features.unseen,
                 backend=backend,
             )
+        if settings.event_sub_keys:
+            self.similar = SimilarItemMemory(
+                users,
+                settings.event_dim,
+                sub_keys=settings.event_sub_keys,
+                top_k=min(settings.event_top_k, settings.event_sub_keys),
+                unseen=features.unseen,
+                backend=backend,
+            )
 
     def reset_parameters(self) -> None:
         """Empty the profiles and draw the embeddings."""
@@ -59,8 +72,9 @@ class CollaborativeFeatures(nn.Module):
     @property
     def signals(self) -> int:
         """Numbers that a read gives the tower."""
-        profiles = 0 if self.profiles is None else self.profiles.signals
-        return profiles + (0 if self.embeddings is None else self.embeddings.SIGNALS)
+        signals = 0 if self.profiles is None else self.profiles.signals
+        signals += 0 if self.embeddings is None else self.embeddings.SIGNALS
+        return signals + (0 if self.similar is None else self.similar.SIGNALS)
 
     def forward(self, batch: Batch) -> Tensor:
         """``[B, signals]`` without a gradient."""
@@ -70,6 +84,8 @@ class CollaborativeFeatures(nn.Module):
             features.append(self.profiles(item[:, 0], user, batch.history[..., 0], batch.history_mask))
         if self.embeddings is not None:
             features.append(self.embeddings(item, user, batch.history, batch.history_mask))
+            if self.similar is not None:
+                features.append(self.similar(self.embeddings.item_vectors(item), user))
         return torch.cat(features, dim=1)
 
     def event_loss(self, item: Tensor, user: Tensor) -> Tensor | None:
@@ -77,7 +93,7 @@ class CollaborativeFeatures(nn.Module):
         return None if self.embeddings is None else self.embeddings.loss(item, user)
 
     def write(self, item: Tensor, user: Tensor, label: Tensor | None = None) -> None:
-        """Write new events, or labelled samples if profiles are signed, to what learns without a gradient.
+        """Write new events, or labelled samples if profiles are signed, to profiles.
 
         Args:
             item: ``[P, F]`` ids of the items.
@@ -87,12 +103,16 @@ class CollaborativeFeatures(nn.Module):
         if self.profiles is not None:
             self.profiles.write(item[:, 0], user, label)
 
+    def write_similar(self, item: Tensor, user: Tensor) -> None:
+        """Write new events, items ``[P, F]`` and users ``[P]``, to the memory of similar items; nothing without it."""
+        if self.similar is not None and self.embeddings is not None:
+            self.similar.write(self.embeddings.item_vectors(item), user)
+
     def reset_values(self) -> list[nn.Parameter]:
-        """Empty both, as before another pass over them; returns the parameters whose optimiser state is void."""
-        if self.profiles is not None:
-            self.profiles.reset_values()
-        if self.embeddings is not None:
-            self.embeddings.reset_values()
+        """Empty all, as before another pass over the events; returns the parameters whose optimiser state is void."""
+        for module in (self.profiles, self.embeddings, self.similar):
+            if module is not None:
+                module.reset_values()
         return self.values_parameters()
 
     def values_parameters(self) -> list[nn.Parameter]:

@@ -149,15 +149,18 @@ class CTRModel(nn.Module):
         return losses
 
     def write_profiles(self, batch: Batch) -> None:
-        """Write a batch to profiles, which have no gradient: its new events, or its feedback if they are signed.
+        """Write a batch to what has no gradient: its new events, and its feedback to profiles if they are signed.
 
-        Call it after the batch was scored, in training with the step of the optimisers. Nothing without profiles.
+        That is profiles and the memory of similar items. Call it after the batch was scored, in training with the step
+        of the optimisers. Nothing without them.
 
         Raises:
             ValueError: the model has collaborative features and the batch no new events, or no feedback.
         """
         if self.collaborative is None:
             return
+        if self.collaborative.similar is not None:
+            self.collaborative.write_similar(*self._new_events(batch))
         if not self.settings.writes_feedback:
             self.collaborative.write(*self._new_events(batch))
         elif batch.feedback_items is None or batch.feedback_users is None:

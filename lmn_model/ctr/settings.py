@@ -156,7 +156,7 @@ class CollaborativeSettings:
 
     Raises:
         TypeError: a value has the wrong type; numbers of NumPy are accepted and stored as Python's.
-        ValueError: a size is out of range, or ``profile_rows`` is set without profiles.
+        ValueError: a size is out of range, or a setting has no effect without profiles or embeddings of events.
     """
 
     profile_levels: int = setting(
@@ -175,16 +175,24 @@ class CollaborativeSettings:
         0, "embeddings of users and items that learn from every event, instead of the labels: width, 0 for none"
     )
     event_negatives: int = setting(31, "items of other events that each event is compared with, for --event-dim")
+    event_sub_keys: int = setting(
+        0,
+        "sub-keys of a memory of how often each user chose items like this one, by the embeddings of --event-dim; "
+        "0 for none",
+    )
+    event_top_k: int = setting(32, "sub-keys that an item has in that memory, at most --event-sub-keys")
 
     def __post_init__(self) -> None:
         take_plain(self)
-        for name in ("profile_levels", "event_dim"):
+        for name in ("profile_levels", "event_dim", "event_sub_keys"):
             check_range(self, name, low=0)
-        for name in ("profile_dim", "profile_rows", "event_negatives"):
+        for name in ("profile_dim", "profile_rows", "event_negatives", "event_top_k"):
             check_range(self, name, low=1)
         for name in ("profile_rows", "profile_signed"):
             if getattr(self, name) and not self.profile_levels:
                 raise ValueError(f"{name} has no effect for profile_levels = 0, got {getattr(self, name)}")
+        if self.event_sub_keys and not self.event_dim:
+            raise ValueError(f"event_sub_keys has no effect for event_dim = 0, got {self.event_sub_keys}")
 
     @property
     def is_on(self) -> bool:

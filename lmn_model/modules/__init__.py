@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lmn_model.modules.product_key_memory import ProductKeyMemory
     from lmn_model.modules.profile_memory import ProfileMemory
     from lmn_model.modules.reseeding import Reseeded, balance_loss, reseed
+    from lmn_model.modules.similar_item_memory import SimilarItemMemory
     from lmn_model.modules.usage import Evenness, MemoryUsage, evenness
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "ProductKeyMemory",
     "ProfileMemory",
     "Reseeded",
+    "SimilarItemMemory",
     "balance_loss",
     "evenness",
     "grow",
@@ -49,6 +51,7 @@ _MODULES = {
     "ProductKeyMemory": "product_key_memory",
     "ProfileMemory": "profile_memory",
     "Reseeded": "reseeding",
+    "SimilarItemMemory": "similar_item_memory",
     "balance_loss": "reseeding",
     "evenness": "usage",
     "grow": "growth",

@@ -114,6 +114,16 @@ class EventEmbeddings(nn.Module):
         pair = torch.stack((inner / 4, 2 * F.cosine_similarity(items, users, dim=1)), dim=1)
         return torch.cat((pair, 2 * near), dim=1)
 
+    @torch.no_grad()
+    def item_vectors(self, item: Tensor) -> Tensor:
+        """Vectors of items ``[B, F]``, ids of their features: ``[B, D]`` without a gradient.
+
+        Raises:
+            TypeError, ValueError: as :meth:`forward`.
+        """
+        any_user = item.new_zeros(item.shape[:1])
+        return self._item_rows(checked_ids(item, any_user, self.item_sizes, self.user_size, name=_NAME)[0])
+
     def loss(self, item: Tensor, user: Tensor) -> Tensor:
         """The loss of events, a scalar with sparse gradients; 0 without events.
 

@@ -9,12 +9,14 @@ import torch
 from ctr_factory import FEATURES, make_full_batch, settings_of
 
 from lmn_model.ctr import CollaborativeSettings, CTRModel, MemorySettings, training_losses, write_loss
+from lmn_model.modules.similar_item_memory import SimilarItemMemory
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.settings import TrainingSettings
 
 BOTH = CollaborativeSettings(profile_levels=2, profile_dim=8, event_dim=4, event_negatives=2)
 PROFILES = CollaborativeSettings(profile_levels=2, profile_dim=8)
 EMBEDDINGS = CollaborativeSettings(event_dim=4)
+SIMILAR = replace(BOTH, event_sub_keys=6, event_top_k=2)
 
 
 def make(memory: str = "none", collaborative: CollaborativeSettings = BOTH, window: str = "din") -> CTRModel:
@@ -32,7 +34,7 @@ def step(model: CTRModel, batch: object, **options: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("memory", ["none", "joint", "factored"])
-@pytest.mark.parametrize("collaborative", [PROFILES, EMBEDDINGS, BOTH])
+@pytest.mark.parametrize("collaborative", [PROFILES, EMBEDDINGS, BOTH, SIMILAR])
 def test_the_tower_reads_what_was_written(memory: str, collaborative: CollaborativeSettings) -> None:
     model, batch = make(memory, collaborative), make_full_batch(40)
     before = model.eval()(batch).logits.detach()
@@ -49,18 +51,43 @@ def test_the_tower_reads_what_was_written(memory: str, collaborative: Collaborat
 
 
 def test_a_step_does_not_read_its_own_events() -> None:
-    model, other = make("factored"), make("factored")
+    model, other = make("factored", SIMILAR), make("factored", SIMILAR)
     batch = make_full_batch(40)
     changed = replace(batch, new_items=batch.new_items.flip(0), new_users=batch.new_users.flip(0)[:1].expand(40))
     first, second = step(model, batch), step(other, changed)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert not torch.equal(model.collaborative.profiles.table.values, other.collaborative.profiles.table.values)
     assert not torch.equal(model.collaborative.embeddings.item_values, other.collaborative.embeddings.item_values)
+    assert not torch.equal(model.collaborative.similar.values, other.collaborative.similar.values)
+
+
+def test_the_memory_of_similar_items_stores_new_events_by_their_vectors() -> None:
+    model, batch = make("none", SIMILAR), make_full_batch(40)
+    step(model, batch)
+    similar, embeddings = model.collaborative.similar, model.collaborative.embeddings
+    expected = SimilarItemMemory(similar.user_size, 4, sub_keys=6, top_k=2, unseen=similar.unseen)
+    expected.write(embeddings.item_vectors(batch.new_items), batch.new_users)
+    for name, value in similar.state_dict().items():
+        torch.testing.assert_close(value, expected.state_dict()[name], rtol=0, atol=0)
+    read = model.collaborative(batch)[:, -3:]
+    vectors = embeddings.item_vectors(batch.item)
+    torch.testing.assert_close(read, expected(vectors, batch.user[:, 0]), rtol=0, atol=0)
+    features = [embeddings.item_values[offset + batch.item[:, f]] for f, offset in enumerate(embeddings.offsets)]
+    known = (batch.item != 1).unsqueeze(-1)
+    torch.testing.assert_close(vectors, (torch.stack(features, 1) * known).sum(1).detach())
+
+
+def test_signed_profiles_leave_positive_events_to_the_memory_of_similar_items() -> None:
+    model = make("none", replace(SIMILAR, profile_signed=True))
+    batch = make_full_batch(40)
+    feedback = {"feedback_items": batch.item, "feedback_users": batch.user[:, 0], "feedback_labels": batch.label}
+    model.write_profiles(replace(batch, **feedback))
+    assert float(model.collaborative.similar.user_events.sum()) == int((batch.new_users != 1).sum())
 
 
 def test_events_alone_are_written_as_in_training() -> None:
     """What writes the events after training leaves the same rows as a step of training does."""
-    trained, written = make("factored"), make("factored")
+    trained, written = make("factored", SIMILAR), make("factored", SIMILAR)
     batch = make_full_batch(40)
     step(trained, batch)
     write_loss(written.write_losses(batch), written.settings.memory).backward()
@@ -90,12 +117,13 @@ def test_the_event_loss_is_a_part_of_the_total() -> None:
 
 
 def test_an_epoch_begins_without_events() -> None:
-    model, batch = make("factored"), make_full_batch(40)
+    model, batch = make("factored", SIMILAR), make_full_batch(40)
     step(model, batch)
     void = model.begin_epoch()
     assert {id(each) for each in void} == {id(each) for each in model.sparse_parameters()}
     assert not model.collaborative.profiles.table.values.any()
     assert not model.collaborative.profiles.item_events.any()
+    assert not model.collaborative.similar.values.any()
     fresh = make("none")
     assert float(model.collaborative.embeddings.item_values.detach().std()) == pytest.approx(
         float(fresh.collaborative.embeddings.item_values.detach().std()), rel=0.3
@@ -131,11 +159,11 @@ def test_parameters_are_counted() -> None:
 
 
 def test_reset_parameters_gives_a_new_model() -> None:
-    model = make("factored")
+    model = make("factored", SIMILAR)
     step(model, make_full_batch(12))
     torch.manual_seed(0)
     model.reset_parameters()
-    for name, value in make("factored").state_dict().items():
+    for name, value in make("factored", SIMILAR).state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
 
 
@@ -159,6 +187,9 @@ def test_what_cannot_be_written() -> None:
         ({"event_negatives": 0}, "event_negatives must be at least 1, got 0"),
         ({"profile_rows": 5}, "profile_rows has no effect for profile_levels = 0, got 5"),
         ({"profile_signed": True}, "profile_signed has no effect for profile_levels = 0, got True"),
+        ({"event_sub_keys": -1, "event_dim": 4}, "event_sub_keys must be at least 0, got -1"),
+        ({"event_top_k": 0}, "event_top_k must be at least 1, got 0"),
+        ({"event_sub_keys": 8}, "event_sub_keys has no effect for event_dim = 0, got 8"),
     ],
 )
 def test_settings_out_of_range(options: dict[str, int], message: str) -> None:

@@ -28,6 +28,7 @@ CASES = {
 
 def settings_of(path: Path, memory: str = "factored", **changes: Any) -> Settings:
     values = {"order": "time", "profile_levels": 2, "profile_dim": 8, "event_dim": 8, "event_negatives": 3}
+    values |= {"event_sub_keys": 12, "event_top_k": 4}
     return tiny_settings(path, **{**CASES[memory], **values, **changes})
 
 
@@ -106,7 +107,7 @@ def test_profiles_tell_a_new_user_what_similar_users_choose(tmp_path: Path) -> N
     found = {}
     for name, changes in {
         "with": {"profile_dim": 32, "event_dim": 32},
-        "without": {"profile_levels": 0, "profile_dim": 64, "event_dim": 0},
+        "without": {"profile_levels": 0, "profile_dim": 64, "event_dim": 0, "event_sub_keys": 0},
     }.items():
         settings = settings_of(
             tmp_path / "events.parquet", "none", **changes, epochs=1, eval_every=None, window="none", dropout=0.0,
@@ -119,5 +120,6 @@ def test_profiles_tell_a_new_user_what_similar_users_choose(tmp_path: Path) -> N
 def test_profiles_need_samples_in_the_order_of_time(events: Path) -> None:
     with pytest.raises(SettingsError, match="order must be 'time'"):
         settings_of(events, "none", order="shuffle")
-    settings = settings_of(events, "none", order="shuffle", profile_levels=0, profile_dim=64, event_dim=0)
+    off = {"profile_levels": 0, "profile_dim": 64, "event_dim": 0, "event_sub_keys": 0}
+    settings = settings_of(events, "none", order="shuffle", **off)
     assert replace(settings).training.order == "shuffle"
