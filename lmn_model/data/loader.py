@@ -65,7 +65,8 @@ class BatchLoader:
                 raise ValueError(f"BatchLoader: {name} needs order 'time', got {self.order!r}")
         if self.writes not in (None, "calendar", "samples"):
             raise ValueError(f"BatchLoader: writes must be 'calendar', 'samples' or None, got {self.writes!r}")
-        self.split.writes(self.writes)
+        if self.new_events:
+            self.split.writes(self.writes)
         for name, lowest in {"batch_size": 1, "seed": 0, "epoch": 0, "start": 0, "prefetch": 0}.items():
             if (value := getattr(self, name)) < lowest:
                 raise ValueError(f"BatchLoader: {name} must be >= {lowest}, got {value}")

@@ -82,6 +82,8 @@ class EventEmbeddings(nn.Module):
         """Draw the rows, as before another pass over the same events; reset their optimiser's state too."""
         for values in (self.item_values, self.user_values):
             nn.init.normal_(values, std=0.5 * self.dim**-0.5)
+        with torch.no_grad():  # an item begins as the sum of its other features
+            self.item_values[: self.item_sizes[0]] = 0
 
     def values_parameters(self) -> list[nn.Parameter]:
         """What takes a sparse gradient, for an optimiser of ``lmn_kernels.optim``; nothing else here trains."""
@@ -128,8 +130,9 @@ class EventEmbeddings(nn.Module):
         """The loss of events, a scalar with sparse gradients; 0 without events.
 
         The mean of ``softplus(-u . i)`` over the events, plus the mean of ``softplus(u . j)`` over their negatives j.
-        Events are cut into groups, whose members lie far apart in the order given, and each has the items of its group
-        as negatives, but for its own. Nothing is drawn at random.
+        Events are cut into groups, whose members lie far apart in the order given, and each has as negatives the items
+        of its group but for its own and those of the same user. Nothing is drawn at random. A call should have events
+        of many users: those of one user alone have no negatives.
 
         Args:
             item: ``[P, F]`` ids of the items.
@@ -143,10 +146,10 @@ class EventEmbeddings(nn.Module):
             return items.sum() + users.sum()
         members = _groups(len(items), self.negatives + 1, items.device)  # [G, g]
         scores = torch.bmm(users[members], items[members].transpose(1, 2))  # [G, g, g]
-        names = item[:, 0][members]
-        others = (names.unsqueeze(2) != names.unsqueeze(1)).to(scores.dtype)
+        others = _differ(item[:, 0][members]) & _differ(user[members])
         positive = F.softplus(-(items * users).sum(1)).mean()
-        return positive + (F.softplus(scores) * others).sum() / others.sum().clamp_min(1)
+        negative = (F.softplus(scores) * others).sum(dtype=torch.promote_types(scores.dtype, torch.float32))
+        return positive + negative / others.sum().clamp_min(1)
 
     def _rows(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of items and of users, ``[B, D]`` each."""
@@ -173,3 +176,8 @@ def _groups(events: int, size: int, device: torch.device) -> Tensor:
     groups = -(-events // size)
     first, step = torch.arange(groups, device=device), groups * torch.arange(size, device=device)
     return (first.unsqueeze(1) + step) % events
+
+
+def _differ(ids: Tensor) -> Tensor:
+    """Bool ``[G, g, g]``: which members of a group ``[G, g]`` have different ids."""
+    return ids.unsqueeze(2) != ids.unsqueeze(1)

@@ -104,3 +104,13 @@ def checked_pairs(
         raise ValueError(f"{name}: item must be [B], got {list(item.shape)}")
     item, user = checked_ids(item.unsqueeze(1), user, (item_size,), user_size, name=name)
     return item.squeeze(1), user
+
+
+def checked_window(window: Tensor, mask: Tensor, item_size: int | None, *, name: str) -> Tensor:
+    """Ids ``[B, T]`` as int64, with 0 where ``mask`` is False; the range is checked as by :func:`checked_ids`."""
+    if window.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{name}: window must be int64 or int32, got {window.dtype}")
+    window = window.long().masked_fill(~mask, 0)
+    if window.device.type == "cpu" and not torch.compiler.is_compiling() and has_data(window):
+        _check_range(window.reshape(-1, 1), (item_size,), f"{name}: window", "")
+    return window

@@ -12,7 +12,8 @@ writes
     V_k[item] += unit(unit(U_k[user]) - mean over the events of unit(U_k))
 
 which is one step of a power iteration on the matrix of users and items, taken while events stream by: O(levels * D) for
-an event, without a factorisation, a gradient or a second pass.
+an event, without a factorisation, a gradient or a second pass. (In trials the exponent -1/4 of w was better than -1/2
+and -3/4.)
 
 Where samples have labels, a signed memory multiplies each write by (label - expected rate), so that profiles are of
 what users like and not of what they are shown. The expected rate comes from the running rates of item and user.
@@ -20,21 +21,27 @@ what users like and not of what they are shown. The expected rate comes from the
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from lmn_kernels.backend import check_backend
 from lmn_kernels.checks import check_choice, check_flag, check_int
 from lmn_model.modules.hashing import hashed_signs
-from lmn_model.modules.pair_ids import checked_pairs
+from lmn_model.modules.pair_ids import checked_pairs, checked_window
 from lmn_model.modules.profile_table import Kind, ProfileTable
 from lmn_model.modules.running_rates import RunningRates
+from lmn_model.modules.tensor_state import has_data
 from lmn_model.modules.window_similarity import check_window, distinct_others, unit, window_similarity
 
 _NAME = "ProfileMemory"
 _PRIOR_EVENTS = 10.0
 """Events that are added to an item's own before its weight is computed."""
-_MEAN_DECAY = 0.99
+_MEAN_EVENTS = 200_000.0
+"""The mean is that of about so many of the newest events."""
+_CHUNK = 1024
+"""Events that are written at once. Users have level k after 2 k + 1 chunks, and items after 2 k + 2."""
 _SIMILARITY_SCALE = 6.0
 _COUNT_MEAN, _COUNT_SCALE = 4.0, 0.5
 
@@ -101,12 +108,15 @@ class ProfileMemory(nn.Module):
             self.item_size, self.user_size, self.levels, self.dim, rows=rows, backend=backend, device=device
         )
         sizes = self.table.sizes
-        self.mean: Tensor
+        self.mean_sum: Tensor
+        self.mean_events: Tensor
         self.item_events: Tensor
         self.user_events: Tensor
-        self.register_buffer("mean", torch.zeros(self.levels, self.dim, device=device))
-        self.register_buffer("item_events", torch.zeros(sizes["item"], device=device))
-        self.register_buffer("user_events", torch.zeros(sizes["user"], device=device))
+        self.register_buffer("mean_sum", torch.zeros(self.levels, self.dim, device=device))
+        self.register_buffer("mean_events", torch.zeros(self.levels, 1, device=device))
+        counts = {"dtype": torch.int64, "device": device}  # float32 stops counting at 2^24
+        self.register_buffer("item_events", torch.zeros(sizes["item"], **counts))
+        self.register_buffer("user_events", torch.zeros(sizes["user"], **counts))
         self.rates = RunningRates(sizes["item"], sizes["user"], device=device) if signed else None
 
     def reset_parameters(self) -> None:
@@ -116,7 +126,8 @@ class ProfileMemory(nn.Module):
     @torch.no_grad()
     def reset_values(self) -> None:
         """Empty the memory, as before another pass over the same events."""
-        for tensor in (self.table.values, self.mean, self.item_events, self.user_events):
+        self.table.reset_parameters()
+        for tensor in (self.mean_sum, self.mean_events, self.item_events, self.user_events):
             tensor.zero_()
         if self.rates is not None:
             self.rates.reset_parameters()
@@ -140,8 +151,9 @@ class ProfileMemory(nn.Module):
             ``[B, signals]`` without a gradient: the cosine of U_k (less the mean over users) and V_k for each level;
             the same of U_(k+1) and V_k; if the memory has ``window``, mean, maximum and mean of the ten largest
             cosines of the item's V and those of the distinct other items in the window, at the last level; and log(1 +
-            events) of item and user. All are scaled to be of order 1, and 0 where nothing was written. A signed memory
-            adds the logits of the rates of item and user, and of the expected rate.
+            events) of item and user. Cosines are times 6, and 0 where nothing was written; of the logarithms 4 is
+            taken and the rest halved, so an id without events has -2. A signed memory adds the logits of the rates of
+            item and user, and of the expected rate; an id without samples has the overall rate.
 
         Raises:
             TypeError: ids are neither int64 nor int32.
@@ -149,40 +161,49 @@ class ProfileMemory(nn.Module):
         """
         item, user = checked_pairs(item, user, self.item_size, self.user_size, name=_NAME)
         check_window(_NAME, item.shape[0], window, mask)  # len() would fix it in an export
-        known = self._known(item, user).to(self.table.values.dtype).unsqueeze(1)
-        items = unit(self.table.read(item, "item"))  # [B, levels, D]
-        users = self._centred(unit(self.table.read(user, "user")))
+        of_item, of_user = (self._known(ids).to(self.table.values.dtype) for ids in (item, user))  # [B]
+        items = unit(self.table.read(item, "item")) * of_item[:, None, None]  # [B, levels, D]
+        users = self._centred(unit(self.table.read(user, "user"))) * of_user[:, None, None]
         similarities = [(users * items).sum(-1), (users[:, 1:] * items[:, :-1]).sum(-1)]
         if self.window:
+            window = checked_window(window, mask, self.item_size, name=_NAME)
             rows = self.table.read(window.flatten(), "item", last=True).view(*window.shape, self.dim)
             similarities.append(window_similarity(items[:, -1], rows, distinct_others(item, window, mask)))
-        counts = torch.stack((self._count(item, "item"), self._count(user, "user")), dim=1).log1p()
+        counts = torch.stack((self._count(item, "item") * of_item, self._count(user, "user") * of_user), dim=1).log1p()
         features = [_SIMILARITY_SCALE * torch.cat(similarities, dim=1), (counts - _COUNT_MEAN) * _COUNT_SCALE]
         if self.rates is not None:
             features.append(self._rates(item, user))
-        return torch.cat(features, dim=1) * known
+        return torch.cat(features, dim=1)
 
     @torch.no_grad()
     def write(self, item: Tensor, user: Tensor, label: Tensor | None = None) -> None:
-        """Write events; all of them read the memory as it was before the call.
+        """Write events, 1,024 at a time: so many read the memory as it was before them.
 
         Args:
-            item: ``[P]`` ids of the items.
+            item: ``[P]`` ids of the items, in the order of time.
             user: ``[P]`` ids of the users.
-            label: float ``[P]``, 0 or 1, for a signed memory alone.
+            label: float ``[P]``, 0 or 1, for a signed memory alone; samples whose label is NaN are not written.
 
         Raises:
             TypeError: as :meth:`forward`, or ``label`` is no tensor of floats.
-            ValueError: as :meth:`forward`; or a signed memory gets no ``label``, or another one gets one.
+            ValueError: as :meth:`forward`; a signed memory gets no ``label``, or another one gets one; or, on a CPU, a
+                label is neither 0, 1 nor NaN.
         """
         item, user = checked_pairs(item, user, self.item_size, self.user_size, name=_NAME)
         self._check_label(label, item)
-        known = self._known(item, user)
-        item, user = item[known], user[known]
-        if not len(item):
-            return
-        sign = None if label is None else self._count_label(item, user, label[known])
-        weight = (self._count(item, "item") + _PRIOR_EVENTS).pow(-0.25)[:, None, None]
+        known = self._known(item) & self._known(user)
+        if label is not None:
+            known = known & ~label.isnan()
+        if self.unseen is not None or label is not None:  # an index by a mask waits for the device
+            item, user, label = item[known], user[known], None if label is None else label[known]
+        for first in range(0, len(item), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            self._write(item[part], user[part], None if label is None else label[part])
+
+    def _write(self, item: Tensor, user: Tensor, label: Tensor | None) -> None:
+        """Write at most 1,024 events, all of which read the memory as it was before."""
+        sign = None if label is None else self._count_label(item, user, label)
+        weight = (self._count(item, "item") + _PRIOR_EVENTS).to(self.table.values.dtype).pow(-0.25)[:, None, None]
         items, users = unit(self.table.read(item, "item")), unit(self.table.read(user, "user"))  # [P, levels, D]
         codes = hashed_signs(item, self.dim).to(items.dtype).unsqueeze(1)
         to_items = self._centred(users)
@@ -191,9 +212,11 @@ class ProfileMemory(nn.Module):
             to_users, to_items = sign * to_users, sign * to_items
         self.table.add(user, "user", to_users)
         self.table.add(item, "item", to_items)
-        self.mean.mul_(_MEAN_DECAY).add_(users.mean(0), alpha=1 - _MEAN_DECAY)
+        decay = math.exp(-len(item) / _MEAN_EVENTS)
+        self.mean_sum.mul_(decay).add_(users.sum(0))
+        self.mean_events.mul_(decay).add_(users.any(-1).sum(0).unsqueeze(1))
         for ids, kind, events in ((item, "item", self.item_events), (user, "user", self.user_events)):
-            events.index_add_(0, self.table.rows_of(ids, kind), torch.ones_like(weight[:, 0, 0]))
+            events.index_add_(0, self.table.rows_of(ids, kind), torch.ones_like(ids))
 
     def similar(self, ids: Tensor, others: Tensor, kind: Kind, level: int | None = None) -> Tensor:
         """Cosines ``[R, S]`` of one level's rows of ids ``[R]`` and others ``[S]``.
@@ -226,6 +249,10 @@ class ProfileMemory(nn.Module):
                 raise TypeError(f"{_NAME}: label must be a tensor of floats, got {got}")
             if label.shape != item.shape:
                 raise ValueError(f"{_NAME}: label must be [P = {len(item)}], got {list(label.shape)}")
+            if label.device.type == "cpu" and has_data(label):
+                wrong = label[(label != 0) & (label != 1) & ~label.isnan()]
+                if len(wrong):
+                    raise ValueError(f"{_NAME}: label must be 0, 1 or NaN, got {float(wrong[0])}")
 
     def _rates(self, item: Tensor, user: Tensor) -> Tensor:
         return self.rates(self.table.rows_of(item, "item"), self.table.rows_of(user, "user"))  # type: ignore[misc, no-any-return]
@@ -236,11 +263,9 @@ class ProfileMemory(nn.Module):
         self.rates.add(self.table.rows_of(item, "item"), self.table.rows_of(user, "user"), label)  # type: ignore[union-attr]
         return (label - expected).to(self.table.values.dtype)[:, None, None]
 
-    def _known(self, item: Tensor, user: Tensor) -> Tensor:
-        """Bool ``[B]``: neither id is that of the unseen."""
-        if self.unseen is None:
-            return torch.ones_like(item, dtype=torch.bool)
-        return (item != self.unseen) & (user != self.unseen)
+    def _known(self, ids: Tensor) -> Tensor:
+        """Bool ``[B]``: not the id of the unseen."""
+        return torch.ones_like(ids, dtype=torch.bool) if self.unseen is None else ids != self.unseen
 
     def _count(self, ids: Tensor, kind: Kind) -> Tensor:
         events = self.item_events if kind == "item" else self.user_events
@@ -248,7 +273,8 @@ class ProfileMemory(nn.Module):
 
     def _centred(self, users: Tensor) -> Tensor:
         """Unit rows of users ``[B, levels, D]`` less the mean over users, unit again; empty rows stay zeros."""
-        return unit((users - self.mean) * users.any(-1, keepdim=True))
+        mean = self.mean_sum / self.mean_events.clamp_min(1)
+        return unit((users - mean) * users.any(-1, keepdim=True))
 
     def extra_repr(self) -> str:
         return (

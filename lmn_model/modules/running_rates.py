@@ -25,9 +25,9 @@ class RunningRates(nn.Module):
         self.item_counts: Tensor
         self.user_counts: Tensor
         self.total: Tensor
-        self.register_buffer("item_counts", torch.zeros(items, 2, device=device))
-        self.register_buffer("user_counts", torch.zeros(users, 2, device=device))
-        self.register_buffer("total", torch.zeros(2, device=device))
+        for name, shape in (("item_counts", (items, 2)), ("user_counts", (users, 2)), ("total", (2,))):
+            counts = torch.zeros(shape, dtype=torch.int64, device=device)  # float32 stops counting at 2^24
+            self.register_buffer(name, counts)
 
     def reset_parameters(self) -> None:
         """Set all counts to 0."""
@@ -40,7 +40,7 @@ class RunningRates(nn.Module):
 
         Returns:
             ``[B, 3]``: of the item's rate, of the user's, and of the pair's expected rate, which is the sum of the two
-            less the logit of the overall rate. Each rate counts ten more samples of the overall rate.
+            less the logit of the overall rate. Each rate counts ten more samples of the overall rate. Float32.
         """
         overall = (self.total[1] + 1) / (self.total[0] + 2)
         of_item, of_user = (_rate(counts, overall) for counts in (self.item_counts[item], self.user_counts[user]))
@@ -50,7 +50,7 @@ class RunningRates(nn.Module):
     @torch.no_grad()
     def add(self, item: Tensor, user: Tensor, label: Tensor) -> None:
         """Count samples: rows of items ``[P]`` and of users ``[P]``, and labels ``[P]``, 0 or 1."""
-        counted = torch.stack((torch.ones_like(label), label), dim=1).to(self.total.dtype)
+        counted = torch.stack((torch.ones_like(item), label.long()), dim=1)
         self.item_counts.index_add_(0, item, counted)
         self.user_counts.index_add_(0, user, counted)
         self.total.add_(counted.sum(0))

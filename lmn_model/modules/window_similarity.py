@@ -10,7 +10,8 @@ TOP = 10
 
 def unit(rows: Tensor) -> Tensor:
     """Rows ``[..., D]`` of length 1; zeros stay zeros."""
-    return rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(1e-9)
+    length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows / length.clamp_min(torch.finfo(rows.dtype).tiny)
 
 
 def window_similarity(row: Tensor, rows: Tensor, others: Tensor) -> Tensor:
@@ -23,8 +24,7 @@ def window_similarity(row: Tensor, rows: Tensor, others: Tensor) -> Tensor:
     """
     if rows.shape[1] == 0:
         return row.new_zeros(row.shape[0], 3)
-    lengths = torch.linalg.vector_norm(rows, dim=-1).clamp_min(1e-9)
-    cosines = torch.einsum("btd,bd->bt", rows, unit(row)) / lengths
+    cosines = (unit(rows) * unit(row).unsqueeze(1)).sum(-1)  # no matrix product, which autocast would narrow
     count = others.sum(1)
     mean = (cosines * others).sum(1) / count.clamp_min(1)
     best = cosines.masked_fill(~others, -torch.inf).topk(min(TOP, rows.shape[1]), dim=1).values

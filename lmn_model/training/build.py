@@ -71,7 +71,7 @@ def choose_device(name: str) -> torch.device:
 
 def check_backend(settings: ModelSettings, device: torch.device) -> None:
     """Raise SettingsError if the memory's kernels cannot run on ``device``, before the run spends any time."""
-    if not settings.has_memory:
+    if not (settings.has_memory or settings.collaborative.is_on):
         return
     try:
         use_triton("memory", settings.memory.backend, device)

@@ -88,7 +88,8 @@ def fill_sizes(settings: Settings, dataset: Dataset) -> tuple[Settings, str]:
     The sentence is empty if nothing was left unset.
 
     Raises:
-        SettingsError: ``writes`` is ``"calendar"`` and the data have no times.
+        SettingsError: ``writes`` is ``"calendar"`` and the data have no times, or ``profile_signed`` is set for events
+            without labels.
     """
     _check_writes(settings, dataset)
     names = settings.unset()
@@ -115,6 +116,11 @@ def fill_sizes(settings: Settings, dataset: Dataset) -> tuple[Settings, str]:
 
 
 def _check_writes(settings: Settings, dataset: Dataset) -> None:
+    schema = getattr(dataset.vocabularies, "schema", None)  # prepared rows have none; their labels may be drawn or real
+    if settings.model.writes_feedback and schema is not None and schema.label is None:
+        raise SettingsError(
+            "profile_signed must be false for events without labels, whose zeros are drawn at random, got true"
+        )
     if settings.model.writes_new_events:
         try:
             dataset.train.writes(settings.training.writes)

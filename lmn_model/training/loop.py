@@ -223,7 +223,8 @@ class Trainer:
         if (reads := self._memory.summary()) is not None:
             evaluation["memory"] = reads
         # An epoch begins with an empty memory, so a lower score within it is no sign of a model that gets worse.
-        counts = progress.epoch_step == self._schedule.steps_per_epoch or self.state.model.memory_block() is None
+        empties = self.settings.model.has_memory or self.settings.model.writes_new_events
+        counts = progress.epoch_step == self._schedule.steps_per_epoch or not empties
         is_best = progress.add_evaluation(evaluation, training.patience if counts else None)
         logger.info("%s", evaluation_in_words(evaluation, training.epochs, is_best))
         if reads is not None:

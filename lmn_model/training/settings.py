@@ -265,7 +265,10 @@ class Settings:
         if self.model.window == "sim_hard" and self.data.search_by is None:
             raise ValueError("search_by must name an item feature for window = 'sim_hard', got None")
         if self.model.writes_new_events and self.training.order != "time":
-            raise ValueError(f"order must be 'time' for memory = 'factored', got {self.training.order!r}")
+            raise ValueError(
+                "order must be 'time' for memory = 'factored', profiles and embeddings of events, got "
+                f"{self.training.order!r}"
+            )
 
     @classmethod
     def load(cls, path: Path) -> Settings:

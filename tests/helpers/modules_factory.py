@@ -13,6 +13,7 @@ from lmn_model import (
     MemoryLayer,
     ProductKeyMemory,
     ProfileMemory,
+    SimilarItemMemory,
 )
 from lmn_model.ctr import CollaborativeSettings, CTRModel, MemorySettings, ModelSettings
 from lmn_model.ctr.collaborative import CollaborativeFeatures
@@ -55,6 +56,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "profiles": lambda: ProfileMemory(30, 11, levels=2, dim=4),
     "signed profiles": lambda: ProfileMemory(None, None, levels=2, dim=4, rows=8, signed=True),
     "events": lambda: EventEmbeddings([30, 6], 11, dim=4),
+    "similar items": lambda: SimilarItemMemory(11, 4, sub_keys=6, top_k=2),
     "collaborative": lambda: CollaborativeFeatures(FEATURES, COLLABORATIVE),
     "embedding": lambda: FeatureEmbedding(ITEM, 4, 0.1),
     "no embedding": lambda: FeatureEmbedding((), 4, 0.1),

@@ -57,10 +57,19 @@ def _without_effect(settings: Settings, dataset: Dataset) -> Iterator[tuple[str,
         why = f"memory = {settings.model.memory.kind!r} writes positions of the window in each step"
         yield from _changed(settings.training, ("writes",), why)
     if not settings.model.has_memory:
-        why = "memory = 'none'"
-        yield from _changed(settings.training, _OF_MEMORY, why)
-        names = tuple(each.name for each in fields(MemorySettings) if each.name != "kind")
-        yield from _changed(settings.model.memory, names, why)
+        why, collaborative = "memory = 'none'", settings.model.collaborative
+        rows = ("memory_optimizer", "stochastic_rounding") if collaborative.event_dim else ()
+        used = {*rows, "writes"} if collaborative.is_on else set()
+        yield from _changed(settings.training, tuple(name for name in _OF_MEMORY if name not in used), why)
+        names = (
+            {each.name for each in fields(MemorySettings)} - {"kind"} - ({"backend"} if collaborative.is_on else set())
+        )
+        yield from _changed(settings.model.memory, tuple(names), why)
+    if not settings.model.collaborative.profile_levels:
+        yield from _changed(settings.model.collaborative, ("profile_dim",), "profile_levels = 0")
+    if not settings.model.collaborative.event_dim:
+        yield from _changed(settings.model.collaborative, ("event_negatives",), "event_dim = 0")
+        yield from _changed(settings.training, ("event_learning_rate",), "event_dim = 0")
 
 
 def _changed(section: Any, names: tuple[str, ...], why: str) -> Iterator[tuple[str, Any, str]]:

@@ -49,7 +49,7 @@ def loss_by_loops(module: EventEmbeddings, item: Tensor, user: Tensor) -> float:
         members = [(group + groups * place) % P for place in range(size)]
         for p in members:
             for q in members:
-                if item[p, 0] != item[q, 0]:
+                if item[p, 0] != item[q, 0] and user[p] != user[q]:
                     negative += math.log1p(math.exp(float(users[p] @ items[q])))
                     count += 1
     return positive + negative / max(count, 1)
@@ -66,7 +66,7 @@ def test_members_of_a_group_lie_far_apart() -> None:
     """Neighbours in time, which may be one basket, are no negatives of each other."""
     module = make()
     item = torch.stack((torch.arange(20) % 20, torch.zeros(20, dtype=torch.int64)), dim=1)
-    user = torch.zeros(20, dtype=torch.int64)
+    user = torch.arange(20) // 5 + 2  # the members 0, 5, 10 and 15 of a group have different users
     user[0] = 1  # event 0 alone has user 1, so its negatives are all that this row learns from
     module.loss(item, user).backward()
     with torch.no_grad():
@@ -97,7 +97,7 @@ def test_the_gradient_is_sparse_rows_of_the_events() -> None:
     reference = torch.nn.functional.softplus(-(items * users).sum(1)).mean()
     members = [(group + 2 * place) % 5 for group in range(2) for place in range(4)]
     scores = [(p, q) for start in (0, 4) for p in members[start : start + 4] for q in members[start : start + 4]]
-    pairs = [(p, q) for p, q in scores if item[p, 0] != item[q, 0]]
+    pairs = [(p, q) for p, q in scores if item[p, 0] != item[q, 0] and user[p] != user[q]]
     negatives = torch.stack([torch.nn.functional.softplus(users[p] @ items[q]) for p, q in pairs])
     (reference + negatives.mean()).backward()
     for name in ("user_values", "item_values"):

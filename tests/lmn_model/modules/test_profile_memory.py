@@ -39,24 +39,30 @@ class Loops:
         self.levels, self.dim = levels, dim
         self.codes = hashed_signs(torch.arange(ITEMS), dim).double().numpy()
         self.U, self.V = np.zeros((levels, USERS, dim)), np.zeros((levels, ITEMS, dim))
-        self.mean, self.n_item, self.n_user = np.zeros((levels, dim)), np.zeros(ITEMS), np.zeros(USERS)
+        self.sum, self.n_mean = np.zeros((levels, dim)), np.zeros(levels)
+        self.n_item, self.n_user = np.zeros(ITEMS), np.zeros(USERS)
 
     def centred(self, k: int, user: int) -> np.ndarray:
         row = unit(self.U[k, user])
-        return unit(row - self.mean[k]) if row.any() else row
+        return unit(row - self.sum[k] / max(self.n_mean[k], 1)) if row.any() else row
 
     def write(self, items: Tensor, users: Tensor) -> None:
-        U, V, mean = self.U.copy(), self.V.copy(), self.mean.copy()
+        U, V = self.U.copy(), self.V.copy()
         for i, u in zip(items.tolist(), users.tolist(), strict=True):
             for k in range(self.levels):
                 written = self.codes[i] if k == 0 else unit(self.V[k - 1, i])
                 U[k, u] += (self.n_item[i] + 10) ** -0.25 * written
                 V[k, i] += self.centred(k, u)
-        for k in range(self.levels):
-            mean[k] = 0.99 * mean[k] + 0.01 * np.mean([unit(self.U[k, u]) for u in users.tolist()], axis=0)
-        self.U, self.V, self.mean = U, V, mean
+        self.count_mean(users)
+        self.U, self.V = U, V
         np.add.at(self.n_item, items.numpy(), 1)
         np.add.at(self.n_user, users.numpy(), 1)
+
+    def count_mean(self, users: Tensor) -> None:
+        decay = np.exp(-len(users) / 200_000)
+        rows = [[unit(self.U[k, u]) for u in users.tolist()] for k in range(self.levels)]
+        self.sum = decay * self.sum + np.sum(rows, axis=1)
+        self.n_mean = decay * self.n_mean + np.array([sum(row.any() for row in level) for level in rows])
 
     def read(self, i: int, u: int, window: list[int]) -> list[float]:
         same = [self.centred(k, u) @ unit(self.V[k, i]) for k in range(self.levels)]
@@ -179,7 +185,11 @@ def test_the_unseen_are_not_written_and_read_as_zeros() -> None:
     torch.testing.assert_close(memory.table.values, other.table.values, rtol=0, atol=0)
     window = draw(150)[0].view(50, 3)
     found = memory(item, user, window, torch.ones_like(window, dtype=torch.bool))
-    assert not found[~known].any()
+    assert (found[item == 1][:, [0, 1, 2, 3, 4]] == 0).all()  # cosines with a user
+    assert (found[user == 1][:, [0, 1, 2, 3, 4]] == 0).all()
+    assert (found[item == 1][:, 8] == -2).all()
+    assert (found[user == 1][:, 9] == -2).all()
+    assert (found[item == 1][:, 9] > -2).any()  # what is known of the user stays
     assert found[known].any(1).all()
 
 
@@ -242,6 +252,41 @@ def test_padding_with_the_id_of_an_item_hides_nothing() -> None:
     torch.testing.assert_close(found, memory(item, user, window[:, 1:], mask[:, 1:]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_rows_stay_finite_and_count_on(dtype: torch.dtype) -> None:
+    memory = make(levels=2).to(dtype)
+    item, user = two_groups(600)
+    for part in torch.arange(600).split(20):
+        memory.write(item[part], user[part])
+    window = item[:60].view(20, 3)
+    assert memory(item[:20], user[:20], window, torch.ones_like(window).bool()).isfinite().all()
+    assert int(memory.item_events.sum()) == 600
+
+
+def test_events_in_one_call_are_those_of_many() -> None:
+    """However many events a call has, 1,024 at a time are written."""
+    one, many = make(), make()
+    item, user = draw(7000)
+    one.write(item, user)
+    for part in torch.arange(7000).split(1024):
+        many.write(item[part], user[part])
+    torch.testing.assert_close(one.table.values, many.table.values, rtol=0, atol=0)
+    assert one.table.values.view(-1, 8).any(1).all()  # every level is reached
+
+
+def test_the_mean_does_not_depend_on_the_events_of_a_call() -> None:
+    found = []
+    for size in (20, 500):
+        memory = make(dim=64)
+        item, user = two_groups(20_000)
+        for part in torch.arange(20_000).split(size):
+            memory.write(item[part], user[part])
+        none = torch.zeros(160, 0, dtype=torch.int64)
+        pairs = torch.arange(160)
+        found.append(memory(pairs % 20, pairs // 20, none, none.bool())[:, :3])
+    assert (found[0] - found[1]).abs().mean() < 1.0  # of 12 between the groups
+
+
 def test_export_and_compile_read_alike() -> None:
     memory = make()
     memory.write(*draw(50))
@@ -280,6 +325,9 @@ def test_wrong_ids() -> None:
         memory.write(item, torch.full_like(user, -1))
     with pytest.raises(TypeError, match=r"item must be int64 or int32, got torch.float32"):
         memory.write(item.float(), user)
+    with pytest.raises(ValueError, match=rf"window must hold ids in \[0, {ITEMS}\), got {ITEMS}"):
+        memory(item, user, torch.full((4, 1), ITEMS), torch.ones(4, 1).bool())
+    memory(item, user, torch.full((4, 1), -1), torch.zeros(4, 1).bool())  # padding may be anything
     with pytest.raises(ValueError, match="kind must be one of"):
         memory.similar(item, item, "brand")
     with pytest.raises(
@@ -311,7 +359,8 @@ def test_signed_writes_are_those_of_loops() -> None:
         label = (torch.arange(40) % 3 == 0).double()
         none = torch.zeros(40, 0, dtype=torch.int64)
         rates = np.array([expected(int(i), int(u)) for i, u in zip(item, user, strict=True)])
-        torch.testing.assert_close(memory(item, user, none, none.bool())[:, -3:], torch.from_numpy(rates))
+        found = memory(item, user, none, none.bool())[:, -3:]
+        torch.testing.assert_close(found, torch.from_numpy(rates), rtol=1e-4, atol=1e-5)
         sign = label.numpy() - 1 / (1 + np.exp(-rates[:, 2]))
         U, V = loops.U.copy(), loops.V.copy()
         for i, u, s in zip(item.tolist(), user.tolist(), sign, strict=True):
@@ -319,9 +368,7 @@ def test_signed_writes_are_those_of_loops() -> None:
                 written = loops.codes[i] if k == 0 else unit(loops.V[k - 1, i])
                 U[k, u] += s * (samples[i] + 10) ** -0.25 * written
                 V[k, i] += s * loops.centred(k, u)
-        for k in range(3):
-            mean = np.mean([unit(loops.U[k, u]) for u in user.tolist()], axis=0)
-            loops.mean[k] = 0.99 * loops.mean[k] + 0.01 * mean
+        loops.count_mean(user)
         memory.write(item, user, label)
         loops.U, loops.V = U, V
         np.add.at(samples, item.numpy(), 1)
@@ -329,7 +376,9 @@ def test_signed_writes_are_those_of_loops() -> None:
         np.add.at(user_samples, user.numpy(), 1)
         np.add.at(user_positives, user.numpy(), label.numpy())
     rows = np.concatenate([loops.V.reshape(-1, 8), loops.U.reshape(-1, 8)])
-    torch.testing.assert_close(memory.table.values, torch.from_numpy(rows).to(memory.table.values))
+    torch.testing.assert_close(
+        memory.table.values, torch.from_numpy(rows).to(memory.table.values), rtol=1e-3, atol=1e-5
+    )
     memory.reset_values()
     assert not memory.rates.total.any()
 
@@ -359,5 +408,10 @@ def test_labels_that_do_not_fit() -> None:
         make().write(item, user, torch.ones(4))
     with pytest.raises(ValueError, match=r"ProfileMemory: label must be \[P = 4\], got \[3\]"):
         make(signed=True).write(item, user, torch.ones(3))
+    with pytest.raises(ValueError, match=r"ProfileMemory: label must be 0, 1 or NaN, got 5\.0"):
+        make(signed=True).write(item, user, torch.full((4,), 5.0))
+    memory = make(signed=True)
+    memory.write(item, user, torch.full((4,), torch.nan))
+    assert not memory.rates.total.any()
     with pytest.raises(TypeError, match=r"ProfileMemory: label must be a tensor of floats, got torch\.int64"):
         make(signed=True).write(item, user, torch.ones(4, dtype=torch.int64))
