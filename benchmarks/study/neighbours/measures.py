@@ -16,7 +16,7 @@ from lmn_model.setting_types import SettingsError
 NEAR = 10
 """Neighbours that count for a measure."""
 PRODUCT_EDGES, HOUSEHOLD_EDGES = (5, 20, 100), (10, 100, 500)
-"""Products and households with fewer events than the first are left out, as neighbours too."""
+"""Products and households with fewer events than the first are skipped, as neighbours too."""
 MAX_QUERIES = 2_000
 """Of more products in a range a random sample is measured."""
 _CHUNK = 1_000

@@ -29,7 +29,7 @@ def page(found: Mapping[str, Any]) -> str:
         "Households' rows are trained against these vectors, so those of the embeddings have seen categories too.",
         "![What neighbours have in common](neighbours.png)",
         f"**Products.** Share of the {NEAR} nearest products in the same category / in the same department, by the "
-        f"product's number of events. Products with fewer than {PRODUCT_EDGES[0]} events are left out, as neighbours "
+        f"product's number of events. Products with fewer than {PRODUCT_EDGES[0]} events are skipped, as neighbours "
         "too.",
         _table(
             measures["products"],
@@ -42,7 +42,7 @@ def page(found: Mapping[str, Any]) -> str:
         ),
         f"**Households.** Mean cosine of a household's shares of categories, less those of the mean household, and of "
         f"the {NEAR} nearest households, by the household's number of events. Households with fewer than "
-        f"{HOUSEHOLD_EDGES[0]} events are left out. The last row takes the households with the largest cosine.",
+        f"{HOUSEHOLD_EDGES[0]} events are skipped. The last row takes the households with the largest cosine.",
         _table(
             measures["households"],
             "households",
@@ -65,7 +65,7 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def draw_measures(found: Mapping[str, Any], path: Path) -> None:
-    """The share in the same category and the overlap of categories, by number of events, as bars against chance."""
+    """The share in the same category and the overlap of categories, by number of events against chance."""
     titles = f"{NEAR} nearest products: same category", f"{NEAR} nearest households: overlap"
     figure, panels = new_figure(3.6, *titles)
     names = [*found["examples"]["products"][0]["nearest"], "random"]
@@ -88,10 +88,12 @@ def draw_measures(found: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
-def _table(ranges: Sequence[Any], noun: str, names: Sequence[str], cell: Any, controls: Mapping[str, str]) -> str:
+def _table(ranges: Sequence[Any], noun: str, names: Sequence[str], numbers: Any, controls: Mapping[str, str]) -> str:
     header = ["", *(f"{_range(each)} events ({each[noun]:,} {noun})" for each in ranges)]
     labels = {**{name: name for name in names}, **controls}
-    return markdown_table(header, ([label, *(cell(each, name) for each in ranges)] for name, label in labels.items()))
+    return markdown_table(
+        header, ([label, *(numbers(each, name) for each in ranges)] for name, label in labels.items())
+    )
 
 
 def _range(each: Mapping[str, Any]) -> str:

@@ -128,10 +128,10 @@ def _similarities(profiles: ProfileMemory, embeddings: EventEmbeddings | None, i
     if embeddings is not None:
         values, offsets = embeddings.item_values.detach(), embeddings.offsets
         slots = items.to(values.device) + offsets
-        own, whole = values[slots[:, 0]], values[slots].sum(1)
+        own, summed = values[slots[:, 0]], values[slots].sum(1)
         of_users = partial(_cosines, embeddings.user_values.detach())
         found.append(Similarity("embeddings", partial(_cosines, own), of_users))
-        found.append(Similarity("embeddings, sums of rows", partial(_cosines, whole), None))
+        found.append(Similarity("embeddings, sums of rows", partial(_cosines, summed), None))
     return found
 
 
