@@ -166,6 +166,6 @@ def _enough(events: IntArray, low: int, what: str) -> IntArray:
 
 
 def _ranges(ids: IntArray, events: IntArray, edges: tuple[int, ...]) -> list[tuple[int, int | None, IntArray]]:
-    place = np.searchsorted(edges, events[ids], side="right") - 1
+    place = np.searchsorted(edges, events[ids], "right") - 1
     ranges = zip(edges, (*edges[1:], None), strict=True)
     return [(low, high, ids[place == n]) for n, (low, high) in enumerate(ranges) if (place == n).any()]

@@ -229,7 +229,9 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     for wrong in ({"heads": 2}, {"balance_weight": 0.1}):
         with pytest.raises(ValueError, match="heads must be 1 and balance_weight 0 for memory = 'factored'"):
             MemorySettings(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="order must be 'time' for memory = 'factored', profiles .*, got 'shuffle'"):
+    with pytest.raises(
+        SettingsError, match=r"order must be 'time' for memory = 'factored', profiles .*, got 'shuffle'"
+    ):
         Settings().override({"order": "shuffle"})
     assert Settings().override({"order": "shuffle", "memory": "joint"}).model.memory.slots_read == 16
     assert Settings().model.memory.slots_read == 1

@@ -119,7 +119,7 @@ def test_profiles_tell_a_new_user_what_similar_users_choose(tmp_path: Path) -> N
 
 def test_profiles_need_samples_in_the_order_of_time(events: Path) -> None:
     with pytest.raises(
-        SettingsError, match="order must be 'time' for .*profiles and embeddings of events, got 'shuffle'"
+        SettingsError, match=r"order must be 'time' for .*profiles and embeddings of events, got 'shuffle'"
     ):
         settings_of(events, "none", order="shuffle")
     off = {"profile_levels": 0, "profile_dim": 64, "event_dim": 0, "event_sub_keys": 0}
