@@ -7,71 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from profiles_factory import ITEMS, USERS, Loops, draw, make, two_groups
 
 from lmn_model import ProfileMemory
-from lmn_model.modules.hashing import hashed_signs
-
-ITEMS, USERS = 23, 9
-
-
-def make(**options: Any) -> ProfileMemory:
-    return ProfileMemory(ITEMS, USERS, **{"levels": 3, "dim": 8, **options}).double()
-
-
-def draw(events: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return (
-        torch.randint(ITEMS, (events,), generator=generator),
-        torch.randint(USERS, (events,), generator=generator),
-    )
-
-
-def unit(row: np.ndarray) -> np.ndarray:
-    length = np.sqrt((row * row).sum())
-    return row / length if length > 0 else row
-
-
-class Loops:
-    """The ladder of the module's head, one event after the other."""
-
-    def __init__(self, levels: int = 3, dim: int = 8) -> None:
-        self.levels, self.dim = levels, dim
-        self.codes = hashed_signs(torch.arange(ITEMS), dim).double().numpy()
-        self.U, self.V = np.zeros((levels, USERS, dim)), np.zeros((levels, ITEMS, dim))
-        self.sum, self.n_mean = np.zeros((levels, dim)), np.zeros(levels)
-        self.n_item, self.n_user = np.zeros(ITEMS), np.zeros(USERS)
-
-    def centred(self, k: int, user: int) -> np.ndarray:
-        row = unit(self.U[k, user])
-        return unit(row - self.sum[k] / max(self.n_mean[k], 1)) if row.any() else row
-
-    def write(self, items: Tensor, users: Tensor) -> None:
-        U, V = self.U.copy(), self.V.copy()
-        for i, u in zip(items.tolist(), users.tolist(), strict=True):
-            for k in range(self.levels):
-                written = self.codes[i] if k == 0 else unit(self.V[k - 1, i])
-                U[k, u] += (self.n_item[i] + 10) ** -0.25 * written
-                V[k, i] += self.centred(k, u)
-        self.count_mean(users)
-        self.U, self.V = U, V
-        np.add.at(self.n_item, items.numpy(), 1)
-        np.add.at(self.n_user, users.numpy(), 1)
-
-    def count_mean(self, users: Tensor) -> None:
-        decay = np.exp(-len(users) / 200_000)
-        rows = [[unit(self.U[k, u]) for u in users.tolist()] for k in range(self.levels)]
-        self.sum = decay * self.sum + np.sum(rows, axis=1)
-        self.n_mean = decay * self.n_mean + np.array([sum(row.any() for row in level) for level in rows])
-
-    def read(self, i: int, u: int, window: list[int]) -> list[float]:
-        same = [self.centred(k, u) @ unit(self.V[k, i]) for k in range(self.levels)]
-        next_level = [self.centred(k + 1, u) @ unit(self.V[k, i]) for k in range(self.levels - 1)]
-        others = sorted(set(window) - {i})
-        cosines = sorted((unit(self.V[-1, j]) @ unit(self.V[-1, i]) for j in others), reverse=True)
-        near = [np.mean(cosines), cosines[0], np.mean(cosines[:10])] if others else [0.0] * 3
-        counts = [(np.log1p(each) - 4) / 2 for each in (self.n_item[i], self.n_user[u])]
-        return [6 * each for each in (*same, *next_level, *near)] + counts
 
 
 def test_writes_and_reads_are_those_of_loops() -> None:
@@ -101,14 +39,6 @@ def test_a_write_does_not_read_what_it_writes() -> None:
         memory.write(item[rows], user[rows])
         memory.write(item[rows], user[rows])
     torch.testing.assert_close(first.table.values, second.table.values, rtol=1e-12, atol=1e-12)
-
-
-def two_groups(events: int) -> tuple[Tensor, Tensor]:
-    """Users 0 to 3 choose items 0 to 9 and users 4 to 7 items 10 to 19."""
-    generator = torch.Generator().manual_seed(3)
-    user = torch.randint(8, (events,), generator=generator)
-    item = torch.randint(10, (events,), generator=generator) + 10 * (user >= 4)
-    return item, user
 
 
 @pytest.mark.parametrize("rows", [None, 64])
@@ -338,80 +268,3 @@ def test_wrong_ids() -> None:
     with pytest.raises(ValueError, match=r"window must be \[B = 4, T\] with a mask \[B, T\], got \[3\] and \[4, 3\]"):
         memory(item, user, window[0], window.bool())
     assert not memory.table.values.any()
-
-
-def test_signed_writes_are_those_of_loops() -> None:
-    memory, loops = make(signed=True), Loops()
-    samples, positives = np.zeros(ITEMS), np.zeros(ITEMS)
-    user_samples, user_positives = np.zeros(USERS), np.zeros(USERS)
-
-    def logit(rate: float) -> float:
-        return float(np.log(rate / (1 - rate)))
-
-    def expected(i: int, u: int) -> tuple[float, float, float]:
-        overall = (positives.sum() + 1) / (samples.sum() + 2)
-        of_item = logit((positives[i] + 10 * overall) / (samples[i] + 10))
-        of_user = logit((user_positives[u] + 10 * overall) / (user_samples[u] + 10))
-        return of_item, of_user, of_item + of_user - logit(overall)
-
-    for step in range(5):
-        item, user = draw(40, step)
-        label = (torch.arange(40) % 3 == 0).double()
-        none = torch.zeros(40, 0, dtype=torch.int64)
-        rates = np.array([expected(int(i), int(u)) for i, u in zip(item, user, strict=True)])
-        found = memory(item, user, none, none.bool())[:, -3:]
-        torch.testing.assert_close(found, torch.from_numpy(rates), rtol=1e-4, atol=1e-5)
-        sign = label.numpy() - 1 / (1 + np.exp(-rates[:, 2]))
-        U, V = loops.U.copy(), loops.V.copy()
-        for i, u, s in zip(item.tolist(), user.tolist(), sign, strict=True):
-            for k in range(3):
-                written = loops.codes[i] if k == 0 else unit(loops.V[k - 1, i])
-                U[k, u] += s * (samples[i] + 10) ** -0.25 * written
-                V[k, i] += s * loops.centred(k, u)
-        loops.count_mean(user)
-        memory.write(item, user, label)
-        loops.U, loops.V = U, V
-        np.add.at(samples, item.numpy(), 1)
-        np.add.at(positives, item.numpy(), label.numpy())
-        np.add.at(user_samples, user.numpy(), 1)
-        np.add.at(user_positives, user.numpy(), label.numpy())
-    rows = np.concatenate([loops.V.reshape(-1, 8), loops.U.reshape(-1, 8)])
-    torch.testing.assert_close(
-        memory.table.values, torch.from_numpy(rows).to(memory.table.values), rtol=1e-3, atol=1e-5
-    )
-    memory.reset_values()
-    assert not memory.rates.total.any()
-
-
-def test_signs_separate_liked_from_shown() -> None:
-    """All users are shown all items; two groups like different halves: only signed profiles differ."""
-    generator = torch.Generator().manual_seed(0)
-    item, user = torch.randint(20, (4000,), generator=generator), torch.randint(8, (4000,), generator=generator)
-    label = ((item < 10) == (user < 4)).double()
-    signed, unsigned = make(dim=64, signed=True), make(dim=64)
-    for part in torch.arange(4000).split(20):
-        signed.write(item[part], user[part], label[part])
-        unsigned.write(item[part], user[part])
-    pairs = torch.arange(160)
-    none = torch.zeros(160, 0, dtype=torch.int64)
-    liked = (pairs % 20 < 10) == (pairs // 20 < 4)
-    for memory, apart in ((signed, True), (unsigned, False)):
-        score = memory(pairs % 20, pairs // 20, none, none.bool())[:, 2]
-        assert bool(score[liked].min() > score[~liked].max()) == apart
-
-
-def test_labels_that_do_not_fit() -> None:
-    item, user = draw(4)
-    with pytest.raises(ValueError, match="ProfileMemory: label must be given for signed = True"):
-        make(signed=True).write(item, user)
-    with pytest.raises(ValueError, match="ProfileMemory: label must be None for signed = False"):
-        make().write(item, user, torch.ones(4))
-    with pytest.raises(ValueError, match=r"ProfileMemory: label must be \[P = 4\], got \[3\]"):
-        make(signed=True).write(item, user, torch.ones(3))
-    with pytest.raises(ValueError, match=r"ProfileMemory: label must be 0, 1 or NaN, got 5\.0"):
-        make(signed=True).write(item, user, torch.full((4,), 5.0))
-    memory = make(signed=True)
-    memory.write(item, user, torch.full((4,), torch.nan))
-    assert not memory.rates.total.any()
-    with pytest.raises(TypeError, match=r"ProfileMemory: label must be a tensor of floats, got torch\.int64"):
-        make(signed=True).write(item, user, torch.ones(4, dtype=torch.int64))
