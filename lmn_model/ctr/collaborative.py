@@ -20,7 +20,7 @@ from lmn_model.modules.similar_item_memory import SimilarItemMemory
 
 
 class CollaborativeFeatures(nn.Module):
-    """Features of a pair from the events of all users, the sign of which no label gives.
+    """Features of a pair from the events of all users.
 
     Args:
         features: features of the data.

@@ -171,7 +171,9 @@ class CTRModel(nn.Module):
     def _new_events(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Ids of the items ``[P, F]`` and users ``[P]`` of the new events of a batch."""
         if not self.settings.writes_new_events:
-            raise ValueError("CTRModel: nothing writes new events: the model has no factored memory and no profiles")
+            raise ValueError(
+                "CTRModel: nothing writes new events, for it has neither a factored memory nor collaborative features"
+            )
         if batch.new_items is None or batch.new_users is None:
             raise ValueError("CTRModel: batch must have new_items and new_users (BatchLoader(new_events=True))")
         return batch.new_items, batch.new_users

@@ -58,12 +58,13 @@ class ProfileMemory(nn.Module):
         levels: steps of the power iteration, at least 1.
         dim: D, width of a row.
         rows: rows of a level for users, and as many for items; ids share them by a hash, and each is bound to random
-            signs of its own, so that rows that are shared add noise and no bias. None gives each id a row.
+            signs of its own, so that rows that are shared add noise. Their counts of events and rates add up. None
+            gives each id a row.
         window: whether reads compare the item with the window.
         signed: write labelled samples, each multiplied by (label - expected rate), instead of events that are all
             positive; reads then have the rates too.
         unseen: the id shared by all values that training had no id for; None if there is none. Its events are not
-            written, and its pairs are read as zeros.
+            written, and it is read as an id without events.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
         device: of the memory; None for torch's default.
 

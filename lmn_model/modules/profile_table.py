@@ -18,7 +18,7 @@ class ProfileTable(nn.Module):
     """Rows that are read by :func:`lmn_kernels.gather_aggregate` and that writes add to; there is no gradient.
 
     With fewer rows than ids, ids share rows by a hash. Each id has random signs, which its row is multiplied with when
-    it is written and when it is read: what other ids wrote then adds noise and no bias.
+    it is written and when it is read: what other ids wrote then adds noise.
 
     Args:
         item_size: how many ids items have; without ``rows`` alone.

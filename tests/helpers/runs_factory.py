@@ -78,6 +78,18 @@ def run_python(code: str, arguments: Sequence[str] = ()) -> subprocess.Completed
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
+def stop_after(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Stop a training, as Ctrl-C does, once it has made this number of steps."""
+    after = Trainer._after_step
+
+    def stopping(self: Trainer, stop: Any, report: Any) -> bool:
+        if self.state.progress.step == number:
+            stop.set()
+        return after(self, stop, report)
+
+    monkeypatch.setattr(Trainer, "_after_step", stopping)
+
+
 def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Trainer], None]) -> None:
     """Call ``act`` once, before the training step with this number."""
     step, count = Trainer._step, [0]

@@ -1,8 +1,8 @@
 """Writes the events after the best checkpoint to the memory, as a memory in service would.
 
 First those before the test split: what the training batches after the step of the best model carry, then what the
-validation batches carry, without labels. A memory can keep writing while the test split is scored: each batch's events
-after the batch. Nothing but what events write changes: the memory's values, profiles, and embeddings of events.
+validation batches carry; labels go to signed profiles alone. A memory can keep writing while the test split is scored:
+each batch's events after the batch. Nothing but what events write changes: the memory's values, profiles, and embeddings of events.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import torch
 from rows_factory import make_rows, write_rows
-from runs_factory import tiny_settings, write_events
+from runs_factory import stop_after, tiny_settings, write_events
 from torch.nn import functional as F
 
 from lmn_kernels.optim import RowAdagrad
@@ -30,7 +30,6 @@ from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.evaluation.metrics import auc
 from lmn_model.training.evaluation.new_events import write_new_events
 from lmn_model.training.evaluation.scoring import predict_logits
-from lmn_model.training.loop import Trainer
 from lmn_model.training.runs.checkpoint import open_checkpoint
 from lmn_model.training.runs.folder import RunFolder
 from lmn_model.training.runs.growth import grow_run
@@ -263,14 +262,7 @@ def test_a_run_resumes_to_the_same_digits(
 ) -> None:
     settings = _settings(rows)
     uncut = train(settings, tmp_path / "uncut")["results"]
-    after = Trainer._after_step
-
-    def stopping(self: Trainer, stop: Any, bar: Any) -> bool:
-        if self.state.progress.step == step:
-            stop.set()
-        return after(self, stop, bar)
-
-    monkeypatch.setattr(Trainer, "_after_step", stopping)
+    stop_after(monkeypatch, step)
     with pytest.raises(TrainingInterrupted):
         train(settings, tmp_path / "cut")
     monkeypatch.undo()

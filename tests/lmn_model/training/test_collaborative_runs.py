@@ -10,12 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 from events_factory import make_events
-from runs_factory import tiny_settings
+from runs_factory import stop_after, tiny_settings
 
 from lmn_model.training import TrainingInterrupted, train
 from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.evaluation.predict import predict_pairs
-from lmn_model.training.loop import Trainer
 from lmn_model.training.settings import Settings, SettingsError
 
 CASES = {
@@ -45,14 +44,7 @@ def test_a_run_resumes_to_the_same_digits_and_is_evaluated_as_it_was(
 ) -> None:
     settings = settings_of(events, memory, label_col="label")
     uncut = train(settings, tmp_path / "uncut")["results"]
-    after = Trainer._after_step
-
-    def stopping(self: Trainer, stop: Any, bar: Any) -> bool:
-        if self.state.progress.step == 8:
-            stop.set()
-        return after(self, stop, bar)
-
-    monkeypatch.setattr(Trainer, "_after_step", stopping)
+    stop_after(monkeypatch, 8)
     with pytest.raises(TrainingInterrupted):
         train(settings, tmp_path / "cut")
     monkeypatch.undo()
