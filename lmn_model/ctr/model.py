@@ -172,7 +172,7 @@ class CTRModel(nn.Module):
         """Ids of the items ``[P, F]`` and users ``[P]`` of the new events of a batch."""
         if not self.settings.writes_new_events:
             raise ValueError(
-                "CTRModel: nothing writes new events, for it has neither a factored memory nor collaborative features"
+                "CTRModel: nothing writes new events: it has neither factored memory nor collaborative features"
             )
         if batch.new_items is None or batch.new_users is None:
             raise ValueError("CTRModel: batch must have new_items and new_users (BatchLoader(new_events=True))")
