@@ -2,7 +2,8 @@
 
 First those before the test split: what the training batches after the step of the best model carry, then what the
 validation batches carry; labels go to signed profiles alone. A memory can keep writing while the test split is scored:
-each batch's events after the batch. Nothing but what events write changes: the memory's values, profiles, and embeddings of events.
+each batch's events after the batch. Nothing but what events write changes: the memory's values, profiles, and
+embeddings of events.
 """
 
 from __future__ import annotations
