@@ -239,7 +239,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     batch = next(iter(BatchLoader(dataset.train, 8)))
     with pytest.raises(ValueError, match="batch must have new_items and new_users"):
         model(batch)
-    with pytest.raises(ValueError, match="the model has no factored memory"):
+    with pytest.raises(ValueError, match="it has neither factored memory nor collaborative features"):
         CTRModel(dataset.features, ModelSettings(memory=MemorySettings(kind="none"))).write_losses(batch)
 
 
