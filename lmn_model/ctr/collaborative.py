@@ -18,6 +18,9 @@ from lmn_model.modules.profile_memory import ProfileMemory
 from lmn_model.modules.resetting import reset_children
 from lmn_model.modules.similar_item_memory import SimilarItemMemory
 
+_MIN_OPEN_ROWS, _MAX_OPEN_ROWS = 1024, 65536
+"""Rows that open ids share: as many as there are known ids, within these bounds."""
+
 
 class CollaborativeFeatures(nn.Module):
     """Features of a pair from the events of all users.
@@ -31,6 +34,7 @@ class CollaborativeFeatures(nn.Module):
     def __init__(self, features: FeatureSpec, settings: CollaborativeSettings, backend: str = "auto") -> None:
         super().__init__()
         items, users = [feature.size for feature in features.item], features.user[0].size
+        open_rows = min(max(items[0], users, _MIN_OPEN_ROWS), _MAX_OPEN_ROWS) if features.open_ids else 0
         self.profiles: ProfileMemory | None = None
         self.embeddings: EventEmbeddings | None = None
         self.similar: SimilarItemMemory | None = None
@@ -41,6 +45,7 @@ class CollaborativeFeatures(nn.Module):
                 levels=settings.profile_levels,
                 dim=settings.profile_dim,
                 rows=settings.profile_rows,
+                open_rows=0 if settings.profile_rows else open_rows,
                 window=not settings.event_dim,  # those embeddings compare the item with the window
                 signed=settings.profile_signed,
                 unseen=features.unseen,
@@ -52,6 +57,7 @@ class CollaborativeFeatures(nn.Module):
                 users,
                 dim=settings.event_dim,
                 negatives=settings.event_negatives,
+                open_rows=open_rows,
                 unseen=features.unseen,
                 backend=backend,
             )
@@ -61,6 +67,7 @@ class CollaborativeFeatures(nn.Module):
                 settings.event_dim,
                 sub_keys=settings.event_sub_keys,
                 top_k=min(settings.event_top_k, settings.event_sub_keys),
+                open_rows=open_rows,
                 unseen=features.unseen,
                 backend=backend,
             )

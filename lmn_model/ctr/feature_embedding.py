@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lmn_kernels.checks import check_int, check_number
 from lmn_model.data import CategoricalFeature
+from lmn_model.data.features import FIRST_OPEN, UNSEEN
 from lmn_model.modules.parametrized import current
 from lmn_model.modules.resetting import EmbeddingTable
 
@@ -22,16 +23,21 @@ from lmn_model.modules.resetting import EmbeddingTable
 class FeatureEmbedding(nn.Module):
     """One table for each categorical feature; concatenates their rows. Id 0, padding, is zeros and has no gradient.
 
-    On a CPU the rows are taken from the tables' weights: hooks on a table do not run.
+    An open id has the row of the unseen. On a CPU the rows are taken from the tables' weights: hooks on a table do not
+    run.
 
     Args:
         features: what is embedded; ids run from 0 to ``feature.size - 1``.
         width: columns of one feature's embedding.
         std: standard deviation of the embeddings at the start.
+        open_ids: take open ids.
     """
 
-    def __init__(self, features: tuple[CategoricalFeature, ...], width: int, std: float) -> None:
+    def __init__(
+        self, features: tuple[CategoricalFeature, ...], width: int, std: float, open_ids: bool = False
+    ) -> None:
         super().__init__()
+        self.open_ids = open_ids
         width = check_int("FeatureEmbedding", "width", width, low=1)
         std = check_number("FeatureEmbedding", "std", std, low=0)
         self.tables = nn.ModuleList(
@@ -51,13 +57,15 @@ class FeatureEmbedding(nn.Module):
             table.reset_parameters()  # type: ignore[operator]
 
     def forward(self, ids: Tensor) -> Tensor:
-        """``[..., F]`` ids to ``[..., F * width]``.
+        """``[..., F]`` ids to ``[..., F * width]``; open ids, from ``FIRST_OPEN`` on, have the row of ``UNSEEN``.
 
         Raises:
             IndexError: on a CPU, an id is outside its table.
         """
         if not self.tables:
             return ids.new_zeros(*ids.shape[:-1], 0, dtype=torch.float32)
+        if self.open_ids:
+            ids = torch.where(ids < FIRST_OPEN, ids, UNSEEN)
         if ids.device.type == "cpu":
             return _Rows.apply(ids, *[current(table, "weight") for table in self.tables])  # type: ignore[no-any-return]
         return torch.cat([table(ids[..., place]) for place, table in enumerate(self.tables)], dim=-1)

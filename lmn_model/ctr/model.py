@@ -57,7 +57,7 @@ class CTRModel(nn.Module):
                 "CTRModel: sub_keys must be set, got None; lmn_model.training.default_sizes chooses it by the data"
             )
         self.settings = settings
-        embedding = (settings.embedding_dim, settings.embedding_std)
+        embedding = (settings.embedding_dim, settings.embedding_std, features.open_ids)
         self.user_embedding = FeatureEmbedding(features.user, *embedding)
         self.item_embedding = FeatureEmbedding(features.item, *embedding)
         self.context_embedding = FeatureEmbedding(features.context, *embedding)

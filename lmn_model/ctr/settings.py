@@ -130,6 +130,7 @@ class MemorySettings:
             "item_sizes": [feature.size for feature in features.item],
             "user_size": features.user[0].size,
             "unseen": features.unseen,
+            "open_ids": features.open_ids,
             **{name: getattr(self, name) for name in FACTORED},
             **self._shared_options(),
         }

@@ -22,15 +22,15 @@ class HardSearch:
 
     Args:
         histories: the events of each user.
-        values: int64 [R], the value of each item row, >= 0. Equal values are found whatever they mean: all values that
-            training has not seen have one id, and so find each other.
+        values: int64 [R], the value of each item row. Equal values are found whatever they mean: values that share the
+            id of the unseen find each other.
         window: S, the events to find.
     """
 
     def __init__(self, histories: Histories, values: NDArray[np.int64], window: int) -> None:
         self.window = window
-        self._values = values
-        self._value_count = int(values.max(initial=0)) + 1
+        distinct, self._values = np.unique(values, return_inverse=True)  # open ids are large: pairs would overflow
+        self._value_count = len(distinct)
         users = np.repeat(np.arange(len(histories.starts) - 1), np.diff(histories.starts))
         self._pairs, runs = np.unique(self._pair(users, histories.items), return_inverse=True)
         # The events of a pair are a history whose times are positions. The last one is empty, for all other pairs.

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmn_model.data.batches import Batch
-from lmn_model.data.features import UNSEEN, FeatureTable
+from lmn_model.data.features import FeatureTable, is_unseen
 from lmn_model.data.histories import Histories
 from lmn_model.data.replay import Writes
 from lmn_model.data.search import HardSearch
@@ -79,7 +79,7 @@ class Split:
         For events only: the ids of prepared rows do not show whether training has seen them.
         """
         tables = self.tables
-        return tables.users.ids[self.users, 0] == UNSEEN, tables.items.ids[self.items, 0] == UNSEEN
+        return is_unseen(tables.users.ids[self.users, 0]), is_unseen(tables.items.ids[self.items, 0])
 
     @cached_property
     def new_starts(self) -> NDArray[np.int64]:

@@ -18,6 +18,8 @@ from lmn_kernels import gather_aggregate
 from lmn_kernels.backend import check_backend
 from lmn_kernels.checks import check_int
 from lmn_model.modules.codes import id_offsets
+from lmn_model.modules.hashing import hashed_rows
+from lmn_model.modules.open_ids import is_own, rows_of_ids
 from lmn_model.modules.pair_ids import checked_ids, checked_sizes
 from lmn_model.modules.window_similarity import check_window, distinct_others, window_similarity
 
@@ -35,6 +37,8 @@ class EventEmbeddings(nn.Module):
         user_size: how many ids users have.
         dim: D, width of a row.
         negatives: other items for each event in :meth:`loss`; fewer if there are fewer events.
+        open_rows: ids beyond a size, any integer, share so many more rows of each feature and of the users by a hash;
+            0 refuses them.
         unseen: the id shared by all values that training had no id for; None if there is none. It has no row: an item
             is the sum of its other features, and a user without an id is zeros.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
@@ -57,6 +61,7 @@ class EventEmbeddings(nn.Module):
         *,
         dim: int = 128,
         negatives: int = 31,
+        open_rows: int = 0,
         unseen: int | None = None,
         backend: str = "auto",
         device: torch.device | str | None = None,
@@ -65,10 +70,13 @@ class EventEmbeddings(nn.Module):
         self.item_sizes, self.user_size, self.unseen = checked_sizes(item_sizes, user_size, unseen, name=_NAME)
         self.dim = check_int(_NAME, "dim", dim, low=1)
         self.negatives = check_int(_NAME, "negatives", negatives, low=1)
+        self.open_rows = check_int(_NAME, "open_rows", open_rows, low=0)
         check_backend(_NAME, backend)
         self.backend = backend
-        self.item_values = nn.Parameter(torch.empty(sum(self.item_sizes), self.dim, device=device))
-        self.user_values = nn.Parameter(torch.empty(self.user_size, self.dim, device=device))
+        # One feature's rows after another's: first those of known ids, then those that open ids share.
+        items = sum(self.item_sizes) + self.open_rows * len(self.item_sizes)
+        self.item_values = nn.Parameter(torch.empty(items, self.dim, device=device))
+        self.user_values = nn.Parameter(torch.empty(self.user_size + self.open_rows, self.dim, device=device))
         self.offsets: Tensor
         self.register_buffer("offsets", id_offsets(self.item_sizes, False, device), persistent=False)
         self.reset_values()
@@ -84,6 +92,8 @@ class EventEmbeddings(nn.Module):
             nn.init.normal_(values, std=0.5 * self.dim**-0.5)
         with torch.no_grad():  # an item begins as the sum of its other features
             self.item_values[: self.item_sizes[0]] = 0
+            shared = sum(self.item_sizes)
+            self.item_values[shared : shared + self.open_rows] = 0
 
     def values_parameters(self) -> list[nn.Parameter]:
         """What takes a sparse gradient, for an optimiser of ``lmn_kernels.optim``; nothing else here trains."""
@@ -124,7 +134,7 @@ class EventEmbeddings(nn.Module):
             TypeError, ValueError: as :meth:`forward`.
         """
         any_user = item.new_zeros(item.shape[:1])
-        return self._item_rows(checked_ids(item, any_user, self.item_sizes, self.user_size, name=_NAME)[0])
+        return self._item_rows(self._checked(item, any_user)[0])
 
     def loss(self, item: Tensor, user: Tensor) -> Tensor:
         """The loss of events, a scalar with sparse gradients; 0 without events.
@@ -153,12 +163,24 @@ class EventEmbeddings(nn.Module):
 
     def _rows(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of items and of users, ``[B, D]`` each."""
-        item, user = checked_ids(item, user, self.item_sizes, self.user_size, name=_NAME)
-        users = user.unsqueeze(1)
-        return self._item_rows(item), self._bag(self.user_values, users, users)
+        item, user = self._checked(item, user)
+        slots = rows_of_ids(user, self.user_size, self.open_rows)
+        return self._item_rows(item), self._bag(self.user_values, user.unsqueeze(1), slots.unsqueeze(1))
+
+    def _checked(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
+        if self.open_rows:
+            return checked_ids(item, user, (None,) * len(self.item_sizes), None, name=_NAME)
+        return checked_ids(item, user, self.item_sizes, self.user_size, name=_NAME)
 
     def _item_rows(self, item: Tensor) -> Tensor:
-        return self._bag(self.item_values, item, item + self.offsets)
+        if not self.open_rows:
+            return self._bag(self.item_values, item, item + self.offsets)
+        first = sum(self.item_sizes)
+        slots = []
+        for place, (size, ids) in enumerate(zip(self.item_sizes, item.unbind(1), strict=True)):
+            shared = first + place * self.open_rows + hashed_rows(ids, self.open_rows, salt=1 + place)
+            slots.append(torch.where(is_own(ids, size), ids + self.offsets[place], shared))
+        return self._bag(self.item_values, item, torch.stack(slots, dim=1))
 
     def _bag(self, values: Tensor, ids: Tensor, slots: Tensor) -> Tensor:
         weights = torch.ones_like(slots, dtype=values.dtype)

@@ -18,7 +18,7 @@ also written as (product, any user) and (any item, user), and a read has these c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +27,19 @@ from lmn_kernels import AxisTopK, combine_axes, gather_aggregate
 from lmn_kernels.activation import ACTIVATIONS, activate
 from lmn_kernels.checks import check_choice, check_flag, check_int
 from lmn_kernels.exported import exported
-from lmn_model.modules.codes import draw_codes, id_offsets
+from lmn_model.modules.codes import IdCodes, draw_codes, id_offsets
 from lmn_model.modules.familiarity import pair_familiarity
+from lmn_model.modules.hashing import hashed_signs
 from lmn_model.modules.large_memory_network import LOSSES, MemoryLosses
 from lmn_model.modules.old_names import rename_entries
 from lmn_model.modules.pair_ids import checked_ids, checked_sizes, known_pairs, with_marginals
 from lmn_model.modules.parametrized import current
 from lmn_model.modules.product_key_memory import ProductKeyMemory
-from lmn_model.modules.stored_lists import ListStore
+from lmn_model.modules.stored_lists import ListStore, best_sub_keys
 
 _NAME = "FactoredMemoryNetwork"
+_ANY_USER = torch.iinfo(torch.int64).min
+"""Stands for any user where all other integers may be ids."""
 
 
 @exported
@@ -50,17 +53,19 @@ class PairSlots(NamedTuple):
 class FactoredMemoryNetwork(nn.Module):
     """Memory with a factored query, fixed codes and bound targets. See docs/guides/recommender.md.
 
-    Ids run from 0 to a size - 1 and are fixed for good, so leave room for those that are to come. On a GPU, and in
-    ``torch.compile`` and ``torch.export``, the range of ids is not checked: an id out of range reads and writes the
-    slots of another, or fails in the indexing.
+    Ids run from 0 to a size - 1 and are fixed for good; with ``open_ids`` any other integer is an id too. Without it
+    the range of ids is not checked on a GPU, and in ``torch.compile`` and ``torch.export``: an id out of range reads
+    and writes the slots of another, or fails in the indexing.
 
     Args:
         item_sizes: how many ids each of the F features of an item has, the item's own id among them; each feature is
-            read and written for itself.
-        user_size: how many ids users have.
+            read and written for itself. With ``open_ids`` the codes and lists of so many are stored; 0 stores none.
+        user_size: how many ids users have; the same.
         code_dim: width of a code, D = C.
         sub_keys: N. The more pairs share one of the N * N slots, the more noise: sqrt(others / D) of one write.
         marginals: write and read the pairs with any user and any item too.
+        open_ids: take any integer as an id, such as a hash of a name: an id beyond a size has a hash of itself for a
+            code, and its sub-keys are found when it is read or written. On a GPU it waits for the device.
         activation: what makes weights of the K scores: ``"softmax"``, ``"sigmoid"`` or ``"relu"``.
         unseen: the id shared by all values that training had no id for, of users and of item features; None if there
             is none. Pairs with this id are never written and read as zeros.
@@ -95,6 +100,7 @@ class FactoredMemoryNetwork(nn.Module):
         *,
         code_dim: int = 64,
         marginals: bool = True,
+        open_ids: bool = False,
         activation: str = "softmax",
         unseen: int | None = None,
         sparse_grad: bool = True,
@@ -105,7 +111,9 @@ class FactoredMemoryNetwork(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        item_sizes, user_size, unseen = checked_sizes(item_sizes, user_size, unseen, name=_NAME)
+        self.open_ids = check_flag(_NAME, "open_ids", open_ids)
+        low = 0 if open_ids else 1
+        item_sizes, user_size, unseen = checked_sizes(item_sizes, user_size, unseen, name=_NAME, low=low)
         code_dim = check_int(_NAME, "code_dim", code_dim, low=1)
         sub_keys = check_int(_NAME, "sub_keys", sub_keys, low=1)
         marginals = check_flag(_NAME, "marginals", marginals)
@@ -129,8 +137,9 @@ class FactoredMemoryNetwork(nn.Module):
         self.user_codes: Tensor
         self.offsets: Tensor
         # One feature's ids after another's; any item is one more feature, of one id, and any user one more id.
-        self.register_buffer("item_codes", draw_codes(sum(item_sizes) + marginals, code_dim, device))
-        self.register_buffer("user_codes", draw_codes(user_size + marginals, code_dim, device))
+        extra = marginals or open_ids  # a table is never empty
+        self.register_buffer("item_codes", draw_codes(sum(item_sizes) + extra, code_dim, device))
+        self.register_buffer("user_codes", draw_codes(user_size + extra, code_dim, device))
         self.register_buffer("offsets", id_offsets(item_sizes, marginals, device), persistent=False)
         self._stored = ListStore()
 
@@ -210,23 +219,44 @@ class FactoredMemoryNetwork(nn.Module):
     def pair_slots(self, item: Tensor, user: Tensor) -> PairSlots:
         """Slots and weights of items ``[R, F]`` and users ``[R]``; with marginals a last column 0 is any item."""
         N, K = self.block.keys.shape[2], self.block.top_k
-        rows = item + self.offsets[: item.shape[1]]  # [R, F]
-        ids = {"item": rows, "user": user.unsqueeze(1).expand_as(rows)}
-        codes = {"item": self.item_codes, "user": self.user_codes}
-        lists = self._stored.lists(self.block, [codes[half] for half in self.halves])
-        stored = [(each, ids[half]) for half, each in zip(self.halves, lists, strict=True)]
-        if K == 1 and self.block.activation == "softmax":  # the weight is 1 whatever the scores
-            first, second = (each.sub_keys[of] for each, of in stored)  # each [R, F, K]
-            slots = first * N + second
+        weighted = K > 1 or self.block.activation != "softmax"  # else the weight is 1 whatever the scores
+        tables, of = {"item": self.item_codes, "user": self.user_codes}, self._id_codes(item, user)
+        lists = self._stored.lists(self.block, [tables[half] for half in self.halves])
+        sub_keys, scores = [], []
+        for axis, (half, stored) in enumerate(zip(self.halves, lists, strict=True)):
+            sub_keys.append(self._listed(axis, of[half], stored, "sub_keys"))  # [R, F, K]
+            if weighted:
+                scores.append(self._listed(axis, of[half], stored, "scores"))
+        if not weighted:
+            slots = sub_keys[0] * N + sub_keys[1]
             return PairSlots(slots, torch.ones_like(slots, dtype=self.item_codes.dtype))
-        axes = [AxisTopK(each.scores[of], each.sub_keys[of]) for each, of in stored]
-        scores, slots = combine_axes(*axes, N)
-        return PairSlots(slots, activate(scores, self.block.activation))
+        best, slots = combine_axes(*map(AxisTopK, scores, sub_keys), N)
+        return PairSlots(slots, activate(best, self.block.activation))
+
+    def _listed(self, axis: int, of: IdCodes, stored: AxisTopK, what: Literal["sub_keys", "scores"]) -> Tensor:
+        """Sub-keys or scores ``[R, F, K]`` of the lists of ids, those of open ids made now."""
+
+        def made(keys: Tensor) -> Tensor:
+            codes = hashed_signs(keys, self.item_codes.shape[1])
+            return getattr(best_sub_keys(self.block, axis, codes), what)  # type: ignore[no-any-return]
+
+        return of.replaced(getattr(stored, what)[of.rows], made)
 
     def _pairs(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """The pairs that are read or written of ids: themselves, and those with any item or any user."""
-        item, user = checked_ids(item, user, self.item_sizes, self.user_size, name=_NAME)
-        return with_marginals(item, user, self.user_size) if self.marginals else (item, user)
+        sizes = ((None,) * len(self.item_sizes), None) if self.open_ids else (self.item_sizes, self.user_size)
+        item, user = checked_ids(item, user, *sizes, name=_NAME)
+        any_user = _ANY_USER if self.open_ids else self.user_size
+        return with_marginals(item, user, any_user) if self.marginals else (item, user)
+
+    def _id_codes(self, item: Tensor, user: Tensor) -> dict[str, IdCodes]:
+        """Where the codes of items and of users are, each of ``[R, F]`` ids."""
+        offsets, users = self.offsets[: item.shape[1]], user.unsqueeze(1).expand_as(item)
+        if not self.open_ids:
+            return {"item": IdCodes(item + offsets), "user": IdCodes(users)}
+        sizes = (*self.item_sizes, 1)[: item.shape[1]]  # of any item 1
+        items = IdCodes.of_items(item, sizes, offsets)
+        return {"item": items, "user": IdCodes.of_users(users, self.user_size, _ANY_USER)}
 
     def _read(self, item: Tensor, user: Tensor, counted: bool = False) -> Tensor:
         """``[R, F, D]`` in the type of the values."""
@@ -247,8 +277,8 @@ class FactoredMemoryNetwork(nn.Module):
 
     def _codes_of(self, item: Tensor, user: Tensor) -> dict[str, Tensor]:
         """Codes of items and of users, each ``[R, F, D]``."""
-        items = self.item_codes[item + self.offsets[: item.shape[1]]]
-        return {"item": items, "user": self.user_codes[user].unsqueeze(1).expand_as(items)}
+        of = self._id_codes(item, user)
+        return {"item": of["item"].codes(self.item_codes), "user": of["user"].codes(self.user_codes)}
 
     def _target(self, item: Tensor, user: Tensor) -> Tensor:
         """What is written of each pair, ``[R, F, D]``."""

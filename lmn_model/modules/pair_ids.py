@@ -13,21 +13,21 @@ from lmn_model.modules.tensor_state import has_data
 
 
 def checked_sizes(
-    item_sizes: Sequence[int], user_size: int, unseen: int | None, *, name: str
+    item_sizes: Sequence[int], user_size: int, unseen: int | None, *, name: str, low: int = 1
 ) -> tuple[tuple[int, ...], int, int | None]:
     """Numbers of ids as plain ints.
 
     Raises:
         TypeError: ``item_sizes`` is no sequence of integers, or another number no integer.
-        ValueError: a size is below 1, there is none, or ``unseen`` is below 0.
+        ValueError: a size is below ``low``, there is none, or ``unseen`` is below 0.
     """
     try:
         item_sizes = tuple(check_int(name, "item_sizes", size) for size in item_sizes)
     except TypeError:
         raise TypeError(f"{name}: item_sizes must be a list of integers, got {item_sizes!r}") from None
-    user_size = check_int(name, "user_size", user_size, low=1)
-    if min(item_sizes, default=0) < 1:
-        raise ValueError(f"{name}: item_sizes must hold a size of at least 1 for each feature, got {item_sizes}")
+    user_size = check_int(name, "user_size", user_size, low=low)
+    if min(item_sizes, default=-1) < low:
+        raise ValueError(f"{name}: item_sizes must hold a size of at least {low} for each feature, got {item_sizes}")
     if unseen is not None and (unseen := check_int(name, "unseen", unseen)) < 0:
         raise ValueError(f"{name}: unseen must be None or at least 0, got {unseen}")
     return item_sizes, user_size, unseen

@@ -60,6 +60,8 @@ class ProfileMemory(nn.Module):
         rows: rows of a level for users, and as many for items; ids share them by a hash, and each is bound to random
             signs of its own, so that rows that are shared add noise. Their counts of events and rates add up. None
             gives each id a row.
+        open_rows: without ``rows``, so many rows more of a level for users, and as many for items, which ids beyond the
+            sizes share in the same way; 0 refuses such ids.
         window: whether reads compare the item with the window.
         signed: write labelled samples, each multiplied by (label - expected rate), instead of events that are all
             positive; reads then have the rates too.
@@ -87,6 +89,7 @@ class ProfileMemory(nn.Module):
         levels: int = 5,
         dim: int = 64,
         rows: int | None = None,
+        open_rows: int = 0,
         window: bool = True,
         signed: bool = False,
         unseen: int | None = None,
@@ -101,13 +104,25 @@ class ProfileMemory(nn.Module):
         rows = None if rows is None else check_int(_NAME, "rows", rows, low=1)
         if rows is None and (item_size is None or user_size is None):
             raise ValueError(f"{_NAME}: rows must be set where item_size or user_size is None, got None")
+        open_rows = check_int(_NAME, "open_rows", open_rows, low=0)
+        if rows is not None and open_rows:
+            raise ValueError(f"{_NAME}: open_rows must be 0 with rows, which any id has a share in, got {open_rows}")
         self.window = check_flag(_NAME, "window", window)
         self.signed = check_flag(_NAME, "signed", signed)
         self.unseen = None if unseen is None else check_int(_NAME, "unseen", unseen)
         check_backend(_NAME, backend)
         self.table = ProfileTable(
-            self.item_size, self.user_size, self.levels, self.dim, rows=rows, backend=backend, device=device
+            self.item_size,
+            self.user_size,
+            self.levels,
+            self.dim,
+            rows=rows,
+            open_rows=open_rows,
+            backend=backend,
+            device=device,
         )
+        if open_rows:
+            self.item_size = self.user_size = None  # any id
         sizes = self.table.sizes
         self.mean_sum: Tensor
         self.mean_events: Tensor
@@ -280,5 +295,5 @@ class ProfileMemory(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"item_size={self.item_size}, user_size={self.user_size}, levels={self.levels}, dim={self.dim}, "
-            f"rows={self.table.rows}, signals={self.signals}"
+            f"rows={self.table.sizes}, signals={self.signals}"
         )

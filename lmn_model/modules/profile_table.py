@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lmn_kernels import gather_aggregate, huge_zeros
-from lmn_model.modules.hashing import hashed_rows, hashed_signs
+from lmn_model.modules.hashing import hashed_signs
+from lmn_model.modules.open_ids import is_own, rows_of_ids
 
 Kind = Literal["item", "user"]
 _SALTS = {"item": 1, "user": 2}
@@ -17,15 +18,16 @@ _SALTS = {"item": 1, "user": 2}
 class ProfileTable(nn.Module):
     """Rows that are read by :func:`lmn_kernels.gather_aggregate` and that writes add to; there is no gradient.
 
-    With fewer rows than ids, ids share rows by a hash. Each id has random signs, which its row is multiplied with when
-    it is written and when it is read: what other ids wrote then adds noise.
+    Ids that have no row of their own share rows by a hash. Each of them has random signs, which its row is multiplied
+    with when it is written and when it is read: what other ids wrote then adds noise.
 
     Args:
-        item_size: how many ids items have; without ``rows`` alone.
-        user_size: how many ids users have; the same.
+        item_size: so many items have a row of their own; without ``rows`` alone.
+        user_size: the same of users.
         levels: rows of an id.
         dim: D, width of a row.
-        rows: rows of a level for users, and as many for items; None gives each id a row.
+        rows: rows of a level that all users share, and as many for items; None gives ids rows of their own.
+        open_rows: without ``rows``, rows of a level more that users beyond the size share, and as many for items.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
         device: of the table; None for torch's default.
 
@@ -42,12 +44,15 @@ class ProfileTable(nn.Module):
         dim: int,
         *,
         rows: int | None,
+        open_rows: int,
         backend: str,
         device: torch.device | str | None,
     ) -> None:
         super().__init__()
-        self.levels, self.dim, self.rows, self.backend = levels, dim, rows, backend
-        self.sizes: dict[Kind, int] = {"item": rows or item_size or 0, "user": rows or user_size or 0}
+        self.levels, self.dim, self.backend = levels, dim, backend
+        self.own: dict[Kind, int] = {"item": 0 if rows else item_size or 0, "user": 0 if rows else user_size or 0}
+        self.shared = rows or open_rows
+        self.sizes: dict[Kind, int] = {"item": self.own["item"] + self.shared, "user": self.own["user"] + self.shared}
         self.values = nn.Parameter(
             huge_zeros(levels * sum(self.sizes.values()), dim, device=device), requires_grad=False
         )
@@ -59,7 +64,7 @@ class ProfileTable(nn.Module):
 
     def rows_of(self, ids: Tensor, kind: Kind) -> Tensor:
         """The row of each id within a level, int64 of the shape of ``ids``."""
-        return ids if self.rows is None else hashed_rows(ids, self.rows, salt=_SALTS[kind])
+        return rows_of_ids(ids, self.own[kind], self.shared, salt=_SALTS[kind])
 
     def read(self, ids: Tensor, kind: Kind, *, last: bool = False) -> Tensor:
         """Rows of ids ``[B]``: ``[B, levels, D]``, or ``[B, 1, D]`` of the last level alone."""
@@ -67,11 +72,11 @@ class ProfileTable(nn.Module):
         bags = slots.reshape(-1, 1)
         weights = torch.ones_like(bags, dtype=self.values.dtype)
         rows = gather_aggregate(self.values, bags, weights, backend=self.backend).view(*slots.shape, self.dim)
-        return rows if self.rows is None else rows * self._signs(ids, kind)
+        return rows * self._signs(ids, kind) if self.shared else rows
 
     def add(self, ids: Tensor, kind: Kind, rows: Tensor) -> None:
         """Add ``[P, levels, D]`` to the rows of ids ``[P]``."""
-        if self.rows is not None:
+        if self.shared:
             rows = rows * self._signs(ids, kind)
         self.values.index_add_(0, self._slots(ids, kind).flatten(), rows.flatten(0, 1).to(self.values.dtype))
 
@@ -83,4 +88,7 @@ class ProfileTable(nn.Module):
 
     def _signs(self, ids: Tensor, kind: Kind) -> Tensor:
         """What the rows of ids ``[B]`` are multiplied with, ``[B, 1, D]``."""
-        return hashed_signs(ids, self.dim, salt=2 + _SALTS[kind]).to(self.values.dtype).unsqueeze(1)
+        signs = hashed_signs(ids, self.dim, salt=2 + _SALTS[kind]).to(self.values.dtype)
+        if own := self.own[kind]:
+            signs = signs.masked_fill(is_own(ids, own).unsqueeze(1), 1)
+        return signs.unsqueeze(1)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lmn_kernels import axis_topk, gather_aggregate, huge_zeros
 from lmn_kernels.backend import check_backend
 from lmn_kernels.checks import check_int
+from lmn_model.modules.open_ids import rows_of_ids
 from lmn_model.modules.pair_ids import checked_ids
 from lmn_model.modules.window_similarity import unit
 
@@ -47,13 +48,15 @@ class SimilarItemMemory(nn.Module):
         vector_dim: C, width of an item's vector.
         sub_keys: N. More of them distinguish more items and generalise less.
         top_k: K, sub-keys of an item, 1 to N.
+        open_rows: users beyond ``user_size``, any integer, share so many more slots of a sub-key by a hash; 0 refuses
+            them.
         unseen: the id shared by all users that training had no id for; None if there is none. Its events are not
             written, and its pairs are read as zeros.
         backend: ``"auto"``, ``"triton"`` or ``"torch"``.
         device: of the memory; None for torch's default.
 
     Attributes:
-        values: ``[sub_keys * user_size, 1]``, the slots, sub-key by sub-key.
+        values: ``[sub_keys * users, 1]``, the slots, sub-key by sub-key; users are ``user_size + open_rows``.
         keys: ``[sub_keys, C]``, decayed sums of the unit vectors of events; a cosine does not depend on their length.
 
     Raises:
@@ -74,6 +77,7 @@ class SimilarItemMemory(nn.Module):
         *,
         sub_keys: int = 4096,
         top_k: int = 32,
+        open_rows: int = 0,
         unseen: int | None = None,
         backend: str = "auto",
         device: torch.device | str | None = None,
@@ -85,10 +89,12 @@ class SimilarItemMemory(nn.Module):
         self.top_k = check_int(_NAME, "top_k", top_k, low=1)
         if self.top_k > self.sub_keys:
             raise ValueError(f"{_NAME}: top_k must lie in [1, sub_keys = {self.sub_keys}], got {self.top_k}")
+        self.open_rows = check_int(_NAME, "open_rows", open_rows, low=0)
         self.unseen = None if unseen is None else check_int(_NAME, "unseen", unseen)
         check_backend(_NAME, backend)
         self.backend = backend
-        table = huge_zeros(self.user_size * self.sub_keys, 1, device=device)
+        self.users = self.user_size + self.open_rows
+        table = huge_zeros(self.users * self.sub_keys, 1, device=device)
         self.values = nn.Parameter(table, requires_grad=False)
         self.keys: Tensor
         self.key_events: Tensor
@@ -97,7 +103,7 @@ class SimilarItemMemory(nn.Module):
         self.register_buffer("keys", torch.zeros(self.sub_keys, self.vector_dim, device=device))
         self.register_buffer("key_events", torch.zeros(self.sub_keys, device=device))  # decayed, of the best alone
         self.register_buffer("key_totals", torch.zeros(self.sub_keys, device=device))
-        self.register_buffer("user_events", torch.zeros(self.user_size, device=device))
+        self.register_buffer("user_events", torch.zeros(self.users, device=device))
 
     def reset_parameters(self) -> None:
         """Empty the memory."""
@@ -129,11 +135,12 @@ class SimilarItemMemory(nn.Module):
             ValueError: an input is not of these shapes, or, on a CPU, an id is out of range.
         """
         vectors, user = self._checked(vectors, user)
+        rows = rows_of_ids(user, self.user_size, self.open_rows)
         sub_keys, weights = self._route(vectors)
-        slots = sub_keys * self.user_size + user.unsqueeze(1)
+        slots = sub_keys * self.users + rows.unsqueeze(1)
         count = gather_aggregate(self.values, slots, weights, backend=self.backend).squeeze(1)
         total = (self.key_totals[sub_keys] * weights).sum(1)
-        events = self.user_events[user]
+        events = self.user_events[rows]
         expected = total * events / self.user_events.sum().clamp_min(1)
         lift = ((count + _PRIOR) / (expected + _PRIOR)).log()
         features = ((_COUNT_SCALE * count).log1p(), lift, (total.log1p() - _EVENTS_MEAN) * _EVENTS_SCALE)
@@ -163,11 +170,11 @@ class SimilarItemMemory(nn.Module):
         vectors = unit(vectors)
         self._restart(vectors)
         sub_keys, weights = self._route(vectors)
-        ones = torch.ones_like(weights[:, 0])
-        slots = sub_keys * self.user_size + user.unsqueeze(1)
+        ones, rows = torch.ones_like(weights[:, 0]), rows_of_ids(user, self.user_size, self.open_rows)
+        slots = sub_keys * self.users + rows.unsqueeze(1)
         self.values.index_add_(0, slots.flatten(), weights.flatten().unsqueeze(1))
         self.key_totals.index_add_(0, sub_keys.flatten(), weights.flatten())
-        self.user_events.index_add_(0, user, ones)
+        self.user_events.index_add_(0, rows, ones)
         best = sub_keys[:, 0]
         decay = math.exp(-events / (_MEMORY * self.sub_keys))
         self.keys.mul_(decay).index_add_(0, best, vectors)
@@ -181,7 +188,7 @@ class SimilarItemMemory(nn.Module):
         self.key_events.masked_fill_(unused, 1.0)
         self.key_totals.masked_fill_(unused, 0.0)
         if self.user_events.any():  # untouched zeros take no memory
-            self.values.view(self.sub_keys, self.user_size)[unused] = 0
+            self.values.view(self.sub_keys, self.users)[unused] = 0
 
     def _route(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """The best sub-keys of vectors ``[B, C]`` and their weights, ``[B, K]`` each."""
@@ -194,7 +201,8 @@ class SimilarItemMemory(nn.Module):
             raise ValueError(f"{_NAME}: vectors must be [B, C = {self.vector_dim}], got {list(vectors.shape)}")
         if user.ndim != 1 or user.shape[0] != vectors.shape[0]:
             raise ValueError(f"{_NAME}: user must be [B = {vectors.shape[0]}], got {list(user.shape)}")
-        _, user = checked_ids(torch.zeros_like(user).unsqueeze(1), user, (1,), self.user_size, name=_NAME)
+        size = None if self.open_rows else self.user_size
+        _, user = checked_ids(torch.zeros_like(user).unsqueeze(1), user, (1,), size, name=_NAME)
         return vectors.to(self.keys.dtype), user
 
     def extra_repr(self) -> str:

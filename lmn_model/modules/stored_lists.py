@@ -70,14 +70,16 @@ class ListStore:
         return all(map(torch.equal, unversioned, self._contents))
 
 
+def best_sub_keys(block: ProductKeyMemory, axis: int, codes: Tensor) -> AxisTopK:
+    """The ``top_k`` best sub-keys ``[V, K]`` of one axis of ``block`` for codes ``[V, C]``."""
+    keys = block.searched_keys()[0][axis]
+    dtype = torch.promote_types(keys.dtype, codes.dtype)
+    return axis_topk(codes.to(dtype), keys.to(dtype), block.top_k, metric=block.metric)
+
+
 @torch.no_grad()
 def _make_lists(block: ProductKeyMemory, codes: Sequence[Tensor]) -> tuple[AxisTopK, ...]:
-    keys = block.searched_keys()[0]
-    lists = []
-    for axis, each in enumerate(codes):
-        dtype = torch.promote_types(keys.dtype, each.dtype)
-        lists.append(axis_topk(each.to(dtype), keys[axis].to(dtype), block.top_k, metric=block.metric))
-    return tuple(lists)
+    return tuple(best_sub_keys(block, axis, each) for axis, each in enumerate(codes))
 
 
 @opaque  # whether the stored lists match the sub-keys is seen from outside a graph

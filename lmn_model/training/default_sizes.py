@@ -49,7 +49,8 @@ class DataCounts(NamedTuple):
         users = np.repeat(np.arange(len(histories.starts) - 1), np.diff(histories.starts))  # [E]
         pairs = 0
         for ids in tables.items.ids.T:  # of each feature
-            pairs += len(np.unique(users * (int(ids.max()) + 1) + ids[histories.items]))
+            distinct, values = np.unique(ids, return_inverse=True)
+            pairs += len(np.unique(users * len(distinct) + values[histories.items]))
         return cls(len(dataset.train), pairs)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lmn_model.data.features import FIRST_KNOWN, UNSEEN, FeatureTable
+from lmn_model.data.features import FIRST_KNOWN, UNSEEN, FeatureTable, open_id
 from lmn_model.data.schema import DataError
 from lmn_model.data.tables.table import column_of
 from lmn_model.wording import shown
@@ -34,10 +34,20 @@ class Vocabulary:
         """Number of ids, with padding and unseen counted in."""
         return len(self.values) + FIRST_KNOWN
 
-    def encode(self, column: pl.Series) -> NDArray[np.int64]:
-        """Ids of a text column, int64 [R]: 2 and up for values of the training split, 1 for all others."""
+    def encode(self, column: pl.Series, open_ids: bool = False) -> NDArray[np.int64]:
+        """Ids of a text column, int64 [R]: 2 and up for values of the training split, 1 for all others.
+
+        With ``open_ids`` the others have a hash, see :func:`lmn_model.data.features.open_id`; null still has 1.
+        """
         ids = pl.int_range(FIRST_KNOWN, self.size, eager=True)
-        return column.replace_strict(self.values, ids, default=UNSEEN, return_dtype=pl.Int64).to_numpy()
+        found = column.replace_strict(self.values, ids, default=UNSEEN, return_dtype=pl.Int64).to_numpy(writable=True)
+        if open_ids:
+            rows = np.flatnonzero((found == UNSEEN) & column.is_not_null().to_numpy())
+            new = column.gather(rows)
+            values = new.unique()
+            hashes = pl.Series([open_id(value) for value in values], dtype=pl.Int64)
+            found[rows] = new.replace_strict(values, hashes, return_dtype=pl.Int64).to_numpy()
+        return found
 
 
 @dataclass(frozen=True)
@@ -89,11 +99,13 @@ class Encoder:
         vocabularies: of the categorical columns.
         scales: of the numeric columns.
         indicators: whether each numeric column is followed by one that is 1 where its value is missing, else 0.
+        open_ids: whether values that training has not seen have open ids.
     """
 
     vocabularies: Mapping[str, Vocabulary]
     scales: Mapping[str, Scale]
     indicators: bool = False
+    open_ids: bool = False
 
     def numeric_names(self, columns: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the numeric features that ``encode`` makes of ``columns``, in its order."""
@@ -106,7 +118,7 @@ class Encoder:
         for name in columns:
             column = column_of(frame, name) if name in frame.columns else None
             if name in self.vocabularies:
-                ids.append(UNSEEN if column is None else self.vocabularies[name].encode(column))
+                ids.append(UNSEEN if column is None else self.vocabularies[name].encode(column, self.open_ids))
             else:
                 numeric.append(0.0 if column is None else self.scales[name].apply(column, name))
                 if self.indicators:

@@ -56,7 +56,7 @@ class Vocabularies:
             events: the checked table.
             schema: names of its columns.
             train_rows: number of events in the training split, which are the first of the table.
-            min_item_count: items with fewer events in the training split share the id of the unseen.
+            min_item_count: items with fewer events in the training split are like items that it does not hold.
 
         Raises:
             DataError: if no item is that frequent.
@@ -81,6 +81,7 @@ class Vocabularies:
             vocabularies={name: Vocabulary.fit(column) for name, column in learnt.items() if name not in numeric},
             scales={name: Scale.fit(learnt[name], name) for name in schema.features if name in numeric},
             indicators=schema.missing_numbers == "indicator",
+            open_ids=True,
         )
         users, items = (Entities.describe(tables[columns[0]], columns, encoder) for columns in _entity_columns(schema))
         times = events.times(schema)
@@ -101,6 +102,7 @@ class Vocabularies:
             item=categorical(*self.items.columns),
             context=categorical(*self.schema.context_features),
             numeric=self.encoder.numeric_names(self.schema.features),
+            open_ids=self.encoder.open_ids,
         )
 
     def summary(self) -> str:
@@ -144,6 +146,7 @@ class Vocabularies:
             "times": None if self.times is None else list(self.times),
             "kinds": dict(self.kinds),
             "values": {name: known.values.to_list() for name, known in self.encoder.vocabularies.items()},
+            "open_ids": self.encoder.open_ids,
             "scales": {name: [scale.mean, scale.deviation] for name, scale in self.encoder.scales.items()},
             "users": self.users.to_dict(),
             "items": self.items.to_dict(),
@@ -166,6 +169,7 @@ class Vocabularies:
             },
             scales={name: Scale(float(mean), float(deviation)) for name, (mean, deviation) in plain["scales"].items()},
             indicators=schema.missing_numbers == "indicator",
+            open_ids=bool(plain.get("open_ids", False)),  # a run of 0.1.0 has none
         )
         user_columns, item_columns = _entity_columns(schema)
         return cls(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmn_model.data.description import percent
 from lmn_model.data.events.encoder import Encoder
-from lmn_model.data.features import UNSEEN
+from lmn_model.data.features import is_unseen
 from lmn_model.data.splits import Split
 from lmn_model.wording import shown, shown_names
 
@@ -104,7 +104,7 @@ def warn_of_unseen_values(ids: NDArray[np.int64], columns: Sequence[str], encode
     """
     names = [name for name in columns if name in encoder.vocabularies]
     for name, column in zip(names, ids.T, strict=True):
-        share = float((column == UNSEEN).mean()) if len(column) else 0.0
+        share = float(is_unseen(column).mean()) if len(column) else 0.0
         if share > MANY_UNSEEN:
             known = encoder.vocabularies[name].values.drop_nulls().head(3).to_list()
             logger.warning(

@@ -11,6 +11,8 @@ import pytest
 from events_factory import make_events
 
 from lmn_model.data import DataError, DataOptions, FeatureSpec, Schema, Split, load_dataset
+from lmn_model.data.events.encoder import Vocabulary
+from lmn_model.data.features import FIRST_OPEN, is_unseen, open_id
 from lmn_model.data.negatives import NegativeSampler
 
 SCHEMA = Schema(user_features=("segment",), item_features=("category",), context_features=("hour", "price"))
@@ -74,9 +76,9 @@ def test_ids_come_from_the_training_split_alone() -> None:
     )
     dataset = load_dataset(frame, LABELLED, DataOptions(valid_fraction=0.1, test_fraction=0.1))
     batch = dataset.test.batch(np.arange(len(dataset.test)))
-    assert (batch.item[:, 0] == 1).all()
-    assert (batch.user[:, 0] == 1).all()
-    assert (batch.context == 1).all()
+    for ids in (batch.item[:, 0], batch.user[:, 0], batch.context):
+        assert (ids >= FIRST_OPEN).all()
+    assert len(batch.user[:, 0].unique()) == len(batch.group.unique()), "a new user has an id of its own"
     assert (batch.item[:, 1] >= 2).all(), "a new item still has its known category"
     assert len(batch.group.unique()) > 10, "unseen users stay apart"
     assert batch.history_mask[-20:].any(), "an unseen user still has a history"
@@ -106,17 +108,31 @@ def test_features_of_an_item_are_those_of_its_last_training_row_or_its_first_lat
     brands = dataset.vocabularies.encoder.vocabularies["brand"].values.to_list()
     assert brands == ["b3", "new"]
     batch = dataset.test.batch(np.arange(2))
-    assert batch.item.tolist() == [[1, brands.index("new") + 2], [3, brands.index("b3") + 2]]
+    assert batch.item.tolist() == [[open_id("c"), brands.index("new") + 2], [3, brands.index("b3") + 2]]
 
 
-def test_rare_items_share_the_unseen_id() -> None:
+def test_rare_items_have_open_ids() -> None:
     frame = make_events(rows=600, items=80)
     dataset = load_dataset(frame, SCHEMA, DataOptions(min_item_count=8))
     counts = frame.head(int(dataset.train.events.max()) + 1)["item_id"].value_counts()
     frequent = counts.filter(pl.col("count") >= 8)["item_id"].cast(pl.String).sort()
     assert 0 < len(frequent) < 80
     assert dataset.vocabularies.encoder.vocabularies["item_id"].values.to_list() == frequent.to_list()
-    assert (dataset.train.batch(np.arange(len(dataset.train))).item[:, 0] == 1).any()
+    items = dataset.train.batch(np.arange(len(dataset.train))).item[:, 0]
+    assert 0 < (items >= FIRST_OPEN).sum() < len(items)
+
+
+def test_open_ids_do_not_depend_on_the_process_and_fit_what_computes_with_ids() -> None:
+    assert open_id("u1") == 1862909637418085420
+    ids = np.array([open_id(str(number)) for number in range(10_000)])
+    assert len(np.unique(ids)) == len(ids)
+    assert ids.min() >= FIRST_OPEN and ids.max() < 1 << 62
+    column = pl.Series(["a", "z", None, "y", "z"])
+    ids = Vocabulary(pl.Series(["a"])).encode(column, open_ids=True)
+    assert ids.tolist() == [2, open_id("z"), 1, open_id("y"), open_id("z")]
+    assert is_unseen(ids).tolist() == [False, True, True, True, True]
+    with_null = Vocabulary(pl.Series(["a", None])).encode(column, open_ids=True)
+    assert with_null.tolist()[:3] == [2, open_id("z"), 3]
 
 
 def test_numbers_are_standardised_by_the_training_split() -> None:

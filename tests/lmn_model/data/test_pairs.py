@@ -21,6 +21,7 @@ from lmn_model.data import (
     load_dataset,
     prepare_pairs,
 )
+from lmn_model.data.features import open_id
 
 SCHEMA = Schema(user_features=("segment",), item_features=("category",), context_features=("hour", "price"))
 
@@ -68,10 +69,11 @@ def test_pairs_of_users_and_items_that_training_has_not_seen(dataset: Dataset) -
     events = pl.concat([frame, fresh])
     pairs = pl.DataFrame({"user_id": ["u1", "stranger", "fresh"], "item_id": [5, 7, 1001], "hour": 2, "price": 3.0})
     batch = prepare_pairs(pairs, events, SCHEMA, dataset.vocabularies, 7).batch(np.arange(3))
-    assert batch.item[0].tolist() == [1, 1]
-    assert batch.item[1, 0] == 1
+    assert batch.item[0].tolist() == [open_id("5"), 1], "a feature that no table gives is unseen"
+    assert batch.item[1, 0] == open_id("7")
     assert batch.item[1, 1] >= 2, "an item that the events describe has its category"
-    assert batch.user[1].tolist() == [1, 1]
+    assert batch.user[:, 0].tolist()[1:] == [open_id("stranger"), open_id("fresh")]
+    assert batch.user[1, 1] == 1
     assert batch.user[2, 1] >= 2
     assert batch.history_mask.sum(1).tolist() == [7, 0, 3]
     assert len(batch.group.unique()) == 3
