@@ -136,7 +136,9 @@ def _warn_of_contradictions(
 ) -> None:
     """Log where a feature of a known user or item differs from the saved one, which is used; a blank does not."""
     there = np.flatnonzero((rows >= 0) & column_of(pairs.frame, name).is_not_null().to_numpy())
-    differs = there[~np.isclose(given[there], saved[rows[there]], rtol=1e-5, atol=1e-5)]
+    here, known = given[there], saved[rows[there]]
+    equal = here == known if here.dtype == np.int64 else np.isclose(here, known, rtol=1e-5, atol=1e-5)
+    differs = there[~equal]
     if not len(differs):
         return
     first = int(differs[0])
