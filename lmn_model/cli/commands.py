@@ -33,7 +33,8 @@ def _train(arguments: argparse.Namespace) -> None:
         folder = RunFolder(arguments.out or Path("runs") / f"{settings.data.dataset}-{settings.model.name}")
         metrics = train(settings, folder.root)
     results = metrics["results"]
-    print_result(json.dumps({"run": str(folder), "best_step": results["best"]["step"], "test": results["test"]}))
+    tests = {name: results[name] for name in ("test", "test_while_writing") if name in results}
+    print_result(json.dumps({"run": str(folder), "best_step": results["best"]["step"], **tests}))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -47,7 +47,7 @@ class CollaborativeFeatures(nn.Module):
                 rows=settings.profile_rows,
                 open_rows=0 if settings.profile_rows else open_rows,
                 window=not settings.event_dim,  # those embeddings compare the item with the window
-                signed=settings.profile_signed,
+                signed=bool(settings.profile_signed),
                 unseen=features.unseen,
                 backend=backend,
             )

@@ -160,17 +160,19 @@ class CollaborativeSettings:
         ValueError: a size is out of range, or a setting has no effect without profiles or embeddings of events.
     """
 
-    profile_levels: int = setting(
-        0, "profiles, rows of users and items that become similar by similar events: levels, 0 for none"
+    profile_levels: int | None = setting(
+        None,
+        "profiles, rows of users and items that become similar by similar events: levels, 0 for none (default: 5 beside "
+        "a factored memory on event tables with labels, else none)",
     )
     profile_dim: int = setting(64, "width of a profile")
     profile_rows: int | None = setting(
         None, "rows for users, and as many for items, at each level; ids share them (default: one for each id)"
     )
-    profile_signed: bool = setting(
-        False,
+    profile_signed: bool | None = setting(
+        None,
         "write the samples with their labels to profiles, and running rates of items and users, instead of positive "
-        "events; for tables with a label column",
+        "events (default: on for event tables with labels)",
     )
     event_dim: int = setting(
         0, "embeddings of users and items that learn from every event, instead of the labels: width, 0 for none"
@@ -191,14 +193,16 @@ class CollaborativeSettings:
             check_range(self, name, low=1)
         for name in ("profile_rows", "profile_signed"):
             if getattr(self, name) and not self.profile_levels:
-                raise ValueError(f"{name} has no effect for profile_levels = 0, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} has no effect for profile_levels = {self.profile_levels}, got {getattr(self, name)}"
+                )
         if self.event_sub_keys and not self.event_dim:
             raise ValueError(f"event_sub_keys has no effect for event_dim = 0, got {self.event_sub_keys}")
 
     @property
     def is_on(self) -> bool:
         """Whether there is any such feature."""
-        return self.profile_levels > 0 or self.event_dim > 0
+        return bool(self.profile_levels) or self.event_dim > 0
 
 
 @dataclass(frozen=True)
@@ -254,4 +258,4 @@ class ModelSettings:
     @property
     def writes_feedback(self) -> bool:
         """Whether labelled samples are written once they were scored; needs samples in the order of time."""
-        return self.collaborative.profile_signed
+        return bool(self.collaborative.profile_signed)

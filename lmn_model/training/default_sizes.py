@@ -1,4 +1,4 @@
-"""Settings that follow the data where they are not set: passes, rows of a step, patience, the memory's size and writes.
+"""Settings that follow the data where they are not set: passes, rows of a step, patience, what a memory has and writes.
 
 A fixed batch gives a small table too few steps to learn from, a fixed memory fills a disk with slots that nothing is
 written to, and a memory is written by the calendar only where there are times. So ``lmn train`` chooses these settings
@@ -27,6 +27,9 @@ PATIENCE_EPOCHS = 2
 SLOTS_PER_PAIR = 3
 """Slots for each pair of a user and a value of an item feature."""
 MIN_SUB_KEYS, MAX_SUB_KEYS = 32, 1024
+PROFILE_LEVELS = 5
+_BY_EVENTS = ("writes", "profile_levels", "profile_signed")
+"""Chosen by what the events have, the others by their counts."""
 
 
 class DataCounts(NamedTuple):
@@ -86,7 +89,7 @@ def choose_sizes(settings: Settings, counts: DataCounts) -> dict[str, int]:
 def fill_sizes(settings: Settings, dataset: Dataset) -> tuple[Settings, str]:
     """``settings`` with what they leave unset chosen by ``dataset``, and a sentence that says what and why.
 
-    The sentence is empty if nothing was left unset.
+    The sentence is empty if nothing was left unset that the data turn on.
 
     Raises:
         SettingsError: ``writes`` is ``"calendar"`` and the data have no times, or ``profile_signed`` is set for events
@@ -97,7 +100,7 @@ def fill_sizes(settings: Settings, dataset: Dataset) -> tuple[Settings, str]:
     if not names:
         return settings, ""
     chosen, reasons = settings, {}
-    if set(names) - {"writes"}:
+    if set(names) - set(_BY_EVENTS):
         counts = DataCounts.of(dataset)
         chosen = settings.override(choose_sizes(settings, counts), source="default sizes")
         reasons = {
@@ -108,12 +111,28 @@ def fill_sizes(settings: Settings, dataset: Dataset) -> tuple[Settings, str]:
         chosen = chosen.override({"writes": dataset.train.writes()}, source="default sizes")
         times = "events with times" if chosen.training.writes == "calendar" else "rows without times"
         reasons[times] = ("writes",)
+    if "profile_levels" in names or "profile_signed" in names:
+        of_labels, reason = _profiles(chosen, dataset)
+        chosen = chosen.override({name: of_labels[name] for name in of_labels if name in names}, source="default sizes")
+        if reason and chosen.model.collaborative.profile_levels:
+            reasons[reason] = tuple(of_labels)
     parts = []
     for reason, group in reasons.items():
         values = [f"{name} {chosen.value(name)}" for name in group if name in names]
         if values:
             parts.append(f"{', '.join(values)} for {reason}")
-    return chosen, f"chosen by the data: {'; '.join(parts)}"
+    return chosen, f"chosen by the data: {'; '.join(parts)}" if parts else ""
+
+
+def _profiles(settings: Settings, dataset: Dataset) -> tuple[dict[str, int | bool], str]:
+    """Levels of profiles and whether they are signed, and why if they are."""
+    schema = getattr(dataset.vocabularies, "schema", None)  # prepared rows have none; their labels may be drawn or real
+    labelled = schema is not None and schema.label is not None
+    levels = settings.model.collaborative.profile_levels
+    if levels is None:
+        levels = PROFILE_LEVELS if labelled else 0
+    on = labelled and levels > 0
+    return {"profile_levels": levels, "profile_signed": on}, "events with labels" if on else ""
 
 
 def _check_writes(settings: Settings, dataset: Dataset) -> None:

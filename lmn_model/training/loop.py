@@ -22,8 +22,8 @@ from lmn_model.signals import stop_requests
 from lmn_model.training.build import build_model
 from lmn_model.training.divergence import StepWatch, check_weights
 from lmn_model.training.errors import TrainingError, TrainingInterrupted
-from lmn_model.training.evaluation.metrics import MetricError, auc, log_loss
-from lmn_model.training.evaluation.new_events import write_new_events
+from lmn_model.training.evaluation.metrics import MetricError, auc, click_metrics, log_loss
+from lmn_model.training.evaluation.new_events import EventWriter
 from lmn_model.training.evaluation.scoring import evaluate_split
 from lmn_model.training.memory_monitor import MemoryMonitor
 from lmn_model.training.metrics_file import MetricsFile
@@ -238,27 +238,39 @@ class Trainer:
         best = load_model(self.folder.best, self.state.model).get("evaluation")
         if best is None:
             raise CheckpointError(f"{self.folder.best}: holds no evaluation; it is not the best model of a run")
-        found = None
+        found: dict[str, Any] = {"test": None}
         if test:
             try:
                 found = self._test()
             except KeyboardInterrupt as stopped:
                 raise self._interrupted("before the test was over") from stopped
-            logger.info("best at step %d by validation AUC; test split: %s", best["step"], metrics_in_words(found))
+            words = metrics_in_words(found["test"])
+            logger.info("best at step %d by validation AUC; test split: %s", best["step"], words)
+            if "test_while_writing" in found:
+                words = metrics_in_words(found["test_while_writing"])
+                logger.info("if the labels of the test split are written as they come: %s", words)
             rates = self._metrics.add_test_baseline()
             logger.info("item and user rates alone, without a model: %s", metrics_in_words(rates))
             for warning in self.warnings:
                 if warning.startswith("test split"):
                     logger.warning("warning: %s", warning)
-        return self._metrics.write("finished", self.state.progress, {"best": best, "test": found})
+        return self._metrics.write("finished", self.state.progress, {"best": best, **found})
 
-    def _test(self) -> dict[str, float | None]:
-        """Write the events before the test split to the memory of the best model, and score the split."""
-        model, training = self.state.model, self.settings.training
-        events = write_new_events(self.folder.best, model, training, self.dataset, self.device)
-        if events:
+    def _test(self) -> dict[str, Any]:
+        """Write the events before the test split to the memory of the best model, and score the split.
+
+        A model that writes labels scores it once more while it writes those of the split, as the rates count them.
+        """
+        model, training, test = self.state.model, self.settings.training, self.dataset.test
+        if not model.settings.writes_new_events:
+            return {"test": evaluate_split(model, test, training.batch_size, self.device)}
+        writer = EventWriter(self.folder.best, model, training, self.device)
+        if events := writer.write(self.dataset):
             logger.info("%s events before the test split were written to the memory", f"{events:,}")
-        return evaluate_split(model, self.dataset.test, training.batch_size, self.device)
+        found = {"test": evaluate_split(model, test, training.batch_size, self.device)}
+        if model.settings.writes_feedback:
+            found["test_while_writing"] = click_metrics(test.labels, writer.score_test(self.dataset), test.groups)
+        return found
 
     def _interrupted(self, where: str) -> TrainingInterrupted:
         return TrainingInterrupted(f"stopped {where}; continue with: lmn train --resume {self.folder}")

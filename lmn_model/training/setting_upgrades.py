@@ -29,9 +29,14 @@ DEFAULT_QUERY = "factored"
 EARLIER = {"interest": ("window", "memory"), "query": ("memory",), "window": ("window_size",)}
 """Earlier settings, by their names without sections, and those that replaced each."""
 EARLIER_PATHS = {"interest": "model.interest", "query": "model.memory.query", "window": "data.window"}
-EARLIER_WRITES = "samples"
-"""The value of ``writes`` in a run with a factored memory whose settings lack it."""
-WRITES_PATH, MEMORY_PATH = "training.writes", "model.memory.kind"
+EARLIER_RULES = {"writes": "samples", "profile_levels": 0, "profile_signed": False}
+"""Values of settings in a run with a factored memory that is older than they are."""
+RULE_PATHS = {
+    "writes": "training.writes",
+    "profile_levels": "model.collaborative.profile_levels",
+    "profile_signed": "model.collaborative.profile_signed",
+}
+MEMORY_PATH = "model.memory.kind"
 PATHS = {"window": "model.window", "memory": "model.memory.kind", "window_size": "data.window_size"}
 
 
@@ -75,8 +80,8 @@ def upgrade_run(values: Mapping[str, Any], source: str) -> dict[str, Any]:
         SettingsError: as :func:`upgrade`.
     """
     upgraded = upgrade_paths(values, source)
-    if WRITES_PATH not in upgraded and upgraded.get(MEMORY_PATH, DEFAULT_QUERY) == "factored":
-        upgraded[WRITES_PATH] = EARLIER_WRITES
+    if upgraded.get(MEMORY_PATH, DEFAULT_QUERY) == "factored":
+        upgraded = {RULE_PATHS[name]: value for name, value in EARLIER_RULES.items()} | upgraded
     return upgraded
 
 

@@ -306,6 +306,12 @@ class Settings:
             names.append("sub_keys")
         if self.model.writes_new_events and self.training.writes is None:
             names.append("writes")
+        levels, signed = self.model.collaborative.profile_levels, self.model.collaborative.profile_signed
+        may_have = levels is None and self.model.memory.kind == "factored"
+        if may_have:
+            names.append("profile_levels")
+        if signed is None and (may_have or levels):
+            names.append("profile_signed")
         return tuple(names)
 
     def counts_reads(self) -> bool:

@@ -2,7 +2,7 @@
 
 First those before the test split: what the training batches after the step of the best model carry, then what the
 validation batches carry; labels go to signed profiles alone. A memory can keep writing while the test split is scored:
-each batch's events after the batch. Nothing but what events write changes: the memory's values, profiles, and
+each step's events after the step. Nothing but what events write changes: the memory's values, profiles, and
 embeddings of events.
 """
 
@@ -23,6 +23,9 @@ from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.training.optimizers import Optimizers
 from lmn_model.training.runs.state import load_rows_state
 from lmn_model.training.settings import TrainingSettings
+
+FEEDBACK_STEP = 32
+"""At most so many samples are scored before their labels are written: a user can label many items within minutes."""
 
 
 def write_new_events(
@@ -57,13 +60,13 @@ def write_new_events(
 def logits_while_writing(
     best: Path, model: CTRModel, settings: TrainingSettings, dataset: Dataset, device: torch.device
 ) -> npt.NDArray[np.float32]:
-    """Logits of the test split if the model keeps writing during it: each batch's events after it was scored.
+    """Logits of the test split if the model keeps writing during it: each step's events after it was scored.
 
     Args and raises: as :func:`write_new_events`, of a model that writes new events.
     """
     writer = EventWriter(best, model, settings, device)
     writer.write(dataset)
-    return writer.score(dataset.test.following(dataset.valid.following(dataset.train)))
+    return writer.score_test(dataset)
 
 
 class EventWriter:
@@ -100,17 +103,19 @@ class EventWriter:
                     written += sum(self._write(batch.to(self._device)) for batch in batches)
         return written
 
-    def score(self, split: Split) -> npt.NDArray[np.float32]:
-        """Logits ``[R]`` of a split that follows what was written, each batch scored before its events are written.
+    def score_test(self, dataset: Dataset) -> npt.NDArray[np.float32]:
+        """Logits ``[R]`` of the test split, each step scored before its events are written; call :meth:`write` before.
 
-        Args:
-            split: of :meth:`Split.following`, so that no event is written twice.
+        A step has as many samples as in training, but no more than ``FEEDBACK_STEP`` if their labels are written.
         """
+        split = dataset.test.following(dataset.valid.following(dataset.train))
         logits = np.empty(len(split), dtype=np.float32)
         training, first = self._model.training, 0
+        size = self._settings.batch_size
+        loader = self._loader(split, size=min(size, FEEDBACK_STEP) if self._model.settings.writes_feedback else size)
         self._model.eval()
         try:
-            with _uncounted(self._model.memory_block()), closing(iter(self._loader(split))) as batches:
+            with _uncounted(self._model.memory_block()), closing(iter(loader)) as batches:
                 for each in batches:
                     batch = each.to(self._device)
                     with torch.no_grad():
@@ -122,10 +127,15 @@ class EventWriter:
             self._model.train(training)
         return logits
 
-    def _loader(self, split: Split, start: int = 0) -> BatchLoader:
+    def _loader(self, split: Split, start: int = 0, size: int | None = None) -> BatchLoader:
         settings, feedback = self._settings, self._model.settings.writes_feedback
         return BatchLoader(
-            split, settings.batch_size, start=start, new_events=True, writes=settings.writes, feedback=feedback
+            split,
+            settings.batch_size if size is None else size,
+            start=start,
+            new_events=True,
+            writes=settings.writes,
+            feedback=feedback,
         )
 
     def _write(self, batch: Batch) -> int:

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from lmn_model.files import remove_leftovers
 from lmn_model.training.runs.checkpoint import remove_checkpoint_leftovers
-from lmn_model.training.setting_upgrades import EARLIER_WRITES
+from lmn_model.training.setting_upgrades import EARLIER_RULES
 from lmn_model.training.settings import Settings, SettingsError
 
 logger = logging.getLogger("lmn")
@@ -144,8 +144,8 @@ class RunFolder:
         """
         self.require_run()
         settings = kind.load(self.settings)
-        if "writes" in settings.unset():  # the run is older than the setting
-            settings = settings.override({"writes": EARLIER_WRITES}, str(self.settings))
+        if earlier := {name: EARLIER_RULES[name] for name in settings.unset() if name in EARLIER_RULES}:
+            settings = settings.override(earlier, str(self.settings))  # the run is older than these settings
         if names := settings.unset():
             raise SettingsError(f"{self.settings}: {', '.join(names)} must be set in the settings of a run")
         return settings

@@ -85,7 +85,7 @@ def test_a_size_that_is_set_stays(name: str, events: Path) -> None:
     assert chosen.value(name) == SIZES[name]
     assert f"{name} " not in why
     assert chosen.unset() == ()
-    complete = _unset(events, **SIZES, writes="samples")
+    complete = _unset(events, **SIZES, writes="samples", profile_levels=0, profile_signed=False)
     assert fill_sizes(complete, open_dataset(complete.data)) == (complete, "")
 
 
@@ -102,6 +102,25 @@ def test_writes_follow_the_times_of_the_data(events: Path, tmp_path: Path) -> No
         fill_sizes(rows.override({"writes": "calendar"}), dataset)
     without = rows.override({"memory": "none"})
     assert fill_sizes(without, dataset) == (without, "")
+
+
+def test_profiles_follow_the_labels_of_an_event_table(events: Path, tmp_path: Path) -> None:
+    def collaborative(settings: Settings) -> tuple[int | None, bool | None, str]:
+        chosen, why = fill_sizes(settings, open_dataset(settings.data))
+        return chosen.model.collaborative.profile_levels, chosen.model.collaborative.profile_signed, why
+
+    fixed = {**SIZES, "writes": "samples"}
+    assert collaborative(_unset(events, **fixed)) == (0, False, "")
+    assert collaborative(_unset(events, **fixed, profile_levels=2)) == (2, False, "")
+    make_events(rows=700, users=15, items=30, label=True).write_parquet(tmp_path / "labelled.parquet")
+    labelled = _unset(tmp_path / "labelled.parquet", label_col="label", **fixed)
+    why = "chosen by the data: profile_levels 5, profile_signed True for events with labels"
+    assert collaborative(labelled) == (5, True, why)
+    assert collaborative(labelled.override({"profile_signed": False}))[:2] == (5, False)
+    assert collaborative(labelled.override({"profile_levels": 2}))[:2] == (2, True)
+    assert collaborative(labelled.override({"profile_levels": 0}))[:2] == (0, False)
+    assert collaborative(labelled.override({"memory": "none"}))[:2] == (None, None)
+    assert collaborative(labelled.override({"memory": "none", "profile_levels": 3}))[:2] == (3, True)
 
 
 def test_patience_is_chosen_with_epochs_alone_and_counts_their_evaluations(events: Path) -> None:
