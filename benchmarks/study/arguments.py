@@ -137,7 +137,7 @@ def _cores() -> int:
 COMMANDS = {
     "run": Command(
         "Run a grid of trainings and tabulate the results",
-        "A study is a TOML file of models, seeds and settings; benchmarks/study has five. Runs "
+        "A study is a TOML file of models, seeds and settings; benchmarks/study has six. Runs "
         "that have a result are not repeated.",
         "FILE",
         _add_study,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
 from benchmarks.study.ablation_options import check_together
-from lmn_model.ctr.settings import MemorySettings, ModelSettings
+from lmn_model.ctr.settings import CollaborativeSettings, MemorySettings, ModelSettings
 from lmn_model.setting_types import setting
 from lmn_model.training.settings import Settings
 
@@ -80,9 +80,18 @@ class StudyMemorySettings(MemorySettings):
 
 
 @dataclass(frozen=True)
+class StudyCollaborativeSettings(CollaborativeSettings):
+    """Features from the events of all users, which a study has where it names them and not by the data."""
+
+    profile_levels: int = setting(0, "levels of profiles, 0 for none")
+    profile_signed: bool = setting(False, "write the samples with their labels to profiles")
+
+
+@dataclass(frozen=True)
 class StudyModelSettings(ModelSettings):
     """Shape of the CTR model of a study's run."""
 
+    collaborative: StudyCollaborativeSettings = field(default_factory=StudyCollaborativeSettings)
     memory: StudyMemorySettings = field(default_factory=StudyMemorySettings)
 
 

@@ -24,7 +24,7 @@ VALUE, LESS = estimate([0.7, 0.71]), estimate([-0.3, -0.29])
 def test_the_page_is_made_of_the_committed_results(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs/results/study", tmp_path / "results/study")
     page = Path(shutil.copy(ROOT / "docs/study.md", tmp_path))
-    assert len(STUDIES) == 5
+    assert len(STUDIES) == 6
     for path in STUDIES:
         assert main(["run", str(path), "--report", f"--results={tmp_path}/results/study", f"--page={page}"]) == 0
     assert page.read_text() == (ROOT / "docs/study.md").read_text()

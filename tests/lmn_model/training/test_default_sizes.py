@@ -118,7 +118,7 @@ def test_profiles_follow_the_labels_of_an_event_table(events: Path, tmp_path: Pa
     assert collaborative(labelled) == (5, True, why)
     assert collaborative(labelled.override({"profile_signed": False}))[:2] == (5, False)
     assert collaborative(labelled.override({"profile_levels": 2}))[:2] == (2, True)
-    assert collaborative(labelled.override({"profile_levels": 0}))[:2] == (0, False)
+    assert collaborative(labelled.override({"profile_levels": 0}))[:2] == (0, None)
     assert collaborative(labelled.override({"memory": "none"}))[:2] == (None, None)
     assert collaborative(labelled.override({"memory": "none", "profile_levels": 3}))[:2] == (3, True)
 
