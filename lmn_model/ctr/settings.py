@@ -193,9 +193,7 @@ class CollaborativeSettings:
             check_range(self, name, low=1)
         for name in ("profile_rows", "profile_signed"):
             if getattr(self, name) and not self.profile_levels:
-                raise ValueError(
-                    f"{name} has no effect for profile_levels = {self.profile_levels}, got {getattr(self, name)}"
-                )
+                raise ValueError(f"{name} has no effect without profile_levels, got {getattr(self, name)}")
         if self.event_sub_keys and not self.event_dim:
             raise ValueError(f"event_sub_keys has no effect for event_dim = 0, got {self.event_sub_keys}")
 

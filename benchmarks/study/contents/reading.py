@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.study.contents.queries import IntArray, item_keys, read_familiarity, slot_norms, user_keys
 from benchmarks.study.written_run import WrittenRun, events_before, refuse_unfinished, written_run
 from lmn_model.data import DataError, RowFeatures, Vocabularies, load_vocabularies
-from lmn_model.data.features import FIRST_KNOWN, PADDING
+from lmn_model.data.features import FIRST_KNOWN, FIRST_OPEN, PADDING
 from lmn_model.modules.factored_memory import FactoredMemoryNetwork
 from lmn_model.setting_types import SettingsError
 from lmn_model.training.runs.folder import RunFolder
@@ -155,7 +155,7 @@ def _true_events(run: WrittenRun, place: int) -> tuple[IntArray, IntArray, IntAr
     else:
         was_written = positions < test.seen[of]
     users, categories = tables.users.ids[of, 0], tables.items.ids[items, place]
-    known = (users >= first) & (categories >= first)
+    known = (users >= first) & (users < FIRST_OPEN) & (categories >= first) & (categories < FIRST_OPEN)
     if not known.any():
         raise DataError("no event before the test split is of a user and a category that training has an id for")
     user_ids, category_ids = np.unique(users[known]), np.unique(categories[known])

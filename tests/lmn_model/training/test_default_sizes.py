@@ -223,9 +223,8 @@ def test_settings_of_a_run_that_had_no_patience_have_none(events: Path, tmp_path
 def test_what_needs_sizes_says_so(events: Path, tmp_path: Path) -> None:
     settings = _unset(events)
     dataset = open_dataset(settings.data)
-    with pytest.raises(
-        ValueError, match="Trainer: batch_size, epochs, patience, sub_keys, writes must be set, got None"
-    ):
+    names = "batch_size, epochs, patience, sub_keys, writes, profile_levels, profile_signed"
+    with pytest.raises(ValueError, match=f"Trainer: {names} must be set, got None"):
         Trainer(settings, dataset, RunFolder(tmp_path), None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="CTRModel: sub_keys must be set, got None"):
         CTRModel(dataset.features, ModelSettings())

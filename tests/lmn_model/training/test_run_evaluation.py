@@ -14,6 +14,7 @@ from runs_factory import tiny_flags, tiny_settings
 
 from lmn_model.cli.main import main
 from lmn_model.data import DataOptions, Schema, load_dataset, load_source, prepare_pairs
+from lmn_model.data.features import open_id
 from lmn_model.training import train
 from lmn_model.training.evaluation import evaluate
 from lmn_model.training.evaluation.evaluate import evaluate_run
@@ -122,8 +123,9 @@ def test_features_of_unknown_items_and_users_come_from_the_pairs(caplog: pytest.
     batch = prepare_pairs(pairs, EARLIER, LABELLED, vocabularies, 5).batch(np.arange(3))
     categories = vocabularies.encoder.vocabularies["category"].values.to_list()  # type: ignore[union-attr]
     segments = vocabularies.encoder.vocabularies["segment"].values.to_list()  # type: ignore[union-attr]
-    assert batch.item.tolist() == [[1, categories.index("c3") + 2], [1, categories.index("c4") + 2], [1, 1]]
-    assert batch.user.tolist() == [[1, segments.index("s1") + 2]] * 3
+    wanted = [categories.index("c3") + 2, categories.index("c4") + 2, open_id("never seen")]
+    assert batch.item.tolist() == [[open_id("7"), each] for each in wanted]
+    assert batch.user.tolist() == [[open_id("new"), segments.index("s1") + 2]] * 3
     assert "another value" not in caplog.text
     priced = Schema(label="label", item_features=("price",))
     saved = load_dataset(EARLIER, priced, DataOptions(window=5)).vocabularies
