@@ -15,6 +15,7 @@ from runs_factory import tiny_settings
 from lmn_model.cli.main import main
 from lmn_model.training import train
 from lmn_model.training.build import open_dataset
+from lmn_model.training.evaluation import new_events
 from lmn_model.training.evaluation.evaluate import evaluate_run
 from lmn_model.training.evaluation.new_events import logits_while_writing, write_new_events
 from lmn_model.training.evaluation.scoring import predict_logits
@@ -86,6 +87,22 @@ def test_later_events_of_the_test_split_reach_no_earlier_sample(run: Path, event
     assert before.sum() > 20
     assert (logits[0][before] == logits[1][before]).all()
     assert (logits[0][~before] != logits[1][~before]).any()
+
+
+def test_a_training_reports_it_for_labels_and_writes_them_in_small_steps(
+    events: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = json.loads(RunFolder(run).metrics.read_text())["results"]
+    again = evaluate_run(run, keep_writing=True)
+    assert results["test_while_writing"] == {name: again[name] for name in ("auc", "gauc", "log_loss")}
+    unsigned = train(settings_of(events, profile_signed=False), tmp_path / "unsigned")["results"]
+    assert unsigned["test"] is not None
+    assert "test_while_writing" not in unsigned
+    _, logits = scored(run)
+    monkeypatch.setattr(new_events, "FEEDBACK_STEP", 4)
+    _, sooner = scored(run)
+    assert (sooner[:4] == logits[:4]).all()
+    assert (sooner[4:16] != logits[4:16]).any()
 
 
 def test_the_command_reports_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
