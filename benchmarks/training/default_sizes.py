@@ -67,6 +67,7 @@ def _run(table: str, labelled: bool, seed: int, changes: dict[str, Any]) -> dict
                 "threads": 1,
                 "device": "cpu",
                 "checkpoint_minutes": 60.0,
+                "profile_levels": 0,
                 "seed": seed,
                 **({"label_col": "label"} if labelled else {}),
                 **changes,
