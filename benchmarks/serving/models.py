@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.serving.figure import JOINT
 from lmn_model.ctr.model import CTRModel, ModelSettings
-from lmn_model.ctr.settings import MemorySettings
+from lmn_model.ctr.settings import CollaborativeSettings, MemorySettings
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
 from lmn_model.data.features import FIRST_KNOWN
 
@@ -38,6 +38,8 @@ class Served:
     window_size: int
     memory: str = "none"
     matches: bool = False
+    collaborative: bool = False
+    """Profiles and embeddings of events, as in benchmarks/study/collaborative.toml."""
 
 
 MODELS = {
@@ -48,6 +50,8 @@ MODELS = {
     WITHOUT: Served("none", 1, "factored"),
     "LMN + DIN 50": Served("din", 50, "factored"),
     "LMN + DIN 50 with matches": Served("din", 50, "factored", matches=True),
+    "LMN without a window with profiles and event embeddings": Served("none", 1, "factored", collaborative=True),
+    "LMN + DIN 50 with profiles and event embeddings": Served("din", 50, "factored", collaborative=True),
     f"LMN + DIN 50{JOINT}": Served("din", 50, "joint"),
 }
 GROWN = {WITHOUT: MODELS[WITHOUT], f"{WITHOUT}{JOINT}": Served("none", 1, "joint")}
@@ -89,7 +93,8 @@ class Request:
 def settings_of(served: Served, sub_keys: int) -> ModelSettings:
     """Settings of a model; all others are the defaults."""
     memory = MemorySettings(kind=served.memory, sub_keys=sub_keys)  # type: ignore[arg-type]
-    return ModelSettings(window=served.window, matches=served.matches, memory=memory)  # type: ignore[arg-type]
+    both = CollaborativeSettings(profile_levels=5, event_dim=128) if served.collaborative else CollaborativeSettings()
+    return ModelSettings(window=served.window, matches=served.matches, memory=memory, collaborative=both)  # type: ignore[arg-type]
 
 
 def make_model(served: Served, sub_keys: int, device: torch.device) -> CTRModel:
@@ -99,4 +104,7 @@ def make_model(served: Served, sub_keys: int, device: torch.device) -> CTRModel:
     if (layer := model.memory_block()) is not None:
         with torch.no_grad():
             layer.values.normal_(std=VALUE_STD)
+    if model.collaborative is not None and model.collaborative.profiles is not None:
+        with torch.no_grad():
+            model.collaborative.profiles.table.values.normal_(std=VALUE_STD)
     return model

@@ -162,8 +162,8 @@ class CollaborativeSettings:
 
     profile_levels: int | None = setting(
         None,
-        "profiles, rows of users and items that become similar by similar events: levels, 0 for none (default: 5 beside "
-        "a factored memory on event tables with labels, else none)",
+        "profiles, rows of users and items that become similar by similar events: levels, 0 for none (default: 5 "
+        "beside a factored memory on event tables with labels, else none)",
     )
     profile_dim: int = setting(64, "width of a profile")
     profile_rows: int | None = setting(

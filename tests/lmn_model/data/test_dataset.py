@@ -126,7 +126,8 @@ def test_open_ids_do_not_depend_on_the_process_and_fit_what_computes_with_ids() 
     assert open_id("u1") == 1543131873747507602
     ids = np.array([open_id(str(number)) for number in range(10_000)])
     assert len(np.unique(ids)) == len(ids)
-    assert ids.min() >= FIRST_OPEN and ids.max() < 1 << 62
+    assert ids.min() >= FIRST_OPEN
+    assert ids.max() < 1 << 62
     column = pl.Series(["a", "z", None, "y", "z"])
     ids = Vocabulary(pl.Series(["a"])).encode(column, open_ids=True)
     assert ids.tolist() == [2, open_id("z"), 1, open_id("y"), open_id("z")]

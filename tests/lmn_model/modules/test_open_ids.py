@@ -37,7 +37,8 @@ def test_rows_of_ids_are_own_or_shared() -> None:
     rows = rows_of_ids(ids, own=50, shared=7)
     assert torch.equal(rows[:50], torch.arange(50))
     assert rows[50:].tolist() == rows_of_ids(EXTREMES, own=50, shared=7).tolist()
-    assert rows[50:].min() >= 50 and rows[50:].max() < 57
+    assert rows[50:].min() >= 50
+    assert rows[50:].max() < 57
     assert len(rows_of_ids(torch.arange(1000) + BIG, own=0, shared=7).unique()) == 7
     assert torch.equal(rows_of_ids(EXTREMES, own=50, shared=0), EXTREMES)
 
@@ -49,7 +50,9 @@ def test_ids_with_stored_codes_read_as_without_open_ids(marginals: bool) -> None
     closed = network(open_ids=False, marginals=marginals)
     rows, users = closed.item_codes.shape[0], closed.user_codes.shape[0]
     state = opened.state_dict()
-    closed.load_state_dict(state | {"item_codes": state["item_codes"][:rows], "user_codes": state["user_codes"][:users]})
+    closed.load_state_dict(
+        state | {"item_codes": state["item_codes"][:rows], "user_codes": state["user_codes"][:users]}
+    )
     item, user = torch.stack((torch.arange(1, 20), torch.arange(1, 20) % 5), dim=1), torch.arange(1, 20) % 10
     for each in (opened, closed):
         write(each, item[:7], user[:7])
@@ -147,6 +150,7 @@ def test_a_towers_embedding_has_one_row_for_all_new_ids() -> None:
     embedding = FeatureEmbedding(features, 3, 0.1, open_ids=True)
     ids = torch.tensor([[BIG, 2], [1, 2], [5, BIG + 1], [5, 1]])
     rows = embedding(ids)
-    assert torch.equal(rows[0], rows[1]) and torch.equal(rows[2], rows[3])
+    assert torch.equal(rows[0], rows[1])
+    assert torch.equal(rows[2], rows[3])
     with pytest.raises(IndexError):
         FeatureEmbedding(features, 3, 0.1)(ids)
