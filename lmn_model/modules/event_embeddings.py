@@ -21,6 +21,7 @@ from lmn_model.modules.codes import id_offsets
 from lmn_model.modules.hashing import hashed_rows
 from lmn_model.modules.open_ids import is_own, rows_of_ids
 from lmn_model.modules.pair_ids import checked_ids, checked_sizes
+from lmn_model.modules.tensor_state import has_data
 from lmn_model.modules.window_similarity import check_window, distinct_others, window_similarity
 
 _NAME = "EventEmbeddings"
@@ -120,7 +121,8 @@ class EventEmbeddings(nn.Module):
         """
         items, users = self._rows(item, user)
         check_window(_NAME, item.shape[0], window, mask, ndim=3)
-        events = self._item_rows(window.reshape(-1, len(self.item_sizes)).long()).view(*mask.shape, self.dim)
+        shown = window[:1] if _is_one_window(window) else window  # one user's candidates need its rows once
+        events = self._item_rows(shown.reshape(-1, len(self.item_sizes)).long()).view(*shown.shape[:2], self.dim)
         near = window_similarity(items, events, distinct_others(item[:, 0], window[..., 0], mask))
         inner = (items * users).sum(1)
         pair = torch.stack((inner / 4, 2 * F.cosine_similarity(items, users, dim=1)), dim=1)
@@ -190,6 +192,13 @@ class EventEmbeddings(nn.Module):
 
     def extra_repr(self) -> str:
         return f"item_sizes={list(self.item_sizes)}, user_size={self.user_size}, dim={self.dim}"
+
+
+def _is_one_window(window: Tensor) -> bool:
+    """Whether all ``[B, T, F]`` have the same items; looked up on a CPU alone, where it waits for nothing."""
+    if window.device.type != "cpu" or torch.compiler.is_compiling() or not has_data(window):
+        return False
+    return len(window) > 1 and torch.equal(window, window[:1].expand_as(window))
 
 
 def _groups(events: int, size: int, device: torch.device) -> Tensor:

@@ -19,7 +19,7 @@ def window_similarity(row: Tensor, rows: Tensor, others: Tensor) -> Tensor:
 
     Args:
         row: ``[B, D]``, of the items.
-        rows: ``[B, T, D]``, of the items in the window.
+        rows: ``[B, T, D]``, of the items in the window, or ``[1, T, D]`` if all have the same.
         others: bool ``[B, T]``, of :func:`distinct_others`.
     """
     if rows.shape[1] == 0:
