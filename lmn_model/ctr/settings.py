@@ -162,8 +162,8 @@ class CollaborativeSettings:
 
     profile_levels: int | None = setting(
         None,
-        "profiles, rows of users and items that become similar by similar events: levels, 0 for none (default: 5 "
-        "beside a factored memory on event tables with labels, else none)",
+        "profiles, rows of users and items that become similar by similar events: levels, 0 for none "
+        "(default: 2 or 5 beside a factored memory on event tables with labels, else none)",
     )
     profile_dim: int = setting(64, "width of a profile")
     profile_rows: int | None = setting(
@@ -192,8 +192,8 @@ class CollaborativeSettings:
         for name in ("profile_dim", "profile_rows", "event_negatives", "event_top_k"):
             check_range(self, name, low=1)
         for name in ("profile_rows", "profile_signed"):
-            if getattr(self, name) and not self.profile_levels:
-                raise ValueError(f"{name} has no effect without profile_levels, got {getattr(self, name)}")
+            if getattr(self, name) and self.profile_levels == 0:
+                raise ValueError(f"{name} has no effect for profile_levels = 0, got {getattr(self, name)}")
         if self.event_sub_keys and not self.event_dim:
             raise ValueError(f"event_sub_keys has no effect for event_dim = 0, got {self.event_sub_keys}")
 
@@ -237,6 +237,10 @@ class ModelSettings:
         check_range(self, "dropout", low=0.0, below=1.0)
         if min(self.hidden, default=1) < 1:
             raise ValueError(f"hidden must hold widths of at least 1, got {self.hidden}")
+        if self.collaborative.profile_levels is None and self.memory.kind != "factored":
+            for name in ("profile_rows", "profile_signed"):
+                if value := getattr(self.collaborative, name):
+                    raise ValueError(f"{name} needs profile_levels for memory = {self.memory.kind!r}, got {value}")
 
     @property
     def name(self) -> str:

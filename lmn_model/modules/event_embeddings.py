@@ -9,6 +9,7 @@ inner product estimates how much more often than by chance the user chooses the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from lmn_kernels.checks import check_int
 from lmn_model.modules.codes import id_offsets
 from lmn_model.modules.hashing import hashed_rows
 from lmn_model.modules.open_ids import is_own, rows_of_ids
-from lmn_model.modules.pair_ids import checked_ids, checked_sizes
+from lmn_model.modules.pair_ids import checked_ids, checked_sizes, checked_window
 from lmn_model.modules.tensor_state import has_data
 from lmn_model.modules.window_similarity import check_window, distinct_others, window_similarity
 
@@ -79,7 +80,7 @@ class EventEmbeddings(nn.Module):
         self.item_values = nn.Parameter(torch.empty(items, self.dim, device=device))
         self.user_values = nn.Parameter(torch.empty(self.user_size + self.open_rows, self.dim, device=device))
         self.offsets: Tensor
-        self.register_buffer("offsets", id_offsets(self.item_sizes, False, device), persistent=False)
+        self.register_buffer("offsets", id_offsets(self.item_sizes, False, device))
         self.reset_values()
 
     def reset_parameters(self) -> None:
@@ -121,11 +122,14 @@ class EventEmbeddings(nn.Module):
         """
         items, users = self._rows(item, user)
         check_window(_NAME, item.shape[0], window, mask, ndim=3)
+        window = self._checked_window(window, mask)
         shown = window[:1] if _is_one_window(window) else window  # one user's candidates need its rows once
-        events = self._item_rows(shown.reshape(-1, len(self.item_sizes)).long()).view(*shown.shape[:2], self.dim)
+        events = self._item_rows(shown.reshape(-1, len(self.item_sizes))).view(*shown.shape[:2], self.dim)
         near = window_similarity(items, events, distinct_others(item[:, 0], window[..., 0], mask))
         inner = (items * users).sum(1)
-        pair = torch.stack((inner / 4, 2 * F.cosine_similarity(items, users, dim=1)), dim=1)
+        pair = torch.stack(
+            (inner / 4, 2 * F.cosine_similarity(items, users, dim=1, eps=torch.finfo(items.dtype).tiny)), dim=1
+        )
         return torch.cat((pair, 2 * near), dim=1)
 
     @torch.no_grad()
@@ -173,6 +177,23 @@ class EventEmbeddings(nn.Module):
         if self.open_rows:
             return checked_ids(item, user, (None,) * len(self.item_sizes), None, name=_NAME)
         return checked_ids(item, user, self.item_sizes, self.user_size, name=_NAME)
+
+    def _checked_window(self, window: Tensor, mask: Tensor) -> Tensor:
+        """Ids ``[B, T, F]`` as int64, with 0 where ``mask`` is False."""
+        if window.shape[2] != len(self.item_sizes):
+            raise ValueError(f"{_NAME}: window must be [B, T, F = {len(self.item_sizes)}], got {list(window.shape)}")
+        sizes = (None,) * len(self.item_sizes) if self.open_rows else self.item_sizes
+        return checked_window(window, mask, sizes, name=_NAME)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Refuse the rows of other features, whose number may be the same in all."""
+        loaded = state_dict.get(f"{prefix}offsets")
+        own = id_offsets(self.item_sizes, False, "cpu")
+        if loaded is not None and has_data(loaded) and not torch.equal(loaded.cpu(), own):
+            error = f"{_NAME}: the state's features begin at {loaded.tolist()}, those of item_sizes at {own.tolist()}"
+            args[-1].append(error)  # error_msgs
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _item_rows(self, item: Tensor) -> Tensor:
         if not self.open_rows:

@@ -36,6 +36,7 @@ from lmn_model.modules.pair_ids import checked_ids, checked_sizes, known_pairs, 
 from lmn_model.modules.parametrized import current
 from lmn_model.modules.product_key_memory import ProductKeyMemory
 from lmn_model.modules.stored_lists import ListStore, best_sub_keys
+from lmn_model.modules.tensor_state import has_data
 
 _NAME = "FactoredMemoryNetwork"
 _ANY_USER = torch.iinfo(torch.int64).min
@@ -247,6 +248,9 @@ class FactoredMemoryNetwork(nn.Module):
         sizes = ((None,) * len(self.item_sizes), None) if self.open_ids else (self.item_sizes, self.user_size)
         item, user = checked_ids(item, user, *sizes, name=_NAME)
         any_user = _ANY_USER if self.open_ids else self.user_size
+        readable = user.device.type == "cpu" and not torch.compiler.is_compiling() and has_data(user)
+        if self.open_ids and readable and (user == any_user).any():
+            raise ValueError(f"{_NAME}: user must be above {any_user}, which is any user, got {any_user}")
         return with_marginals(item, user, any_user) if self.marginals else (item, user)
 
     def _id_codes(self, item: Tensor, user: Tensor) -> dict[str, IdCodes]:

@@ -106,11 +106,21 @@ def checked_pairs(
     return item.squeeze(1), user
 
 
-def checked_window(window: Tensor, mask: Tensor, item_size: int | None, *, name: str) -> Tensor:
-    """Ids ``[B, T]`` as int64, with 0 where ``mask`` is False; the range is checked as by :func:`checked_ids`."""
+def checked_window(window: Tensor, mask: Tensor, item_size: int | Sequence[int | None] | None, *, name: str) -> Tensor:
+    """Ids ``[B, T]`` or ``[B, T, F]`` as int64, with 0 where ``mask`` ``[B, T]`` is False.
+
+    Raises:
+        TypeError: ids are neither int64 nor int32, or ``mask`` is not bool.
+        ValueError: an id is out of range, checked as by :func:`checked_ids`.
+    """
+    if mask.dtype != torch.bool:
+        raise TypeError(f"{name}: mask must be bool, got {mask.dtype}")
     if window.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"{name}: window must be int64 or int32, got {window.dtype}")
-    window = window.long().masked_fill(~mask, 0)
+    sizes = item_size if isinstance(item_size, Sequence) else (item_size,)
+    window = window.long().masked_fill(~mask.view(*mask.shape, *(1,) * (window.ndim - 2)), 0)
     if window.device.type == "cpu" and not torch.compiler.is_compiling() and has_data(window):
-        _check_range(window.reshape(-1, 1), (item_size,), f"{name}: window", "")
+        _check_range(
+            window.reshape(-1, len(sizes)), sizes, f"{name}: window", " of feature {}" if window.ndim > 2 else ""
+        )
     return window

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmn_kernels.backend import check_backend
 from lmn_kernels.checks import check_choice, check_flag, check_int
@@ -33,6 +33,7 @@ from lmn_model.modules.pair_ids import checked_pairs, checked_window
 from lmn_model.modules.profile_table import Kind, ProfileTable
 from lmn_model.modules.running_rates import RunningRates
 from lmn_model.modules.tensor_state import has_data
+from lmn_model.modules.wide_sums import WideSums, wide_dtype
 from lmn_model.modules.window_similarity import check_window, distinct_others, unit, window_similarity
 
 _NAME = "ProfileMemory"
@@ -46,7 +47,7 @@ _SIMILARITY_SCALE = 6.0
 _COUNT_MEAN, _COUNT_SCALE = 4.0, 0.5
 
 
-class ProfileMemory(nn.Module):
+class ProfileMemory(WideSums):
     """A memory whose rows of similar users, and of similar items, are similar.
 
     Nothing in it has a gradient: :meth:`write` adds to the rows. Read a step's pairs before you write its events.
@@ -128,8 +129,9 @@ class ProfileMemory(nn.Module):
         self.mean_events: Tensor
         self.item_events: Tensor
         self.user_events: Tensor
-        self.register_buffer("mean_sum", torch.zeros(self.levels, self.dim, device=device))
-        self.register_buffer("mean_events", torch.zeros(self.levels, 1, device=device))
+        sums = {"dtype": wide_dtype(), "device": device}
+        self.register_buffer("mean_sum", torch.zeros(self.levels, self.dim, **sums))
+        self.register_buffer("mean_events", torch.zeros(self.levels, 1, **sums))
         counts = {"dtype": torch.int64, "device": device}  # float32 stops counting at 2^24
         self.register_buffer("item_events", torch.zeros(sizes["item"], **counts))
         self.register_buffer("user_events", torch.zeros(sizes["user"], **counts))
@@ -189,7 +191,7 @@ class ProfileMemory(nn.Module):
         features = [_SIMILARITY_SCALE * torch.cat(similarities, dim=1), (counts - _COUNT_MEAN) * _COUNT_SCALE]
         if self.rates is not None:
             features.append(self._rates(item, user))
-        return torch.cat(features, dim=1)
+        return torch.cat(features, dim=1).to(self.table.values.dtype)
 
     @torch.no_grad()
     def write(self, item: Tensor, user: Tensor, label: Tensor | None = None) -> None:
@@ -229,7 +231,7 @@ class ProfileMemory(nn.Module):
         self.table.add(user, "user", to_users)
         self.table.add(item, "item", to_items)
         decay = math.exp(-len(item) / _MEAN_EVENTS)
-        self.mean_sum.mul_(decay).add_(users.sum(0))
+        self.mean_sum.mul_(decay).add_(users.sum(0, dtype=self.mean_sum.dtype))
         self.mean_events.mul_(decay).add_(users.any(-1).sum(0).unsqueeze(1))
         for ids, kind, events in ((item, "item", self.item_events), (user, "user", self.user_events)):
             events.index_add_(0, self.table.rows_of(ids, kind), torch.ones_like(ids))
@@ -244,13 +246,15 @@ class ProfileMemory(nn.Module):
             level: whose rows; None for the last.
 
         Raises:
-            TypeError: ``level`` is no integer.
-            ValueError: ``kind`` is neither, or there is no such level.
+            TypeError: ``level`` is no integer, or ids are neither int64 nor int32.
+            ValueError: ``kind`` is neither, there is no such level, or, on a CPU, an id is out of range.
         """
         check_choice(_NAME, "kind", kind, ("item", "user"))
         level = self.levels - 1 if level is None else check_int(_NAME, "level", level, low=0)
         if level >= self.levels:
             raise ValueError(f"{_NAME}: level must be below levels = {self.levels}, got {level}")
+        size = self.item_size if kind == "item" else self.user_size
+        ids, others = (checked_pairs(each, each, size, size, name=_NAME)[0] for each in (ids, others))
         first, second = (unit(self.table.read(each, kind)) for each in (ids, others))
         if kind == "user":
             first, second = self._centred(first), self._centred(second)
@@ -289,7 +293,7 @@ class ProfileMemory(nn.Module):
 
     def _centred(self, users: Tensor) -> Tensor:
         """Unit rows of users ``[B, levels, D]`` less the mean over users, unit again; empty rows stay zeros."""
-        mean = self.mean_sum / self.mean_events.clamp_min(1)
+        mean = (self.mean_sum / self.mean_events.clamp_min(1)).to(users.dtype)
         return unit((users - mean) * users.any(-1, keepdim=True))
 
     def extra_repr(self) -> str:

@@ -22,6 +22,8 @@ from lmn_kernels.backend import check_backend
 from lmn_kernels.checks import check_int
 from lmn_model.modules.open_ids import rows_of_ids
 from lmn_model.modules.pair_ids import checked_ids
+from lmn_model.modules.tensor_state import has_data
+from lmn_model.modules.wide_sums import WideSums, wide_dtype
 from lmn_model.modules.window_similarity import unit
 
 _NAME = "SimilarItemMemory"
@@ -37,11 +39,11 @@ _COUNT_SCALE = 10.0
 _EVENTS_MEAN, _EVENTS_SCALE = 4.0, 0.5
 
 
-class SimilarItemMemory(nn.Module):
+class SimilarItemMemory(WideSums):
     """Counts of each user's events by sub-keys that similar items share.
 
     Nothing in it has a gradient: :meth:`write` adds to the slots and moves the sub-keys. Read a step's pairs before you
-    write its events.
+    write its events. Its numbers stay float32 where the module becomes float16 or bfloat16.
 
     Args:
         user_size: how many ids users have.
@@ -94,16 +96,17 @@ class SimilarItemMemory(nn.Module):
         check_backend(_NAME, backend)
         self.backend = backend
         self.users = self.user_size + self.open_rows
-        table = huge_zeros(self.users * self.sub_keys, 1, device=device)
+        sums = {"dtype": wide_dtype(), "device": device}
+        table = huge_zeros(self.users * self.sub_keys, 1, **sums)
         self.values = nn.Parameter(table, requires_grad=False)
         self.keys: Tensor
         self.key_events: Tensor
         self.key_totals: Tensor
         self.user_events: Tensor
-        self.register_buffer("keys", torch.zeros(self.sub_keys, self.vector_dim, device=device))
-        self.register_buffer("key_events", torch.zeros(self.sub_keys, device=device))  # decayed, of the best alone
-        self.register_buffer("key_totals", torch.zeros(self.sub_keys, device=device))
-        self.register_buffer("user_events", torch.zeros(self.users, device=device))
+        self.register_buffer("keys", torch.zeros(self.sub_keys, self.vector_dim, **sums))
+        self.register_buffer("key_events", torch.zeros(self.sub_keys, **sums))  # decayed, of the best alone
+        self.register_buffer("key_totals", torch.zeros(self.sub_keys, **sums))
+        self.register_buffer("user_events", torch.zeros(self.users, dtype=torch.int64, device=device))
 
     def reset_parameters(self) -> None:
         """Empty the memory."""
@@ -127,13 +130,15 @@ class SimilarItemMemory(nn.Module):
             user: ``[B]`` ids of the users.
 
         Returns:
-            ``[B, 3]`` without a gradient, of order 1 and 0 where nothing was written: log(1 + 10 c); the logarithm of c
-            over its expected count, each with 0.3 events more; and log(1 + t), centred.
+            ``[B, 3]`` without a gradient, in the narrower type of the vectors and the memory, of order 1 and 0 where
+            nothing was written: log(1 + 10 c); the logarithm of c over its expected count, each with 0.3 events more;
+            and log(1 + t), centred.
 
         Raises:
-            TypeError: ids are neither int64 nor int32.
-            ValueError: an input is not of these shapes, or, on a CPU, an id is out of range.
+            TypeError: ids are neither int64 nor int32, or vectors no floats.
+            ValueError: an input is not of these shapes, or, on a CPU, an id is out of range or a vector not finite.
         """
+        dtype = min(vectors.dtype, self.keys.dtype, key=lambda each: each.itemsize)
         vectors, user = self._checked(vectors, user)
         rows = rows_of_ids(user, self.user_size, self.open_rows)
         sub_keys, weights = self._route(vectors)
@@ -144,7 +149,7 @@ class SimilarItemMemory(nn.Module):
         expected = total * events / self.user_events.sum().clamp_min(1)
         lift = ((count + _PRIOR) / (expected + _PRIOR)).log()
         features = ((_COUNT_SCALE * count).log1p(), lift, (total.log1p() - _EVENTS_MEAN) * _EVENTS_SCALE)
-        return torch.stack(features, dim=1) * ((events > 0) & (total > 0)).unsqueeze(1)
+        return (torch.stack(features, dim=1) * ((events > 0) & (total > 0)).unsqueeze(1)).to(dtype)
 
     @torch.no_grad()
     def write(self, vectors: Tensor, user: Tensor) -> None:
@@ -174,7 +179,7 @@ class SimilarItemMemory(nn.Module):
         slots = sub_keys * self.users + rows.unsqueeze(1)
         self.values.index_add_(0, slots.flatten(), weights.flatten().unsqueeze(1))
         self.key_totals.index_add_(0, sub_keys.flatten(), weights.flatten())
-        self.user_events.index_add_(0, rows, ones)
+        self.user_events.index_add_(0, rows, torch.ones_like(rows))
         best = sub_keys[:, 0]
         decay = math.exp(-events / (_MEMORY * self.sub_keys))
         self.keys.mul_(decay).index_add_(0, best, vectors)
@@ -199,10 +204,18 @@ class SimilarItemMemory(nn.Module):
         """Vectors in the type of the sub-keys, and ids as int64."""
         if vectors.ndim != 2 or vectors.shape[1] != self.vector_dim:
             raise ValueError(f"{_NAME}: vectors must be [B, C = {self.vector_dim}], got {list(vectors.shape)}")
+        if not vectors.is_floating_point():
+            raise TypeError(f"{_NAME}: vectors must be floats, got {vectors.dtype}")
         if user.ndim != 1 or user.shape[0] != vectors.shape[0]:
             raise ValueError(f"{_NAME}: user must be [B = {vectors.shape[0]}], got {list(user.shape)}")
+        if vectors.device.type == "cpu" and not torch.compiler.is_compiling() and has_data(vectors):
+            finite = vectors.isfinite().all(1)
+            if not finite.all():
+                wrong = vectors[~finite][0]
+                raise ValueError(f"{_NAME}: vectors must be finite, got {float(wrong[~wrong.isfinite()][0])}")
         size = None if self.open_rows else self.user_size
-        _, user = checked_ids(torch.zeros_like(user).unsqueeze(1), user, (1,), size, name=_NAME)
+        item = torch.zeros(user.shape[0], 1, dtype=torch.int64, device=user.device)
+        _, user = checked_ids(item, user, (1,), size, name=_NAME)
         return vectors.to(self.keys.dtype), user
 
     def extra_repr(self) -> str:

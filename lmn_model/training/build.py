@@ -20,12 +20,15 @@ from lmn_model.data import (
 from lmn_model.training.settings import COLUMN_SETTINGS, DataSettings, SettingsError
 
 
-def open_dataset(data: DataSettings, vocabularies: Vocabularies | RowFeatures | None = None) -> Dataset:
+def open_dataset(
+    data: DataSettings, vocabularies: Vocabularies | RowFeatures | None = None, *, open_ids: bool = True
+) -> Dataset:
     """Read the events that the settings name and make samples of them, or read prepared rows.
 
     Args:
         data: where the events or rows are and how samples are made.
         vocabularies: ids of an earlier run, to score other events under them.
+        open_ids: as in ``load_dataset``.
 
     Raises:
         DataError: the file is missing, a check of the table fails, settings of events are given for rows, or
@@ -36,7 +39,7 @@ def open_dataset(data: DataSettings, vocabularies: Vocabularies | RowFeatures | 
     if isinstance(vocabularies, RowFeatures):
         raise DataError(f"dataset {data.dataset!r}: the run was trained on prepared rows, which fit no events")
     frame, schema = load_source(data.dataset, data.path, **data.columns())
-    return load_dataset(frame, schema, data.options(), vocabularies=vocabularies)
+    return load_dataset(frame, schema, data.options(), vocabularies=vocabularies, open_ids=open_ids)
 
 
 def _open_rows(data: DataSettings, vocabularies: Vocabularies | RowFeatures | None) -> Dataset:

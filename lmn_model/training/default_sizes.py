@@ -27,7 +27,8 @@ PATIENCE_EPOCHS = 2
 SLOTS_PER_PAIR = 3
 """Slots for each pair of a user and a value of an item feature."""
 MIN_SUB_KEYS, MAX_SUB_KEYS = 32, 1024
-PROFILE_LEVELS = 5
+PROFILE_LEVELS = {0: 2, 50_000: 5}
+"""Levels of profiles by the training rows from which they are chosen."""
 _BY_EVENTS = ("writes", "profile_levels", "profile_signed")
 """Chosen by what the events have, the others by their counts."""
 
@@ -130,7 +131,8 @@ def _profiles(settings: Settings, dataset: Dataset) -> tuple[dict[str, int | boo
     labelled = schema is not None and schema.label is not None
     levels = settings.model.collaborative.profile_levels
     if levels is None:
-        levels = PROFILE_LEVELS if labelled else 0
+        found = [levels for rows, levels in PROFILE_LEVELS.items() if len(dataset.train) >= rows]
+        levels = found[-1] if labelled else 0
     on = labelled and levels > 0
     return {"profile_levels": levels, "profile_signed": on}, "events with labels" if on else ""
 

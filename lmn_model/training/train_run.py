@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lmn_model.data import Dataset
+from lmn_model.data import Dataset, Vocabularies, load_vocabularies
 from lmn_model.training.build import check_backend, choose_device, open_dataset
 from lmn_model.training.default_sizes import fill_sizes, take_sizes
 from lmn_model.training.loop import Trainer
@@ -84,7 +84,7 @@ def _train(
         folder.create()
     with reproducible(settings.training.seed, settings.training.threads, device):
         if dataset is None:
-            dataset = open_dataset(settings.data)
+            dataset = open_dataset(settings.data, open_ids=not resume or _has_open_ids(folder))
         settings, sizes = fill_sizes(settings, dataset)
         trainer = Trainer(settings, dataset, folder, device)
         if not resume:
@@ -98,6 +98,14 @@ def _train(
                 dataset.vocabularies.save(folder.root)
             _log_notices(settings, dataset, trainer.warnings)
             return trainer.run(test)
+
+
+def _has_open_ids(folder: RunFolder) -> bool:
+    """Whether values outside the training split have open ids in a run; one of 0.1.0 has one id for all."""
+    if not folder.vocabularies.exists():
+        return True
+    known = load_vocabularies(folder.root)
+    return not isinstance(known, Vocabularies) or known.encoder.open_ids
 
 
 def _log_notices(settings: Settings, dataset: Dataset, warnings: list[str]) -> None:

@@ -30,6 +30,7 @@ def load_dataset(
     options: DataOptions | None = None,
     *,
     vocabularies: Vocabularies | None = None,
+    open_ids: bool = True,
 ) -> Dataset:
     """Make samples of an event table.
 
@@ -41,6 +42,8 @@ def load_dataset(
         schema: names of its columns.
         options: how samples are made; None for the defaults.
         vocabularies: of an earlier run, to score other events under its ids; None learns them from the training split.
+        open_ids: without ``vocabularies``, give each value that the training split does not hold an id of its own, see
+            :func:`lmn_model.data.features.open_id`; False gives all of them one, as releases before 0.2 did.
 
     Returns:
         The data set, a pure function of the arguments.
@@ -58,7 +61,7 @@ def load_dataset(
         events = table if isinstance(table, Events) else events_of_run(table, schema, vocabularies)
     rows, cuts = _sample_rows(events, schema), _cuts(events, schema, options)
     if vocabularies is None:
-        vocabularies = Vocabularies.fit(events, schema, int(cuts[1]), options.min_item_count)
+        vocabularies = Vocabularies.fit(events, schema, int(cuts[1]), options.min_item_count, open_ids=open_ids)
     else:
         vocabularies = vocabularies.extended(events.frame)
     samples = EventSamples(events, vocabularies, options, popular_rows=int(cuts[1]))

@@ -46,7 +46,9 @@ class Vocabularies:
     times: tuple[int, int] | None = None
 
     @classmethod
-    def fit(cls, events: Events, schema: Schema, train_rows: int, min_item_count: int = 1) -> Vocabularies:
+    def fit(
+        cls, events: Events, schema: Schema, train_rows: int, min_item_count: int = 1, *, open_ids: bool = True
+    ) -> Vocabularies:
         """Learn ids and scales from the training split, and describe all users and items with them.
 
         A user or item has the features of its last row in the training split, or of its first row if it has none
@@ -57,6 +59,7 @@ class Vocabularies:
             schema: names of its columns.
             train_rows: number of events in the training split, which are the first of the table.
             min_item_count: items with fewer events in the training split are like items that it does not hold.
+            open_ids: give values that the training split does not hold ids of their own.
 
         Raises:
             DataError: if no item is that frequent.
@@ -81,7 +84,7 @@ class Vocabularies:
             vocabularies={name: Vocabulary.fit(column) for name, column in learnt.items() if name not in numeric},
             scales={name: Scale.fit(learnt[name], name) for name in schema.features if name in numeric},
             indicators=schema.missing_numbers == "indicator",
-            open_ids=True,
+            open_ids=open_ids,
         )
         users, items = (Entities.describe(tables[columns[0]], columns, encoder) for columns in _entity_columns(schema))
         times = events.times(schema)

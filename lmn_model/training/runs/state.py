@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lmn_model.ctr import CTRModel
+from lmn_model.data import FeatureSpec
 from lmn_model.modules.usage import MemoryUsage
 from lmn_model.training.moved_settings import without_moved_names
 from lmn_model.training.optimizers import Optimizers
@@ -114,6 +115,8 @@ def check_identity(path: Path, metadata: Mapping[str, Any], identity: Mapping[st
         found = metadata.get(key)
         if key == "settings" and isinstance(found, dict):
             found = without_moved_names({**Settings().decisive(), **upgrade_run(found, str(path))}, value)
+        elif key == "features" and isinstance(found, dict):
+            found = FeatureSpec.from_dict(found).to_dict()  # a run of 0.1.0 lacks what came later
         elif key == "data" and isinstance(found, dict):
             found = {**value, **found}
         if found == value:

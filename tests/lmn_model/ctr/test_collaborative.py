@@ -184,8 +184,11 @@ def test_what_cannot_be_written() -> None:
         ({"profile_dim": 0}, "profile_dim must be at least 1, got 0"),
         ({"event_dim": -2}, "event_dim must be at least 0, got -2"),
         ({"event_negatives": 0}, "event_negatives must be at least 1, got 0"),
-        ({"profile_rows": 5}, "profile_rows has no effect without profile_levels, got 5"),
-        ({"profile_signed": True}, "profile_signed has no effect without profile_levels, got True"),
+        ({"profile_rows": 5, "profile_levels": 0}, "profile_rows has no effect for profile_levels = 0, got 5"),
+        (
+            {"profile_signed": True, "profile_levels": 0},
+            "profile_signed has no effect for profile_levels = 0, got True",
+        ),
         ({"event_sub_keys": -1, "event_dim": 4}, "event_sub_keys must be at least 0, got -1"),
         ({"event_top_k": 0}, "event_top_k must be at least 1, got 0"),
         ({"event_sub_keys": 8}, "event_sub_keys has no effect for event_dim = 0, got 8"),

@@ -114,13 +114,21 @@ def test_profiles_follow_the_labels_of_an_event_table(events: Path, tmp_path: Pa
     assert collaborative(_unset(events, **fixed, profile_levels=2)) == (2, False, "")
     make_events(rows=700, users=15, items=30, label=True).write_parquet(tmp_path / "labelled.parquet")
     labelled = _unset(tmp_path / "labelled.parquet", label_col="label", **fixed)
-    why = "chosen by the data: profile_levels 5, profile_signed True for events with labels"
-    assert collaborative(labelled) == (5, True, why)
-    assert collaborative(labelled.override({"profile_signed": False}))[:2] == (5, False)
-    assert collaborative(labelled.override({"profile_levels": 2}))[:2] == (2, True)
+    why = "chosen by the data: profile_levels 2, profile_signed True for events with labels"
+    assert collaborative(labelled) == (2, True, why)
+    assert collaborative(labelled.override({"profile_signed": False}))[:2] == (2, False)
+    assert collaborative(labelled.override({"profile_levels": 3}))[:2] == (3, True)
     assert collaborative(labelled.override({"profile_levels": 0}))[:2] == (0, None)
     assert collaborative(labelled.override({"memory": "none"}))[:2] == (None, None)
     assert collaborative(labelled.override({"memory": "none", "profile_levels": 3}))[:2] == (3, True)
+    assert collaborative(labelled.override({"profile_rows": 64}))[:2] == (2, True)
+    with pytest.raises(SettingsError, match="profile_signed needs profile_levels for memory = 'none', got True"):
+        labelled.override({"memory": "none", "profile_signed": True})
+    with pytest.raises(SettingsError, match="profile_rows has no effect for profile_levels = 0, got 64"):
+        collaborative(_unset(events, **fixed, profile_rows=64))
+    large = make_events(rows=66_000, users=15, items=30, label=True)
+    large.write_parquet(tmp_path / "large.parquet")
+    assert collaborative(labelled.override({"path": str(tmp_path / "large.parquet")}))[:2] == (5, True)
 
 
 def test_patience_is_chosen_with_epochs_alone_and_counts_their_evaluations(events: Path) -> None:
