@@ -94,3 +94,22 @@ def test_rows_are_grouped_and_shared_by_series(tmp_path: Path, drawn: list[Figur
     assert places == pytest.approx([0.85, 1.15, 3, 4])
     labels = [text.get_text() for text in drawn[0].legends[0].texts]
     assert labels == ["without match features", "with match features"]
+
+
+def test_the_readmes_table_of_other_users_is_of_the_result_files() -> None:
+    text = (ROOT / "README.md").read_text()
+    rows = {
+        "DIN 50": ("DIN 50", "DIN 50 with both"),
+        "SIM hard 200": ("SIM hard 200", "SIM hard 200 with both"),
+        "LMN + DIN 50": ("LMN + DIN 50", "LMN + DIN 50 with both"),
+        "LMN without a window, without match features": (None, "LMN with both without a window"),
+    }
+    results = [read_result(path) for path in (ROOT / "docs/results/study/collaborative").glob("*.json")]
+    for label, names in rows.items():
+        cells = []
+        for name in names:
+            own = [each["test"]["auc"] for each in results if each["variant"] == name]
+            assert name is None or len(own) == 5
+            cells.append(f"{estimate(own).mean:.4f}" if own else "")
+        line = next(line for line in text.splitlines() if line.startswith(f"| {label} |") and cells[1] in line)
+        assert [cell.strip(" *") for cell in line.split("|")[2:4]] == cells
