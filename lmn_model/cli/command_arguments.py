@@ -77,7 +77,7 @@ def _add_evaluate(parser: ArgumentParser) -> None:
         "--keep-writing",
         action="store_true",
         help="keep writing events to the memory during the test split, those of each step after it was scored, as a "
-        "service would",
+        "service would; for the run's own test split, without --path",
     )
 
 

@@ -23,7 +23,7 @@ from lmn_model.modules.hashing import hashed_rows
 from lmn_model.modules.open_ids import is_own, rows_of_ids
 from lmn_model.modules.pair_ids import checked_ids, checked_sizes, checked_window
 from lmn_model.modules.tensor_state import has_data
-from lmn_model.modules.window_similarity import check_window, distinct_others, window_similarity
+from lmn_model.modules.window_similarity import all_alike, check_window, distinct_others, window_similarity
 
 _NAME = "EventEmbeddings"
 
@@ -122,9 +122,10 @@ class EventEmbeddings(nn.Module):
         """
         items, users = self._rows(item, user)
         check_window(_NAME, item.shape[0], window, mask, ndim=3)
+        if all_alike(window, mask):  # the candidates of one user
+            window, mask = window[:1], mask[:1]
         window = self._checked_window(window, mask)
-        shown = window[:1] if _is_one_window(window) else window  # one user's candidates need its rows once
-        events = self._item_rows(shown.reshape(-1, len(self.item_sizes))).view(*shown.shape[:2], self.dim)
+        events = self._item_rows(window.reshape(-1, len(self.item_sizes))).view(*mask.shape, self.dim)
         near = window_similarity(items, events, distinct_others(item[:, 0], window[..., 0], mask))
         inner = (items * users).sum(1)
         pair = torch.stack(
@@ -213,13 +214,6 @@ class EventEmbeddings(nn.Module):
 
     def extra_repr(self) -> str:
         return f"item_sizes={list(self.item_sizes)}, user_size={self.user_size}, dim={self.dim}"
-
-
-def _is_one_window(window: Tensor) -> bool:
-    """Whether all ``[B, T, F]`` have the same items; looked up on a CPU alone, where it waits for nothing."""
-    if window.device.type != "cpu" or torch.compiler.is_compiling() or not has_data(window):
-        return False
-    return len(window) > 1 and torch.equal(window, window[:1].expand_as(window))
 
 
 def _groups(events: int, size: int, device: torch.device) -> Tensor:

@@ -34,7 +34,7 @@ from lmn_model.modules.profile_table import Kind, ProfileTable
 from lmn_model.modules.running_rates import RunningRates
 from lmn_model.modules.tensor_state import has_data
 from lmn_model.modules.wide_sums import WideSums, wide_dtype
-from lmn_model.modules.window_similarity import check_window, distinct_others, unit, window_similarity
+from lmn_model.modules.window_similarity import all_alike, check_window, distinct_others, unit, window_similarity
 
 _NAME = "ProfileMemory"
 _PRIOR_EVENTS = 10.0
@@ -181,7 +181,8 @@ class ProfileMemory(WideSums):
         check_window(_NAME, item.shape[0], window, mask)  # len() would fix it in an export
         of_item, of_user = (self._known(ids).to(self.table.values.dtype) for ids in (item, user))  # [B]
         items = unit(self.table.read(item, "item")) * of_item[:, None, None]  # [B, levels, D]
-        users = self._centred(unit(self.table.read(user, "user"))) * of_user[:, None, None]
+        shown, of_shown = (user[:1], of_user[:1]) if all_alike(user) else (user, of_user)
+        users = self._centred(unit(self.table.read(shown, "user"))) * of_shown[:, None, None]
         similarities = [(users * items).sum(-1), (users[:, 1:] * items[:, :-1]).sum(-1)]
         if self.window:
             window = checked_window(window, mask, self.item_size, name=_NAME)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lmn_model.modules.tensor_state import has_data
+
 TOP = 10
 
 
@@ -24,7 +26,11 @@ def window_similarity(row: Tensor, rows: Tensor, others: Tensor) -> Tensor:
     """
     if rows.shape[1] == 0:
         return row.new_zeros(row.shape[0], 3)
-    cosines = (unit(rows) * unit(row).unsqueeze(1)).sum(-1)  # no matrix product, which autocast would narrow
+    if rows.shape[0] == 1 and row.shape[0] > 1:
+        with torch.autocast(row.device.type, enabled=False):  # it would narrow the product
+            cosines = unit(row) @ unit(rows[0]).T
+    else:
+        cosines = (unit(rows) * unit(row).unsqueeze(1)).sum(-1)  # no matrix product, which autocast would narrow
     count = others.sum(1)
     mean = (cosines * others).sum(1) / count.clamp_min(1)
     best = cosines.masked_fill(~others, -torch.inf).topk(min(TOP, rows.shape[1]), dim=1).values
@@ -37,14 +43,21 @@ def distinct_others(item: Tensor, window: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         item: ``[B]`` ids.
-        window: ``[B, T]`` ids.
-        mask: bool ``[B, T]``, True where ``window`` is real.
+        window: ``[B, T]`` ids, or ``[1, T]`` if all are alike.
+        mask: bool of the shape of ``window``, True where it is real.
     """
     ids = window.masked_fill(~mask, torch.iinfo(window.dtype).min)  # padding may have the id of an item
     ordered, places = ids.sort(dim=1, stable=True)
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     return torch.empty_like(first).scatter_(1, places, first) & mask & (window != item.unsqueeze(1))
+
+
+def all_alike(*tensors: Tensor) -> bool:
+    """Whether each tensor's rows ``[B, ...]`` are equal, for B > 1; looked up on a CPU alone, where nothing waits."""
+    if torch.compiler.is_compiling() or any(each.device.type != "cpu" or not has_data(each) for each in tensors):
+        return False
+    return all(len(each) > 1 and torch.equal(each, each[:1].expand_as(each)) for each in tensors)
 
 
 def check_window(name: str, rows: int, window: Tensor, mask: Tensor, ndim: int = 2) -> None:

@@ -72,8 +72,8 @@ def _unseen_warnings(name: str, split: Split, sampled_negatives: bool) -> list[s
     if (share := float(users.mean())) > MANY_UNSEEN:
         found.append(
             f"{name} split: {percent(share)} of the rows are of users that training has not seen. A model has only "
-            "their features and history window; a memory has nothing of them until it writes their events, see `lmn "
-            "evaluate --keep-writing`. Compare its metrics with the baseline"
+            "their features and history window; a memory has nothing of them until it writes their events. Compare its "
+            "metrics with the baseline"
         )
     positives, negatives = (float(items[split.labels == label].mean()) for label in (1, 0))
     if sampled_negatives and (gap := abs(positives - negatives)) > UNEVEN_UNSEEN:

@@ -27,7 +27,8 @@ from lmn_model.training.settings import Settings, SettingsError
 def settings_of(path: Path, **changes: object) -> Settings:
     values = {
         "order": "time", "memory": "factored", "top_k": 1, "key_dim": 16, "code_dim": 8, "label_col": "label",
-        "profile_levels": 2, "profile_dim": 8, "event_dim": 8, "event_sub_keys": 8, "event_top_k": 2, "batch_size": 16, "epochs": 1, "eval_every": None,
+        "profile_levels": 2, "profile_dim": 8, "event_dim": 8, "event_sub_keys": 8, "event_top_k": 2,
+        "batch_size": 16, "epochs": 1, "eval_every": None,
     }  # fmt: skip
     return tiny_settings(path, **{**values, **changes})
 
@@ -120,7 +121,9 @@ def test_what_it_does_not_go_with(run: Path, events: Path, tmp_path: Path) -> No
         evaluate_run(run, "valid", keep_writing=True)
     with pytest.raises(SettingsError, match="keep_writing is for the test split of the run's own data, got path"):
         evaluate_run(run, path=str(events), keep_writing=True)
-    train(settings_of(events, memory="none", top_k=None, code_dim=64, profile_levels=0, event_dim=0,
-                      event_sub_keys=0), tmp_path / "din")
+    train(
+        settings_of(events, memory="none", top_k=None, code_dim=64, profile_levels=0, event_dim=0, event_sub_keys=0),
+        tmp_path / "din",
+    )
     with pytest.raises(SettingsError, match="has no factored memory, profiles or event embeddings"):
         evaluate_run(tmp_path / "din", keep_writing=True)
