@@ -106,10 +106,10 @@ def test_the_readmes_table_of_other_users_is_of_the_result_files() -> None:
     }
     results = [read_result(path) for path in (ROOT / "docs/results/study/collaborative").glob("*.json")]
     for label, names in rows.items():
-        cells = []
+        columns = []
         for name in names:
             own = [each["test"]["auc"] for each in results if each["variant"] == name]
             assert name is None or len(own) == 5
-            cells.append(f"{estimate(own).mean:.4f}" if own else "")
-        line = next(line for line in text.splitlines() if line.startswith(f"| {label} |") and cells[1] in line)
-        assert [cell.strip(" *") for cell in line.split("|")[2:4]] == cells
+            columns.append(f"{estimate(own).mean:.4f}" if own else "")
+        line = next(line for line in text.splitlines() if line.startswith(f"| {label} |") and columns[1] in line)
+        assert [each.strip(" *") for each in line.split("|")[2:4]] == columns
