@@ -18,7 +18,8 @@ ENOUGH = 300
 """Calls under a p99; of fewer it is little else than the slowest call, and the tables mark it."""
 JOINT = " (joint query)"
 MATCHES = " with matches"
-DASHES = {JOINT: (0, (4, 2)), MATCHES: (0, (1, 1.5))}
+COLLABORATIVE = " with profiles and event embeddings"
+DASHES = {JOINT: (0, (4, 2)), MATCHES: (0, (1, 1.5)), COLLABORATIVE: (0, (5, 1.5, 1, 1.5))}
 """Dashes of a variant, by the end of its name; it has the colour of the model without that end."""
 SECTIONS = {"candidates": "candidates", "sizes": "slots"}
 """Sections of a result file and the x axis of their points."""
@@ -29,7 +30,7 @@ STEPS = {"candidates": 1.09, "sizes": 1.3}
 def draw(data: dict[str, Any], path: Path) -> None:
     """Latency over candidates, log-log, and over slots, from 0; a point is p50, the line above it ends at p99.
 
-    A model with the joint query or with matches has the colour of the one without, and a dashed or dotted line.
+    A variant, such as one with the joint query, has the colour of the model itself, and a dashed or dotted line.
 
     Raises:
         OSError: the picture cannot be written.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarks.serving.figure import JOINT
+from benchmarks.serving.figure import COLLABORATIVE, JOINT
 from lmn_model.ctr.model import CTRModel, ModelSettings
 from lmn_model.ctr.settings import CollaborativeSettings, MemorySettings
 from lmn_model.data import Batch, CategoricalFeature, FeatureSpec
@@ -50,8 +50,8 @@ MODELS = {
     WITHOUT: Served("none", 1, "factored"),
     "LMN + DIN 50": Served("din", 50, "factored"),
     "LMN + DIN 50 with matches": Served("din", 50, "factored", matches=True),
-    "LMN without a window with profiles and event embeddings": Served("none", 1, "factored", collaborative=True),
-    "LMN + DIN 50 with profiles and event embeddings": Served("din", 50, "factored", collaborative=True),
+    f"{WITHOUT}{COLLABORATIVE}": Served("none", 1, "factored", collaborative=True),
+    f"LMN + DIN 50{COLLABORATIVE}": Served("din", 50, "factored", collaborative=True),
     f"LMN + DIN 50{JOINT}": Served("din", 50, "joint"),
 }
 GROWN = {WITHOUT: MODELS[WITHOUT], f"{WITHOUT}{JOINT}": Served("none", 1, "joint")}
