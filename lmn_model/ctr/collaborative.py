@@ -22,6 +22,10 @@ _MIN_OPEN_ROWS, _MAX_OPEN_ROWS = 1024, 65536
 """Rows that open ids share: as many as there are known ids, within these bounds."""
 
 
+def _open_rows(known: int) -> int:
+    return min(max(known, _MIN_OPEN_ROWS), _MAX_OPEN_ROWS)
+
+
 class CollaborativeFeatures(nn.Module):
     """Features of a pair from the events of all users.
 
@@ -34,7 +38,7 @@ class CollaborativeFeatures(nn.Module):
     def __init__(self, features: FeatureSpec, settings: CollaborativeSettings, backend: str = "auto") -> None:
         super().__init__()
         items, users = [feature.size for feature in features.item], features.user[0].size
-        open_rows = min(max(items[0], users, _MIN_OPEN_ROWS), _MAX_OPEN_ROWS) if features.open_ids else 0
+        open_rows = _open_rows(max(items[0], users)) if features.open_ids else 0
         self.profiles: ProfileMemory | None = None
         self.embeddings: EventEmbeddings | None = None
         self.similar: SimilarItemMemory | None = None
@@ -67,7 +71,7 @@ class CollaborativeFeatures(nn.Module):
                 settings.event_dim,
                 sub_keys=settings.event_sub_keys,
                 top_k=min(settings.event_top_k, settings.event_sub_keys),
-                open_rows=open_rows,
+                open_rows=_open_rows(users) if features.open_ids else 0,
                 unseen=features.unseen,
                 backend=backend,
             )

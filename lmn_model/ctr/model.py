@@ -157,13 +157,23 @@ class CTRModel(nn.Module):
         Raises:
             ValueError: the model has collaborative features and the batch no new events, or no feedback.
         """
+        self.write_events(batch)
+        self.write_feedback(batch)
+
+    def write_events(self, batch: Batch) -> None:
+        """The part of :meth:`write_profiles` that needs the new events of a batch."""
         if self.collaborative is None:
             return
         if self.collaborative.similar is not None:
             self.collaborative.write_similar(*self._new_events(batch))
         if not self.settings.writes_feedback:
             self.collaborative.write(*self._new_events(batch))
-        elif batch.feedback_items is None or batch.feedback_users is None:
+
+    def write_feedback(self, batch: Batch) -> None:
+        """The part of :meth:`write_profiles` that needs the feedback of a batch."""
+        if self.collaborative is None or not self.settings.writes_feedback:
+            return
+        if batch.feedback_items is None or batch.feedback_users is None:
             raise ValueError("CTRModel: batch must have feedback_items and feedback_users (BatchLoader(feedback=True))")
         else:
             self.collaborative.write(batch.feedback_items, batch.feedback_users, batch.feedback_labels)

@@ -24,7 +24,7 @@ class DataOptions:
             come on top. Ids, popularity and histories still rest on all events.
         max_eval_rows: the same for the validation split and the test split, each. By ``writes="samples"`` a memory is
             written between them with the histories of the validation samples, so with fewer events.
-        min_item_count: items with fewer events in the training split share the id of the unseen.
+        min_item_count: items with fewer events in the training split are as items that it does not hold.
         history: which events enter histories where the table has labels: ``"positive"`` for label 1, or ``"all"``.
             Events without a label always do.
         seed: of the draws of negatives and of rows; the draws of each split are independent.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lmn_model.modules.hashing import hashed, hashed_signs
 from lmn_model.modules.open_ids import is_own
+from lmn_model.modules.tensor_state import has_data
 
 
 def draw_codes(ids: int, width: int, device: torch.device | str | None = None) -> Tensor:
@@ -61,7 +62,7 @@ class IdCodes(NamedTuple):
         """``stored`` ``[R, F, ...]`` with what ``made`` gives of keys ``[V]``, ``[V, ...]``, where codes are hashes."""
         if self.hashed is None or self.keys is None:
             return stored
-        if torch.compiler.is_compiling():  # a graph has no number of new ids: make all
+        if torch.compiler.is_compiling() or not has_data(self.keys):  # no number of new ids can be read: make all
             new = made(self.keys.flatten()).unflatten(0, self.keys.shape)
             return torch.where(self.hashed.view(*self.hashed.shape, *(1,) * (stored.ndim - 2)), new, stored)
         keys = self.keys[self.hashed]

@@ -185,6 +185,8 @@ class ProfileMemory(WideSums):
         users = self._centred(unit(self.table.read(shown, "user"))) * of_shown[:, None, None]
         similarities = [(users * items).sum(-1), (users[:, 1:] * items[:, :-1]).sum(-1)]
         if self.window:
+            if all_alike(window, mask):  # the candidates of one user
+                window, mask = window[:1], mask[:1]
             window = checked_window(window, mask, self.item_size, name=_NAME)
             rows = self.table.read(window.flatten(), "item", last=True).view(*window.shape, self.dim)
             similarities.append(window_similarity(items[:, -1], rows, distinct_others(item, window, mask)))

@@ -131,7 +131,7 @@ class DataSettings:
     history: Literal["positive", "all"] = setting(
         "positive", "with labels: events that enter a user's history, those with label 1 or a blank one, or all"
     )
-    min_item_count: int = setting(1, "items with fewer events in the training split share one id")
+    min_item_count: int = setting(1, "items with fewer events in the training split are as items that it does not hold")
     max_train_rows: int | None = setting(
         None, "train on at most so many events, drawn at random; histories still use all events"
     )

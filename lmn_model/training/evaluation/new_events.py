@@ -8,8 +8,9 @@ embeddings of events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -106,13 +107,14 @@ class EventWriter:
     def score_test(self, dataset: Dataset) -> npt.NDArray[np.float32]:
         """Logits ``[R]`` of the test split, each step scored before its events are written; call :meth:`write` before.
 
-        A step has as many samples as in training, but no more than ``FEEDBACK_STEP`` if their labels are written.
+        A step has as many samples as in training. Labels are written after each ``FEEDBACK_STEP`` samples at most.
         """
         split = dataset.test.following(dataset.valid.following(dataset.train))
         logits = np.empty(len(split), dtype=np.float32)
         training, first = self._model.training, 0
         size = self._settings.batch_size
         loader = self._loader(split, size=min(size, FEEDBACK_STEP) if self._model.settings.writes_feedback else size)
+        held: list[Batch] = []
         self._model.eval()
         try:
             with _uncounted(self._model.memory_block()), closing(iter(loader)) as batches:
@@ -122,7 +124,11 @@ class EventWriter:
                         scores = self._model(batch).logits
                     logits[first : first + len(batch)] = scores.float().cpu().numpy()
                     first += len(batch)
-                    self._write(batch)
+                    self._model.write_feedback(batch)
+                    held.append(batch)
+                    if sum(map(len, held)) >= size:  # the losses of events need as many as in training
+                        self._write_events(held)
+                        held = []
         finally:
             self._model.train(training)
         return logits
@@ -140,13 +146,23 @@ class EventWriter:
 
     def _write(self, batch: Batch) -> int:
         """Write the new events and the feedback of a batch; returns the number of events."""
+        events = self._write_events([batch])
+        self._model.write_feedback(batch)
+        return events
+
+    def _write_events(self, batches: Sequence[Batch]) -> int:
+        """Write the new events of consecutive batches at once; returns their number."""
+        batch = batches[0]
+        if len(batches) > 1 and batch.new_items is not None:
+            items, users = ([getattr(each, name) for each in batches] for name in ("new_items", "new_users"))
+            batch = replace(batch, new_items=torch.cat(items), new_users=torch.cat(users))
         loss = None
         if batch.new_users is not None and len(batch.new_users):
             loss = write_loss(self._model.write_losses(batch), self._model.settings.memory)
         if loss is not None:
             loss.backward()
             self._optimizers.step()
-        self._model.write_profiles(batch)
+        self._model.write_events(batch)
         return 0 if batch.new_users is None else len(batch.new_users)
 
 

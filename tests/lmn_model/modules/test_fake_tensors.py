@@ -23,8 +23,8 @@ WITHOUT_DATA: dict[str, Callable[[], AbstractContextManager[object]]] = {
 }
 
 
-def factored_memory() -> FactoredMemoryNetwork:
-    network = FactoredMemoryNetwork([30, 6], 11, code_dim=8, sub_keys=8, top_k=2)
+def factored_memory(open_ids: bool = False) -> FactoredMemoryNetwork:
+    network = FactoredMemoryNetwork([30, 6], 11, code_dim=8, sub_keys=8, top_k=2, open_ids=open_ids)
     torch.nn.init.normal_(network.block.values)
     return network
 
@@ -49,9 +49,12 @@ def test_a_layer_has_gradients_without_data(where: str, sparse_grad: bool) -> No
     assert layer.values.grad.is_sparse == sparse_grad
 
 
+@pytest.mark.parametrize("open_ids", [False, True])
 @pytest.mark.parametrize("where", [*WITHOUT_DATA, "inference", "functional grad"])
-def test_a_factored_memory_reads_real_data_after_it_ran_elsewhere(where: str) -> None:
-    ids, network = some_ids(), factored_memory()
+def test_a_factored_memory_reads_real_data_after_it_ran_elsewhere(where: str, open_ids: bool) -> None:
+    ids, network = some_ids(), factored_memory(open_ids)
+    if open_ids:
+        ids[0][1] = 1 << 40
     expected = network(*ids)
     network._stored.__init__()  # type: ignore[misc]
     if where == "inference":
@@ -62,10 +65,10 @@ def test_a_factored_memory_reads_real_data_after_it_ran_elsewhere(where: str) ->
         grad(lambda x: functional_call(network, {"block.keys": x}, ids).sum())(keys)
     else:
         with WITHOUT_DATA[where]():
-            assert factored_memory()(*some_ids()).shape == expected.shape
+            assert factored_memory(open_ids)(*some_ids()).shape == expected.shape
     assert torch.equal(network(*ids), expected)
     network.losses(*ids).answer.backward()
-    assert torch.equal(factored_memory()(*ids).isnan(), torch.zeros_like(expected, dtype=torch.bool))
+    assert torch.equal(factored_memory(open_ids)(*ids).isnan(), torch.zeros_like(expected, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("where", WITHOUT_DATA)

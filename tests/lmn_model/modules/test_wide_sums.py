@@ -97,11 +97,18 @@ def test_a_state_of_other_features_is_refused_and_one_on_meta_takes_it() -> None
         assert torch.equal(other.item_vectors(item), embeddings.item_vectors(item))
 
 
-def test_the_window_of_one_user_is_read_once_and_alike() -> None:
+@pytest.mark.parametrize("real", [6, 3, 0])
+def test_the_window_of_one_user_is_read_once_and_alike(real: int) -> None:
     torch.manual_seed(0)
     embeddings = EventEmbeddings([40, 5], 50, dim=8)
     item, user = torch.stack((torch.randint(40, (30,)), torch.randint(5, (30,))), dim=1), torch.full((30,), 4)
     window = torch.stack((torch.randint(40, (1, 6)), torch.randint(5, (1, 6))), dim=2).expand(30, -1, -1)
-    mask = torch.ones(30, 6, dtype=torch.bool)
+    mask = (torch.arange(6) < real).expand(30, -1)
     alone = [embeddings(item[row : row + 1], user[:1], window[:1], mask[:1]) for row in range(30)]
     torch.testing.assert_close(embeddings(item, user, window, mask), torch.cat(alone))
+    torch.testing.assert_close(embeddings(item, user, window[:, :0], mask[:, :0])[:, :2], torch.cat(alone)[:, :2])
+    profiles = ProfileMemory(40, 50, levels=2, dim=8)
+    for _ in range(20):
+        profiles.write(torch.randint(40, (99,)), torch.randint(50, (99,)))
+    alone = [profiles(item[row : row + 1, 0], user[:1], window[:1, :, 0], mask[:1]) for row in range(30)]
+    torch.testing.assert_close(profiles(item[:, 0], user, window[..., 0], mask), torch.cat(alone))

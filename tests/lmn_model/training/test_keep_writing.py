@@ -100,7 +100,7 @@ def test_a_training_reports_it_for_labels_and_writes_them_in_small_steps(
     assert unsigned["test"] is not None
     assert "test_while_writing" not in unsigned
     _, logits = scored(run)
-    monkeypatch.setattr(new_events, "FEEDBACK_STEP", 4)
+    monkeypatch.setattr(new_events, "FEEDBACK_STEP", 4)  # labels alone: events are still written 16 samples at a time
     _, sooner = scored(run)
     assert (sooner[:4] == logits[:4]).all()
     assert (sooner[4:16] != logits[4:16]).any()
