@@ -175,8 +175,7 @@ class CTRModel(nn.Module):
             return
         if batch.feedback_items is None or batch.feedback_users is None:
             raise ValueError("CTRModel: batch must have feedback_items and feedback_users (BatchLoader(feedback=True))")
-        else:
-            self.collaborative.write(batch.feedback_items, batch.feedback_users, batch.feedback_labels)
+        self.collaborative.write(batch.feedback_items, batch.feedback_users, batch.feedback_labels)
 
     def _new_events(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Ids of the items ``[P, F]`` and users ``[P]`` of the new events of a batch."""
