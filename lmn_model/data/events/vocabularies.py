@@ -14,7 +14,7 @@ from lmn_model.data.events.encoder import Encoder, Scale, Vocabulary
 from lmn_model.data.events.entities import Entities, first_rows
 from lmn_model.data.events.event_table import Events
 from lmn_model.data.events.kinds import Kind
-from lmn_model.data.events.warnings import column_warnings, split_warnings
+from lmn_model.data.events.warnings import column_warnings, id_warnings, split_warnings
 from lmn_model.data.features import CategoricalFeature, FeatureSpec
 from lmn_model.data.saved import read_saved, write_saved
 from lmn_model.data.schema import DataError, Schema
@@ -120,7 +120,8 @@ class Vocabularies:
 
     def warnings(self, splits: Mapping[str, Split]) -> list[str]:
         """Properties of the columns and of the splits that distort metrics, one sentence each."""
-        columns = column_warnings(self.encoder, self.schema.features)
+        columns = id_warnings(self.encoder, (self.schema.user, self.schema.item))
+        columns += column_warnings(self.encoder, self.schema.features)
         return columns + split_warnings(splits, sampled_negatives=self.schema.label is None)
 
     def check_schema(self, schema: Schema) -> None:

@@ -21,6 +21,8 @@ MANY_UNSEEN = 0.2
 """A larger share of rows with unseen users or items in a split is worth a warning."""
 UNEVEN_UNSEEN = 0.02
 """So is a larger difference between the shares of unseen items among positives and sampled negatives."""
+MISSING_TEXTS = ("nan", "none", "null", "na", "<na>")
+"""How tools write a missing value as text, in lower case."""
 MANY_EMPTY = 0.95
 """So is a larger share of rows with an empty history."""
 
@@ -35,6 +37,19 @@ def column_warnings(encoder: Encoder, columns: Sequence[str]) -> list[str]:
             found.append(
                 f"column {shown(name)}: {percent(share)} of its {len(values):,} values hold {separator!r}. Each "
                 "combination is one category; to use its parts, split it into columns of one value each"
+            )
+    return found
+
+
+def id_warnings(encoder: Encoder, columns: Sequence[str]) -> list[str]:
+    """A sentence for each column of ids, one of which is the text of a missing value."""
+    found = []
+    for name in columns:
+        values = encoder.vocabularies[name].values
+        if missing := values.filter(values.str.to_lowercase().is_in(MISSING_TEXTS)).to_list():
+            found.append(
+                f"column {shown(name)}: {shown(missing[0])} is an id, and all its events are of one user or item; if "
+                "it stands for a missing value, leave these rows out"
             )
     return found
 

@@ -305,3 +305,16 @@ def test_an_integer_clock_refuses_iso_text() -> None:
     frame = make_events(rows=300).with_columns(pl.col("timestamp").dt.epoch("s"))
     with pytest.raises(DataError, match=r"test_from: the timestamps are integers, .* got '2024-01-02'"):
         load_dataset(frame, SCHEMA, DataOptions(valid_from=1, test_from="2024-01-02"))
+
+
+def test_an_id_that_is_the_text_of_a_missing_value_is_warned_of() -> None:
+    table = make_events(rows=600, users=20)
+    frame = table.with_columns(
+        user_id=pl.when(pl.int_range(pl.len()) % 50 == 7)
+        .then(pl.lit("NaN"))
+        .otherwise(pl.col("user_id").cast(pl.String))
+    )
+    warnings = [each for each in load_dataset(frame, Schema()).warnings() if "missing value" in each]
+    assert len(warnings) == 1
+    assert "column 'user_id': 'NaN' is an id" in warnings[0]
+    assert not any("missing value" in each for each in load_dataset(table, Schema()).warnings())
