@@ -53,20 +53,22 @@ class IdCodes(NamedTuple):
 
     def codes(self, table: Tensor) -> Tensor:
         """``[R, F, D]``."""
-        stored = table[self.rows]
-        if self.hashed is None or self.keys is None:
-            return stored
-        return self.replaced(stored, lambda keys: hashed_signs(keys, table.shape[1]).to(table.dtype))
+        return self.replaced((table[self.rows],), lambda keys: (hashed_signs(keys, table.shape[1]).to(table.dtype),))[0]
 
-    def replaced(self, stored: Tensor, made: Callable[[Tensor], Tensor]) -> Tensor:
-        """``stored`` ``[R, F, ...]`` with what ``made`` gives of keys ``[V]``, ``[V, ...]``, where codes are hashes."""
+    def replaced(self, stored: tuple[Tensor, ...], made: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Each of ``stored`` ``[R, F, ...]`` with what ``made`` gives of keys ``[V]``, ``[V, ...]``, where codes are
+        hashes.
+        """
         if self.hashed is None or self.keys is None:
             return stored
         if torch.compiler.is_compiling() or not has_data(self.keys):  # no number of new ids can be read: make all
-            new = made(self.keys.flatten()).unflatten(0, self.keys.shape)
-            return torch.where(self.hashed.view(*self.hashed.shape, *(1,) * (stored.ndim - 2)), new, stored)
+            new = (each.unflatten(0, self.keys.shape) for each in made(self.keys.flatten()))
+            places = self.hashed.unsqueeze(-1)
+            return tuple(torch.where(places, one, other) for one, other in zip(new, stored, strict=True))
         keys = self.keys[self.hashed]
         if not len(keys):
             return stored
         keys, places = keys.unique(return_inverse=True)
-        return stored.index_put((self.hashed,), made(keys)[places])
+        return tuple(
+            other.index_put((self.hashed,), one[places]) for one, other in zip(made(keys), stored, strict=True)
+        )

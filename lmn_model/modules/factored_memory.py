@@ -18,7 +18,7 @@ also written as (product, any user) and (any item, user), and a read has these c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -223,25 +223,25 @@ class FactoredMemoryNetwork(nn.Module):
         weighted = K > 1 or self.block.activation != "softmax"  # else the weight is 1 whatever the scores
         tables, of = {"item": self.item_codes, "user": self.user_codes}, self._id_codes(item, user)
         lists = self._stored.lists(self.block, [tables[half] for half in self.halves])
-        sub_keys, scores = [], []
-        for axis, (half, stored) in enumerate(zip(self.halves, lists, strict=True)):
-            sub_keys.append(self._listed(axis, of[half], stored, "sub_keys"))  # [R, F, K]
-            if weighted:
-                scores.append(self._listed(axis, of[half], stored, "scores"))
+        names = ("sub_keys", "scores") if weighted else ("sub_keys",)
+        found = [
+            self._listed(axis, of[half], stored, names)
+            for axis, (half, stored) in enumerate(zip(self.halves, lists, strict=True))
+        ]
         if not weighted:
-            slots = sub_keys[0] * N + sub_keys[1]
+            slots = found[0][0] * N + found[1][0]
             return PairSlots(slots, torch.ones_like(slots, dtype=self.item_codes.dtype))
-        best, slots = combine_axes(*map(AxisTopK, scores, sub_keys), N)
+        best, slots = combine_axes(*(AxisTopK(scores, sub_keys) for sub_keys, scores in found), N)
         return PairSlots(slots, activate(best, self.block.activation))
 
-    def _listed(self, axis: int, of: IdCodes, stored: AxisTopK, what: Literal["sub_keys", "scores"]) -> Tensor:
-        """Sub-keys or scores ``[R, F, K]`` of the lists of ids, those of open ids made now."""
+    def _listed(self, axis: int, of: IdCodes, stored: AxisTopK, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+        """Fields ``[R, F, K]`` of the lists of ids, those of open ids made now."""
 
-        def made(keys: Tensor) -> Tensor:
-            codes = hashed_signs(keys, self.item_codes.shape[1])
-            return getattr(best_sub_keys(self.block, axis, codes), what)  # type: ignore[no-any-return]
+        def made(keys: Tensor) -> tuple[Tensor, ...]:
+            new = best_sub_keys(self.block, axis, hashed_signs(keys, self.item_codes.shape[1]))
+            return tuple(getattr(new, name) for name in names)
 
-        return of.replaced(getattr(stored, what)[of.rows], made)
+        return of.replaced(tuple(getattr(stored, name)[of.rows] for name in names), made)
 
     def _pairs(self, item: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
         """The pairs that are read or written of ids: themselves, and those with any item or any user."""
