@@ -31,6 +31,8 @@ class DataOptions:
         search_by: name of a categorical item feature, such as the category or the item id itself: batches then hold the
             newest events of the whole history with the candidate's value of it. None disables the search.
         search_window: S, the number of these events.
+        user_rates: where the table has labels, give samples two numeric features of the user's labels before them: how
+            many, and their rate.
 
     Raises:
         DataError: if an option is out of range, or one of ``valid_from`` and ``test_from`` is given alone.
@@ -49,6 +51,7 @@ class DataOptions:
     seed: int = 0
     search_by: str | None = None
     search_window: int = 50
+    user_rates: bool = True
 
     def __post_init__(self) -> None:
         counts = ("window", "negatives", "max_train_rows", "max_eval_rows", "min_item_count", "search_window")

@@ -14,6 +14,7 @@ from lmn_model.data.features import FeatureTable, is_unseen
 from lmn_model.data.histories import Histories
 from lmn_model.data.replay import Writes
 from lmn_model.data.search import HardSearch
+from lmn_model.data.user_rates import UserRates
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,7 @@ class SampleTables:
         histories: the events of each user, as rows of ``items``.
         window: T, the newest events of a history that a batch holds.
         search: finds the events that share a value with the candidate; None without ``DataOptions.search_by``.
+        user_rates: two more numeric features of a sample, of the user's earlier labels; None without them.
     """
 
     users: FeatureTable
@@ -35,6 +37,7 @@ class SampleTables:
     histories: Histories
     window: int
     search: HardSearch | None = None
+    user_rates: UserRates | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +150,9 @@ class Split:
         users, items, events = self.users[rows], self.items[rows], self.events[rows]  # [B]
         ends = self.history_ends[rows]
         history, mask = tables.histories.windows(users, ends, tables.window)  # [B, T]
-        numeric = (tables.users.numbers[users], tables.items.numbers[items], tables.events.numbers[events])
+        numeric = [tables.users.numbers[users], tables.items.numbers[items], tables.events.numbers[events]]
+        if tables.user_rates is not None:
+            numeric.append(tables.user_rates.before(users, self.timestamps[rows]))
         batch = Batch(
             user=torch.from_numpy(tables.users.ids[users]),  # [B, F_u]
             item=torch.from_numpy(tables.items.ids[items]),  # [B, F_i]

@@ -148,6 +148,11 @@ class DataSettings:
         "COLUMN",
     )
     search_window: int = setting(50, "most events that the search by --search-by returns")
+    user_rates: bool = setting(
+        True,
+        "event tables with labels: give every model how many labels the user had before a sample, and their rate; false "
+        "where labels come late",
+    )
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value out of range."""
@@ -192,6 +197,7 @@ class DataSettings:
             seed=self.sampling_seed,
             search_by=self.search_by,
             search_window=self.search_window,
+            user_rates=self.user_rates,
         )
 
 

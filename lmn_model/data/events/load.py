@@ -43,7 +43,8 @@ def load_dataset(
         options: how samples are made; None for the defaults.
         vocabularies: of an earlier run, to score other events under its ids; None learns them from the training split.
         open_ids: without ``vocabularies``, give each value that the training split does not hold an id of its own, see
-            :func:`lmn_model.data.features.open_id`; False gives all of them one, as releases before 0.2 did.
+            :func:`lmn_model.data.features.open_id`; False gives all of them one and no features of the user's earlier
+            labels, as releases before 0.2 did.
 
     Returns:
         The data set, a pure function of the arguments.
@@ -61,7 +62,14 @@ def load_dataset(
         events = table if isinstance(table, Events) else events_of_run(table, schema, vocabularies)
     rows, cuts = _sample_rows(events, schema), _cuts(events, schema, options)
     if vocabularies is None:
-        vocabularies = Vocabularies.fit(events, schema, int(cuts[1]), options.min_item_count, open_ids=open_ids)
+        vocabularies = Vocabularies.fit(
+            events,
+            schema,
+            int(cuts[1]),
+            options.min_item_count,
+            open_ids=open_ids,
+            user_rates=options.user_rates and open_ids,
+        )
     else:
         vocabularies = vocabularies.extended(events.frame)
     samples = EventSamples(events, vocabularies, options, popular_rows=int(cuts[1]))

@@ -16,6 +16,7 @@ from lmn_model.data.options import DataOptions
 from lmn_model.data.search import hard_search
 from lmn_model.data.splits import SampleTables, Split
 from lmn_model.data.tables.table import column_of
+from lmn_model.data.user_rates import UserRates
 
 
 class EventSamples:
@@ -103,6 +104,7 @@ def sample_tables(
     padded = FeatureTable(np.pad(items.features.ids, one_row), np.pad(items.features.numbers, one_row))
     item_table = padded.followed_by(new_items)
     frame = events.frame
+    rates = _user_rates(events, vocabularies, user_count=len(user_table.ids))
     if schema.label is not None and options.history == "positive":
         frame = frame.filter((column_of(frame, schema.label) == 1).fill_null(True))
     histories = Histories(
@@ -119,4 +121,19 @@ def sample_tables(
         histories=histories,
         window=options.window,
         search=hard_search(histories, item_table, vocabularies.features, options),
+        user_rates=rates,
+    )
+
+
+def _user_rates(events: Events, vocabularies: Vocabularies, *, user_count: int) -> UserRates | None:
+    schema, overall = vocabularies.schema, vocabularies.label_rate
+    if overall is None:
+        return None
+    labelled = events.frame.filter(column_of(events.frame, schema.label).is_not_null())
+    return UserRates(
+        vocabularies.users.rows(column_of(labelled, schema.user)),
+        column_of(labelled, schema.timestamp).to_numpy(),
+        column_of(labelled, schema.label).to_numpy(),
+        user_count=user_count,
+        overall=overall,
     )

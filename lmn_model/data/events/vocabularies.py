@@ -20,6 +20,7 @@ from lmn_model.data.saved import read_saved, write_saved
 from lmn_model.data.schema import DataError, Schema
 from lmn_model.data.splits import Split
 from lmn_model.data.tables.table import column_of
+from lmn_model.data.user_rates import NAMES
 from lmn_model.wording import shown
 
 
@@ -44,10 +45,18 @@ class Vocabularies:
     users: Entities
     items: Entities
     times: tuple[int, int] | None = None
+    label_rate: float | None = None
 
     @classmethod
     def fit(
-        cls, events: Events, schema: Schema, train_rows: int, min_item_count: int = 1, *, open_ids: bool = True
+        cls,
+        events: Events,
+        schema: Schema,
+        train_rows: int,
+        min_item_count: int = 1,
+        *,
+        open_ids: bool = True,
+        user_rates: bool = False,
     ) -> Vocabularies:
         """Learn ids and scales from the training split, and describe all users and items with them.
 
@@ -60,6 +69,7 @@ class Vocabularies:
             train_rows: number of events in the training split, which are the first of the table.
             min_item_count: items with fewer events in the training split are like items that it does not hold.
             open_ids: give values that the training split does not hold ids of their own.
+            user_rates: where there are labels, give samples numeric features of the user's earlier labels.
 
         Raises:
             DataError: if no item is that frequent.
@@ -88,9 +98,12 @@ class Vocabularies:
         )
         users, items = (Entities.describe(tables[columns[0]], columns, encoder) for columns in _entity_columns(schema))
         times = events.times(schema)
-        return cls(
-            schema, events.clock, events.kinds, encoder, users, items, (int(times[0]), int(times[train_rows - 1]))
-        )
+        span = int(times[0]), int(times[train_rows - 1])
+        rate = None
+        if user_rates and schema.label is not None:
+            mean = float(column_of(train, schema.label).mean())  # type: ignore[arg-type]
+            rate = min(max(mean, 1e-6), 1 - 1e-6)
+        return cls(schema, events.clock, events.kinds, encoder, users, items, span, rate)
 
     @property
     def features(self) -> FeatureSpec:
@@ -104,7 +117,7 @@ class Vocabularies:
             user=categorical(*self.users.columns),
             item=categorical(*self.items.columns),
             context=categorical(*self.schema.context_features),
-            numeric=self.encoder.numeric_names(self.schema.features),
+            numeric=self.encoder.numeric_names(self.schema.features) + (NAMES if self.label_rate is not None else ()),
             open_ids=self.encoder.open_ids,
         )
 
@@ -151,6 +164,7 @@ class Vocabularies:
             "kinds": dict(self.kinds),
             "values": {name: known.values.to_list() for name, known in self.encoder.vocabularies.items()},
             "open_ids": self.encoder.open_ids,
+            "label_rate": self.label_rate,
             "scales": {name: [scale.mean, scale.deviation] for name, scale in self.encoder.scales.items()},
             "users": self.users.to_dict(),
             "items": self.items.to_dict(),
@@ -184,6 +198,7 @@ class Vocabularies:
             users=Entities.from_dict(plain["users"], user_columns),
             items=Entities.from_dict(plain["items"], item_columns),
             times=None if times is None else (int(times[0]), int(times[1])),
+            label_rate=None if (rate := plain.get("label_rate")) is None else float(rate),
         )
 
     def save(self, folder: Path | str) -> Path:
