@@ -68,6 +68,7 @@ def _run(table: str, labelled: bool, seed: int, changes: dict[str, Any]) -> dict
                 "device": "cpu",
                 "checkpoint_minutes": 60.0,
                 "profile_levels": 0,
+                "user_rates": False,
                 "seed": seed,
                 **({"label_col": "label"} if labelled else {}),
                 **changes,

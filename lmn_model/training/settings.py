@@ -150,8 +150,8 @@ class DataSettings:
     search_window: int = setting(50, "most events that the search by --search-by returns")
     user_rates: bool = setting(
         True,
-        "event tables with labels: give every model how many labels the user had before a sample, and their rate; false "
-        "where labels come late",
+        "event tables with labels: give every model how many labels the user had before a sample, and their rate; "
+        "false where labels come late",
     )
 
     def __post_init__(self) -> None:

@@ -62,13 +62,9 @@ def load_dataset(
         events = table if isinstance(table, Events) else events_of_run(table, schema, vocabularies)
     rows, cuts = _sample_rows(events, schema), _cuts(events, schema, options)
     if vocabularies is None:
+        rates = options.user_rates and open_ids
         vocabularies = Vocabularies.fit(
-            events,
-            schema,
-            int(cuts[1]),
-            options.min_item_count,
-            open_ids=open_ids,
-            user_rates=options.user_rates and open_ids,
+            events, schema, int(cuts[1]), options.min_item_count, open_ids=open_ids, user_rates=rates
         )
     else:
         vocabularies = vocabularies.extended(events.frame)
