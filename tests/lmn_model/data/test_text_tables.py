@@ -36,7 +36,7 @@ def csv_of(path: Path, separator: str = ",", **columns: list[str]) -> Path:
 
 def loaded(path: Path, **schema: Any) -> Dataset:
     table, known = load_source("events", path, **{"label": "label", **schema})
-    return load_dataset(table, known, DataOptions(valid_fraction=0.2, test_fraction=0.2))
+    return load_dataset(table, known, DataOptions(valid_fraction=0.2, test_fraction=0.2, user_rates=False))
 
 
 def kinds(path: Path, **schema: Any) -> dict[str, str]:
