@@ -9,8 +9,8 @@ from lmn_model.data.histories import Histories
 
 NAMES = ("labels of the user before", "rate of the user before")
 """Names of the two numbers, which no column can have taken: they are of no column."""
-_PRIOR = 10.0
-"""So many labels of the overall rate stand beside the user's own."""
+PRIOR = 10.0
+"""So many labels of the overall rate stand beside those of a user, or of an item."""
 
 
 class UserRates:
@@ -49,7 +49,14 @@ class UserRates:
             float32 [S, 2]: half of log(1 + labels), less 1; and the logit of their rate, with ten labels of the overall
             rate beside.
         """
+        count, logit = self.counted(users, timestamps)
+        return np.stack((np.log1p(count) / 2 - 1, logit), axis=1).astype(np.float32)
+
+    def counted(
+        self, users: NDArray[np.integer], timestamps: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The number of labels and the logit of their rate, [S] each; arguments as :meth:`before`."""
         starts, ends = self._histories.starts[users], self._histories.ends(users, timestamps)
         count, positives = ends - starts, self._positives[ends] - self._positives[starts]
-        rate = (positives + _PRIOR * self._overall) / (count + _PRIOR)
-        return np.stack((np.log1p(count) / 2 - 1, np.log(rate / (1 - rate))), axis=1).astype(np.float32)
+        rate = (positives + PRIOR * self._overall) / (count + PRIOR)
+        return count, np.log(rate) - np.log1p(-rate)

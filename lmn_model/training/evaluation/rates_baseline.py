@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmn_model.data import Split
+from lmn_model.data.user_rates import PRIOR, UserRates
 from lmn_model.training.evaluation.metrics import click_metrics
-
-PRIOR = 10.0
-"""So many samples of the overall rate stand beside the samples of an item or a user."""
 
 
 def baseline_metrics(train: Split, between: Sequence[Split], split: Split) -> dict[str, float | None]:
@@ -41,28 +39,13 @@ def baseline_logits(train: Split, between: Sequence[Split], split: Split) -> NDA
     items = np.bincount(train.items, minlength=int(split.items.max(initial=-1)) + 1).astype(np.float64)
     positives = np.bincount(train.items, weights=train.labels, minlength=len(items))
     item_rate = (positives + PRIOR * overall) / (items + PRIOR)
-    before, positives_before = _before([train, *between, split])
-    user_rate = (positives_before + PRIOR * overall) / (before + PRIOR)
-    last = slice(len(before) - len(split), None)
-    return _logit(item_rate[split.items]) + _logit(user_rate[last]) - _logit(np.array(overall))
-
-
-def _before(splits: Sequence[Split]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Samples and positives of the same user strictly before each sample of all splits, one after the other."""
     users, times, labels = (
-        np.concatenate([getattr(split, name) for split in splits]) for name in ("users", "timestamps", "labels")
+        np.concatenate([getattr(each, name) for each in (train, *between, split)])
+        for name in ("users", "timestamps", "labels")
     )
-    order = np.lexsort((times, users))
-    users, times = users[order], times[order]
-    sums = np.append(0.0, np.cumsum(labels[order], dtype=np.float64))
-    new_user = np.append(True, users[1:] != users[:-1])
-    moment = np.flatnonzero(new_user | np.append(True, times[1:] != times[:-1]))
-    starts = np.flatnonzero(new_user)
-    first = moment[np.searchsorted(moment, np.arange(len(users)), "right") - 1]  # of the moment of each sample
-    start = starts[np.cumsum(new_user) - 1]
-    before, positives = np.empty(len(users)), np.empty(len(users))
-    before[order], positives[order] = first - start, sums[first] - sums[start]
-    return before, positives
+    rates = UserRates(users, times, labels, user_count=int(users.max(initial=-1)) + 1, overall=overall)
+    _, of_user = rates.counted(split.users, split.timestamps)
+    return _logit(item_rate[split.items]) + of_user - _logit(np.array(overall))
 
 
 def _logit(rate: NDArray[np.float64]) -> NDArray[np.float64]:
